@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the units share about streams: payloads from words, and the register that ends a pipeline.
+
+Every unit is a pipeline that moves as a whole: on a cycle with `advance` all its stages take a step,
+on a cycle without none does. `advance` is the ready of the `Skid` at the end, which comes from a
+register, so back-pressure never passes combinationally from output to input.
+"""
+
+__all__ = ["Skid", "delay", "signature"]
+
+from amaranth.hdl import Module, Shape, Signal, ValueLike, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.words import Field, Word
+
+
+def _shape(field: Field) -> Shape | data.ArrayLayout:
+    element = signed(field.bits) if field.signed else unsigned(field.bits)
+    return element if field.count is None else data.ArrayLayout(element, field.count)
+
+
+def signature(word: Word) -> stream.Signature:
+    """Stream signature whose payload has the fields of `word`, first field in the low bits."""
+    return stream.Signature(data.StructLayout({item.name: _shape(item) for item in word.fields}))
+
+
+def delay(m: Module, value: ValueLike, *, advance: ValueLike, cycles: int = 1,
+          name: str = "delayed", init: int | None = None) -> Signal:
+    """Register `value` `cycles` >= 1 times, each time only on a cycle with `advance`.
+
+    Data registers need no reset; give `init` for control bits that do.
+    """
+    for index in range(cycles):
+        register = Signal.like(value, name=f"{name}_{index + 1}", init=init or 0,
+                               reset_less=init is None)
+        with m.If(advance):
+            m.d.sync += register.eq(value)
+        value = register
+    return value
+
+
+class Skid(wiring.Component):
+    """Two words of buffer whose ``i.ready`` is a function of registers alone.
+
+    Latency 1, initiation interval 1. ``i.ready`` is low only while both places are taken, so a
+    consumer that is always ready never causes a stall.
+
+    Members
+    -------
+    i : :py:`In(signature(word))`
+        Words in; ready while at most one word is held.
+    o : :py:`Out(signature(word))`
+        The same words in order.
+    """
+
+    latency = 1
+
+    def __init__(self, word: Word):
+        super().__init__({"i": In(signature(word)), "o": Out(signature(word))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        level = Signal(range(3))
+        spare = Signal.like(self.i.payload.as_value(), reset_less=True)
+        head = Signal.like(self.i.payload.as_value(), reset_less=True)
+        push = Signal()
+        pop = Signal()
+        m.d.comb += [
+            self.i.ready.eq(level != 2),
+            self.o.valid.eq(level != 0),
+            self.o.payload.eq(head),
+            push.eq(self.i.valid & self.i.ready),
+            pop.eq(self.o.valid & self.o.ready),
+        ]
+        m.d.sync += level.eq(level + push - pop)
+        with m.If(pop & (level == 2)):
+            m.d.sync += head.eq(spare)
+        with m.Elif(push & ((level == 0) | pop)):
+            m.d.sync += head.eq(self.i.payload)
+        with m.If(push):
+            m.d.sync += spare.eq(self.i.payload)
+        return m
