@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of the simulations: ``python -m sim UNIT``."""
+
+__all__ = ["main"]
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gen.cli import progress_bar, run_command
+from hw.config import load, preset_names
+from hw.units import UNITS
+from sim.run import PATTERNS, SimulationError, regress
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sim", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Compare a unit's generated Verilog with the golden model, on every cycle,\n"
+                    "under Verilator.",
+        epilog="example: python -m sim softmax --config tiny --waves")
+    parser.add_argument("unit", metavar="UNIT", choices=list(UNITS), help=", ".join(UNITS))
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N",
+                        help="seed of the random stimuli (default: 1)")
+    parser.add_argument("--waves", action="store_true", help="write a VCD of every signal")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/sim"), metavar="DIR",
+                        help="where models, logs and waves go (default: build/sim)")
+    return parser
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    config = load(args.config)
+    with progress_bar(f"{args.unit} of {config.name}", PATTERNS) as update:
+        try:
+            result = regress(args.unit, config, seed=args.seed, waves=args.waves,
+                             directory=args.output, progress=lambda done, _: update(done))
+        except SimulationError as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            return 1
+    print(f"{result.unit} of {result.config}: {result.cases} cases under {result.patterns} "
+          f"handshake patterns")
+    print(f"compared {result.cycles:,} cycles and {result.words:,} output words: 0 mismatches")
+    print(f"build {result.build_seconds:.1f} s, run {result.run_seconds:.1f} s, "
+          f"{result.cycles_per_second:,.0f} cycles/s")
+    print(f"log: {result.directory / 'run.log'}")
+    if result.waves:
+        print(f"waves: {result.waves}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one regression; exit code 0 if all is equal, 1 on a mismatch, 2 on bad input."""
+    return run_command(_simulate, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build a unit's generated Verilog with Verilator and run its bench."""
+
+__all__ = ["Result", "SimulationError", "regress"]
+
+import hashlib
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cocotb_tools.runner import Verilator, get_results
+
+from gen.elaborate import generate
+from hw.config import Config
+from sim.toolchain import Toolchain, find_toolchain
+
+#: The warnings that generated Verilog may give, with the reasons; any other stops the build.
+WAIVERS = Path(__file__).parent / "waivers.vlt"
+#: Handshake patterns of the bench (`sim.bench.GAPS` x `sim.bench.STALLS`).
+PATTERNS = 9
+
+
+class SimulationError(AssertionError):
+    """The generated Verilog doesn't build, or doesn't do what the golden model says."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one regression compared, and how fast."""
+
+    unit: str
+    config: str
+    cases: int
+    patterns: int
+    cycles: int
+    words: int
+    build_seconds: float
+    run_seconds: float
+    directory: Path
+    waves: Path | None
+
+    @property
+    def cycles_per_second(self) -> float:
+        """Simulated clock cycles per second of the bench, Python included."""
+        return self.cycles / self.run_seconds
+
+
+class _Runner(Verilator):
+    """cocotb's runner with the toolchain that was found, and only the ports public.
+
+    cocotb makes every signal readable, which slows a large array down several times.
+    """
+
+    def __init__(self, toolchain: Toolchain, waves: bool) -> None:
+        self._toolchain = toolchain
+        self._everything = waves
+        super().__init__()
+
+    def _simulator_in_path_build_only(self) -> None:
+        self.executable = str(self._toolchain.verilator)
+
+    def _set_env_common(self) -> None:
+        super()._set_env_common()
+        self.env.update(self._toolchain.environment)
+
+    def _build_command(self) -> list[list[str]]:
+        verilate, *rest = super()._build_command()
+        if not self._everything:
+            at = verilate.index("--public-flat-rw")
+            verilate[at:at + 1] = ["--public-depth", "1"]
+        return [verilate, *rest]
+
+
+def _tail(log: Path, lines: int = 12) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    wanted = [line for line in text.splitlines() if "Mismatch" in line or "Error" in line]
+    return "\n".join((wanted or text.splitlines())[-lines:])
+
+
+def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
+    text = generate(unit, config)
+    key = hashlib.sha256(f"{text} {WAIVERS.read_text()} {waves} {runner.version}".encode())
+    stamp = directory / "built"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():
+        # The model is there: the runner only has to know where.
+        runner.build_dir = directory.resolve()
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    source = directory / f"{unit}.v"
+    source.write_text(text, encoding="utf-8")
+    log = directory / "build.log"
+    try:
+        runner.build(sources=[WAIVERS, source], hdl_toplevel=unit,
+                     build_dir=directory.resolve(), timescale=("1ns", "1ps"), waves=waves,
+                     log_file=log)
+    except (SystemExit, RuntimeError) as error:
+        raise SimulationError(f"{unit} of {config.name} does not build: {error}; see {log}\n"
+                              f"{_tail(log)}") from None
+    stamp.write_text(key.hexdigest(), encoding="utf-8")
+
+
+def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
+            directory: Path | str = "build/sim",
+            progress: Callable[[int, int], None] | None = None) -> Result:
+    """Generate, build and run the bench of one unit.
+
+    Parameters
+    ----------
+    unit
+        A name of `hw.units.UNITS`.
+    config
+        The configuration to generate.
+    seed
+        Seed of the random cases.
+    waves
+        Whether to write a VCD of everything.
+    directory
+        Where builds are kept; a build whose Verilog is unchanged is used again.
+    progress
+        Called with (patterns done, patterns in all) whenever one is done.
+
+    Raises
+    ------
+    SimulationError
+        If the Verilog doesn't build, or anything differs from the golden model on any cycle.
+    """
+    folder = Path(directory) / f"{unit}-{config.name}-{config.hash()}{'-waves' * waves}"
+    runner = _Runner(find_toolchain(), waves)
+    start = time.monotonic()
+    _build(runner, unit, config, folder, waves)
+    built = time.monotonic()
+
+    results, log = (folder / "results.jsonl").resolve(), folder / "run.log"
+    results.write_text("", encoding="utf-8")
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            if progress is not None:
+                progress(len(results.read_text(encoding="utf-8").splitlines()), PATTERNS)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
+                   "VITFORGE_SEED": str(seed), "VITFORGE_RESULT": str(results)}
+    try:
+        report = runner.test(test_module="sim.bench", hdl_toplevel=unit, hdl_toplevel_lang="verilog",
+                             build_dir=folder.resolve(), test_dir=folder.resolve(), seed=seed,
+                             extra_env=environment, waves=waves, log_file=log)
+        tests, failures = get_results(report)
+    except (SystemExit, RuntimeError) as error:
+        raise SimulationError(f"{unit} of {config.name}: {error}; see {log}\n{_tail(log)}") \
+            from None
+    finally:
+        done.set()
+        watcher.join()
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    if failures or tests != PATTERNS or len(lines) != PATTERNS:
+        raise SimulationError(f"{unit} of {config.name}: {failures} of {tests} patterns failed; "
+                              f"see {log}\n{_tail(log)}")
+    return Result(unit=unit, config=config.name, cases=lines[0]["cases"], patterns=tests,
+                  cycles=sum(line["cycles"] for line in lines),
+                  words=sum(line["words"] for line in lines),
+                  build_seconds=built - start, run_seconds=time.monotonic() - built,
+                  directory=folder, waves=folder / "dump.vcd" if waves else None)
+
+
+if __name__ == "__main__":
+    sys.exit("run `python -m sim --help`")
