@@ -11,7 +11,8 @@ from pathlib import Path
 from gen.cli import progress_bar, run_command
 from hw.config import load, preset_names
 from hw.units import UNITS
-from sim.run import PATTERNS, SimulationError, regress
+from sim.run import SimulationError, regress
+from sim.trace import PATTERNS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _simulate(args: argparse.Namespace) -> int:
     config = load(args.config)
-    with progress_bar(f"{args.unit} of {config.name}", PATTERNS) as update:
+    with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as update:
         try:
             result = regress(args.unit, config, seed=args.seed, waves=args.waves,
                              directory=args.output, progress=lambda done, _: update(done))

@@ -6,7 +6,6 @@ __all__ = ["Result", "SimulationError", "regress"]
 import hashlib
 import json
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,12 +16,11 @@ from cocotb_tools.runner import Verilator, get_results
 
 from gen.elaborate import generate
 from hw.config import Config
-from sim.toolchain import Toolchain, find_toolchain
+from sim.toolchain import Toolchain, find
+from sim.trace import PATTERNS
 
 #: The warnings that generated Verilog may give, with the reasons; any other stops the build.
 WAIVERS = Path(__file__).parent / "waivers.vlt"
-#: Handshake patterns of the bench (`sim.bench.GAPS` x `sim.bench.STALLS`).
-PATTERNS = 9
 
 
 class SimulationError(AssertionError):
@@ -57,16 +55,16 @@ class _Runner(Verilator):
     """
 
     def __init__(self, toolchain: Toolchain, waves: bool) -> None:
-        self._toolchain = toolchain
+        self.toolchain = toolchain
         self._everything = waves
         super().__init__()
 
     def _simulator_in_path_build_only(self) -> None:
-        self.executable = str(self._toolchain.verilator)
+        self.executable = str(self.toolchain.verilator)
 
     def _set_env_common(self) -> None:
         super()._set_env_common()
-        self.env.update(self._toolchain.environment)
+        self.env.update(self.toolchain.environment)
 
     def _build_command(self) -> list[list[str]]:
         verilate, *rest = super()._build_command()
@@ -84,7 +82,7 @@ def _tail(log: Path, lines: int = 12) -> str:
 
 def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
     text = generate(unit, config)
-    key = hashlib.sha256(f"{text} {WAIVERS.read_text()} {waves} {runner.version}".encode())
+    key = hashlib.sha256(f"{text} {WAIVERS.read_text()} {waves} {runner.toolchain.version_text}".encode())
     stamp = directory / "built"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():
         # The model is there: the runner only has to know where.
@@ -131,7 +129,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
         If the Verilog doesn't build, or anything differs from the golden model on any cycle.
     """
     folder = Path(directory) / f"{unit}-{config.name}-{config.hash()}{'-waves' * waves}"
-    runner = _Runner(find_toolchain(), waves)
+    runner = _Runner(find(), waves)
     start = time.monotonic()
     _build(runner, unit, config, folder, waves)
     built = time.monotonic()
@@ -143,7 +141,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
     def watch() -> None:
         while not done.wait(0.2):
             if progress is not None:
-                progress(len(results.read_text(encoding="utf-8").splitlines()), PATTERNS)
+                progress(len(results.read_text(encoding="utf-8").splitlines()), len(PATTERNS))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -161,7 +159,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
         done.set()
         watcher.join()
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    if failures or tests != PATTERNS or len(lines) != PATTERNS:
+    if failures or tests != len(PATTERNS) or len(lines) != len(PATTERNS):
         raise SimulationError(f"{unit} of {config.name}: {failures} of {tests} patterns failed; "
                               f"see {log}\n{_tail(log)}")
     return Result(unit=unit, config=config.name, cases=lines[0]["cases"], patterns=tests,
@@ -169,7 +167,3 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
                   words=sum(line["words"] for line in lines),
                   build_seconds=built - start, run_seconds=time.monotonic() - built,
                   directory=folder, waves=folder / "dump.vcd" if waves else None)
-
-
-if __name__ == "__main__":
-    sys.exit("run `python -m sim --help`")
