@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the units share about streams: payloads from words, and the register that ends a pipeline.
 
-Every unit is a pipeline that moves as a whole: on a cycle with `advance` all its stages take a step,
-on a cycle without none does. `advance` is the ready of the `Skid` at the end, which comes from a
-register, so back-pressure never passes combinationally from output to input.
+Every unit is a pipeline that moves as a whole: on a cycle with `advance` all its stages take a
+step, on a cycle without none does. `advance` is the ready of the `Skid` at the end, which comes
+from a register, so back-pressure never passes combinationally from output to input.
 """
 
 __all__ = ["Skid", "delay", "signature"]

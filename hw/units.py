@@ -6,8 +6,6 @@ __all__ = ["UNITS", "create", "words"]
 import importlib
 from typing import Any
 
-from amaranth.lib import wiring
-
 from hw.config import Config
 from hw.words import Word
 
@@ -26,8 +24,8 @@ def _component(unit: str) -> Any:
     return getattr(importlib.import_module(f"hw.{unit}"), UNITS[unit])
 
 
-def create(unit: str, config: Config) -> wiring.Component:
-    """Construct the component of a unit."""
+def create(unit: str, config: Config) -> Any:
+    """Construct the component of a unit: a `wiring.Component` with a `latency`."""
     return _component(unit)(config)
 
 

