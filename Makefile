@@ -51,20 +51,25 @@ venv: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml | tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# One line for the first thing that is missing.
+# The first thing that is missing, as one line.
+define MISSING
+$(shell \
+command -v $(PYTHON) >/dev/null || \
+    { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one with PYTHON=..."; exit; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+    { echo "$(PYTHON) is older than 3.11: name a newer one with PYTHON=..."; exit; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+    { echo "$(PYTHON) can't make virtual environments: on Debian, apt install python3-venv"; exit; }; \
+command -v g++ >/dev/null || command -v c++ >/dev/null || \
+    { echo "no C++ compiler: on Debian, apt install g++"; exit; }; \
+command -v perl >/dev/null || echo "perl not found: on Debian, apt install perl")
+endef
+
 tools:
-	@fail() { echo "make: $$1" >&2; exit 2; }; \
-	command -v $(PYTHON) >/dev/null || \
-	    fail "$(PYTHON) not found: install Python 3.11 or newer, or name one with PYTHON=..."; \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    fail "$(PYTHON) is older than 3.11: name a newer one with PYTHON=..."; \
-	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	    fail "$(PYTHON) has no venv module: on Debian, apt install python3-venv"; \
-	command -v g++ >/dev/null || command -v c++ >/dev/null || \
-	    fail "no C++ compiler: on Debian, apt install g++"; \
-	command -v perl >/dev/null || fail "perl not found: on Debian, apt install perl"
+	$(if $(MISSING),$(error $(MISSING)))
 
 clean:
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
