@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bench itself: it catches broken Verilog, and its trace keeps the rules of streams."""
+
+import itertools
+import re
+
+import pytest
+
+import sim.run
+from gen.elaborate import generate
+from golden.stream import PipelineModel
+from hw.config import load
+from hw.words import Field, Word
+from sim.__main__ import main
+from sim.case import Case
+from sim.run import SimulationError, regress
+from sim.trace import AFTERMATH, PATTERNS, trace
+
+WORDS = {"i": Word((Field("x", 8),)), "o": Word((Field("x", 8),))}
+
+
+def _case(words=100):
+    data = list(range(words))
+    return Case("count", {"i": data}, {"o": data}, PipelineModel(stages=2))
+
+
+@pytest.mark.parametrize(("gaps", "stalls"), PATTERNS)
+def test_trace_keeps_the_rules_of_streams(gaps, stalls):
+    cycles = list(trace(_case(), WORDS, gaps, stalls))
+    sent = [c.payload["i"] for c in cycles if c.offer["i"] and c.ready["i"]]
+    received = [c.result["o"] for c in cycles if c.valid["o"] and c.accept["o"]]
+    assert sent == received == list(range(100))
+    for now, after in itertools.pairwise(cycles):
+        if now.offer["i"] and not now.ready["i"]:
+            assert after.offer["i"] and after.payload["i"] == now.payload["i"]
+        if now.valid["o"] and not now.accept["o"]:
+            assert after.valid["o"] and after.result["o"] == now.result["o"]
+    assert not any(c.valid["o"] for c in cycles[-AFTERMATH:])
+    if (gaps, stalls) == ("flow", "flow"):
+        assert len(cycles) == 100 + 3 + AFTERMATH, "100 words, latency 3"
+    else:
+        assert len(cycles) > 120 + AFTERMATH
+
+
+def test_a_model_that_stops_is_not_waited_for():
+    class Deaf(PipelineModel):
+        def settle(self, valid, ready):
+            return {"i": False}, {"o": False}
+
+    case = Case("deaf", {"i": [1]}, {"o": [1]}, Deaf(stages=0))
+    with pytest.raises(RuntimeError, match=r"^deaf: the model moves nothing for 5000 cycles"):
+        list(trace(case, WORDS, "flow", "flow"))
+
+
+def test_a_model_with_a_word_too_many_is_refused():
+    case = Case("more", {"i": [1, 2]}, {"o": [1]}, PipelineModel(stages=0))
+    with pytest.raises(RuntimeError, match=r"^more: the model offers a word too many on o$"):
+        list(trace(case, WORDS, "flow", "flow"))
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize(("pattern", "replacement", "message"), [
+    (r"assign i__ready = [^;]+;", "assign i__ready = 1'h1;", r"i\.ready is 1, not 0"),
+    (r"assign o__valid = ([^;]+);", r"assign o__valid = ~\1;", r"o\.valid is 1, not 0"),
+    (r"assign o__payload = ([^;]+);", r"assign o__payload = \1 ^ 1'h1;", r"o\.payload is 0x"),
+])
+def test_broken_verilog_is_caught(tmp_path, monkeypatch, pattern, replacement, message):
+    def broken(unit, config):
+        head, top = generate(unit, config).rsplit(f"module {unit}(", 1)
+        top, count = re.subn(pattern, replacement, top, count=1)
+        assert count == 1
+        return f"{head}module {unit}({top}"
+
+    monkeypatch.setattr(sim.run, "generate", broken)
+    with pytest.raises(SimulationError, match=message):
+        regress("requant", load("tiny"), directory=tmp_path)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["gelu"], "invalid choice: 'gelu'"),
+    (["softmax", "--config", "huge"], "no configuration 'huge'"),
+    (["softmax", "--seed", "x"], "invalid int value: 'x'"),
+])
+def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_tool_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["requant", "--config", "tiny", "-o", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert "not found" in captured.err and "install" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
