@@ -12,6 +12,7 @@ import functools
 import importlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,13 @@ async def every_cycle(dut: Any, gaps: str, stalls: str) -> None:
     """Every case, from reset, under one pair of patterns."""
     Clock(dut.clk, 10, unit="ns", impl="gpi").start()
     cycles = taken = 0
-    for case in _cases():
+    cases = _cases()
+    start = time.monotonic()
+    for case in cases:
         more = await _run(dut, case, gaps, stalls)
         cycles += more[0]
         taken += more[1]
-    result = {"gaps": gaps, "stalls": stalls, "cases": len(_cases()), "cycles": cycles,
-              "words": taken}
+    result = {"gaps": gaps, "stalls": stalls, "cases": len(cases), "cycles": cycles,
+              "words": taken, "seconds": time.monotonic() - start}
     with Path(os.environ["VITFORGE_RESULT"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
