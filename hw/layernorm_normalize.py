@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalise a stream of elements, given the factors of each row."""
+
+__all__ = ["Normalize", "codes_word", "parameters_word"]
+
+from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.layernorm_format import CODE_BITS, FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
+from hw.layernorm_scale import factors_word
+from hw.layernorm_statistics import elements_word
+from hw.stream import Skid, delay, signature
+from hw.words import Field, Word
+
+
+def parameters_word(config: Config) -> Word:
+    """Return the word of the parameters of `lanes` channels."""
+    return Word((
+        Field("gamma", GAMMA_BITS, signed=True, count=config.lanes,
+              text=f"in 2**-{FRACTION} output steps"),
+        Field("offset", OFFSET_BITS, signed=True, count=config.lanes,
+              text=f"beta + zero point + 1/2, in 2**-{FRACTION} output steps")))
+
+
+def codes_word(config: Config) -> Word:
+    """Return the word of `lanes` normalised elements."""
+    return Word((Field("code", CODE_BITS, count=config.lanes,
+                       text="normalised element; 0 where keep was 0"),
+                 Field("last", 1, text="last word of the row")))
+
+
+class Normalize(wiring.Component):
+    """``clamp(n*gamma + offset, 0, 255)`` of every element, `lanes` a cycle.
+
+    A word leaves ``latency`` cycles after it has entered; initiation interval 1 within a row. A
+    row's first word is accepted once its factors are there; they are taken three cycles later, so
+    that rows follow each other after four cycles at the earliest. A parameter word is held in a
+    register until its elements come by; the pipeline stalls while they wait for it. Bit-exact with
+    steps 1 to 3 of `golden.layernorm.layernorm`; the widths are those of `NormFormat`.
+
+    Members
+    -------
+    i : :py:`In(signature(elements_word(config)))`
+        Elements.
+    row : :py:`In(signature(factors_word(config)))`
+        Factors of the row that begins.
+    p : :py:`In(signature(parameters_word(config)))`
+        Parameters, one word for every word of elements.
+    o : :py:`Out(signature(codes_word(config)))`
+        Codes.
+    """
+
+    #: Registers from `i` to `o`: six products and sums, the last sum, and the skid.
+    latency = 8
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__({"i": In(signature(elements_word(config))),
+                          "row": In(signature(factors_word(config))),
+                          "p": In(signature(parameters_word(config))),
+                          "o": Out(signature(codes_word(config)))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.skid = skid = Skid(codes_word(self.config))
+        wiring.connect(m, skid.o, wiring.flipped(self.o))
+
+        advance = Signal()
+        within = Signal()
+        taking = Signal()
+        accept = Signal()
+        word, row = self.i.payload, self.row.payload
+        m.d.comb += [
+            self.i.ready.eq(advance & (within | (self.row.valid & ~taking))),
+            accept.eq(self.i.valid & self.i.ready),
+        ]
+        valid = [accept]
+        first = [accept & ~within]
+        for stage in range(7):
+            valid.append(delay(m, valid[-1], advance=advance, name=f"valid_{stage}", init=0))
+        for stage in range(3):
+            first.append(delay(m, first[-1], advance=advance, name=f"first_{stage}", init=0))
+        with m.If(accept):
+            m.d.sync += within.eq(~word.last)
+        m.d.comb += self.row.ready.eq(advance & first[3])
+        with m.If(self.row.ready):
+            m.d.sync += taking.eq(0)
+        with m.Elif(advance & first[0]):
+            m.d.sync += taking.eq(1)
+
+        # Parameters meet their elements in front of the seventh register.
+        held = Signal()
+        take = Signal()
+        parameters = Signal.like(self.p.payload, reset_less=True)
+        m.d.comb += [
+            take.eq(skid.i.ready & valid[5] & held),
+            advance.eq(skid.i.ready & (held | ~valid[5])),
+            self.p.ready.eq(~held | take),
+        ]
+        with m.If(self.p.ready):
+            m.d.sync += [held.eq(self.p.valid), parameters.eq(self.p.payload)]
+
+        # A factor is loaded with the row's first word, where that word needs it.
+        count = self._load(m, "count", row.count, advance & first[0])
+        total = self._load(m, "total", row.total, advance & first[1])
+        coarse = self._load(m, "coarse", row.coarse, advance & first[2])
+        root = self._load(m, "root", row.root, advance & first[3])
+        keep = delay(m, word.keep.as_value(), advance=advance, cycles=7,
+                     name="keep")
+        m.d.comb += [
+            # `advance`, of which the skid knows its own part.
+            skid.i.valid.eq(valid[7] & (held | ~valid[5])),
+            skid.i.payload.last.eq(delay(m, word.last, advance=advance, cycles=7, name="last")),
+        ]
+        for n in range(self.config.lanes):
+            y = self._lane(m, advance, n, word.x[n], count, total, coarse, root,
+                           parameters.gamma[n], parameters.offset[n])
+            with m.If(keep[n]):
+                m.d.comb += skid.i.payload.code[n].eq(
+                    Mux(y < 0, 0, Mux(y >> CODE_BITS != 0, (1 << CODE_BITS) - 1, y)))
+        return m
+
+    @staticmethod
+    def _load(m: Module, name: str, value: Value, enable: Value) -> Signal:
+        register = Signal.like(value, name=name, reset_less=True)
+        with m.If(enable):
+            m.d.sync += register.eq(value)
+        return register
+
+    def _lane(self, m: Module, advance: Signal, n: int, x: Value, count: Signal, total: Signal,
+              coarse: Signal, root: Signal, gamma: Value, offset: Value) -> Signal:
+        """Build one lane, from an element to its code before saturation."""
+        width = NormFormat(self.config)
+        offset = delay(m, offset, advance=advance, name=f"offset_{n}")
+        element = Signal(signed(self.config.norm_bits), name=f"element_{n}", reset_less=True)
+        product = Signal(signed(width.difference_bits), name=f"product_{n}", reset_less=True)
+        difference = Signal(signed(width.difference_bits), name=f"difference_{n}",
+                            reset_less=True)
+        scaled = Signal(signed(width.element_bits), name=f"scaled_{n}", reset_less=True)
+        normal = Signal(signed(width.element_bits), name=f"normal_{n}", reset_less=True)
+        # Bits below the offset's last one can't change the floor.
+        weighted = Signal(signed(width.element_bits + GAMMA_BITS - 1 - width.element_fraction),
+                          name=f"weighted_{n}", reset_less=True)
+        y = Signal(signed(max(len(weighted), OFFSET_BITS) + 1 - FRACTION), name=f"y_{n}",
+                   reset_less=True)
+        # A shift by a constant for each `coarse`: the value fits after it, by `NormFormat`.
+        shifted = Signal(signed(width.element_bits), name=f"shifted_{n}")
+        with m.Switch(coarse):
+            for index in range(width.coarse_max + 1):
+                up = width.coarse_step * index - width.drop
+                with m.Case(index):
+                    m.d.comb += shifted.eq(difference << up if up >= 0 else difference >> -up)
+        with m.If(advance):
+            m.d.sync += [
+                element.eq(x),
+                # Truncated: the difference fits, so its terms may wrap around.
+                product.eq(element * count),
+                difference.eq(product - total),
+                scaled.eq(shifted),
+                # Exact: |n| < 2**spread_bits.
+                normal.eq((scaled * root) >> self.config.rsqrt_bits - 1),
+                weighted.eq((normal * gamma) >> width.element_fraction),
+                y.eq((weighted + offset) >> FRACTION),
+            ]
+        return y
