@@ -11,6 +11,9 @@ on ``PATH`` and its makefile was configured for another machine, so its environm
 - ``CXX``, ``LINK`` and ``PYTHON3``: the programs found here, not ``c++`` and ``python``, which a
   machine need not have by these names.
 
+Either way ``OBJCACHE`` names `sim.objcache`, so Verilator's own library is compiled once, and not
+once a model.
+
 Nothing is looked up when this module is imported, and nothing in this process's environment is
 changed: the caller merges `Toolchain.environment` into that of its children.
 """
@@ -106,13 +109,15 @@ def _package() -> tuple[Path, tuple[int, int]] | None:
     return None
 
 
-def find(path: str | None = None) -> Toolchain:
+def find(path: str | None = None, objects: str | Path = "build/objects") -> Toolchain:
     """Find Verilator, a C++ compiler, make and perl.
 
     Parameters
     ----------
     path
         Where to look for programs, in the form of ``PATH``, which is the default.
+    objects
+        Folder that keeps the objects of Verilator's own library from one build to the next.
 
     Raises
     ------
@@ -124,16 +129,18 @@ def find(path: str | None = None) -> Toolchain:
     make = _program(("make", "gmake"), path, "GNU make", "make")
     cxx = _program(("g++", "c++"), path, "a C++ compiler", "g++")
     programs = {"cxx": cxx, "make": make, "perl": perl}
+    script = Path(__file__).with_name("objcache.py").absolute()
+    cache = f"{sys.executable} -I -S {script} {Path(objects).absolute()}"
 
     system = _system(path)
     if system and system[1] and system[1] >= MINIMUM:
         # A make that runs this process must not hand its flags to the builds of models.
         return Toolchain(verilator=system[0], version=system[1], origin="system",
-                         environment={"MAKEFLAGS": ""}, **programs)
+                         environment={"MAKEFLAGS": "", "OBJCACHE": cache}, **programs)
     package = _package()
     if package and package[1] >= MINIMUM:
         return Toolchain(verilator=package[0] / "bin" / "verilator", version=package[1],
-                         origin="package", environment=_environment(package[0], cxx, path),
+                         origin="package", environment=_environment(package[0], cxx, path, cache),
                          **programs)
     wanted = f"{MINIMUM[0]}.{MINIMUM[1]:03} or newer is needed: `{INSTALL}` brings one"
     if system:
@@ -142,7 +149,7 @@ def find(path: str | None = None) -> Toolchain:
     raise ToolchainError(f"Verilator not found, {wanted}")
 
 
-def _environment(root: Path, cxx: Path, path: str) -> dict[str, str]:
+def _environment(root: Path, cxx: Path, path: str, cache: str) -> dict[str, str]:
     variables = {
         "CFG_CXXFLAGS_PCH_I": "-include",
         "CFG_CXXFLAGS_COROUTINES": "-std=c++20 -fcoroutines",
@@ -152,6 +159,7 @@ def _environment(root: Path, cxx: Path, path: str) -> dict[str, str]:
     }
     return {
         "VERILATOR_ROOT": str(root),
+        "OBJCACHE": cache,
         "PATH": f"{root / 'bin'}{os.pathsep}{path}",
         # Make reads definitions in MAKEFLAGS as if they were on its command line.
         "MAKEFLAGS": " ".join(f"{k}={v.replace(' ', chr(92) + ' ')}" for k, v in variables.items()),

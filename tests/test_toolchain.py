@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import toolchain
+from sim import objcache, toolchain
 from sim.toolchain import ToolchainError, find
 
 OLD = "Verilator 5.006 2023-01-22 rev (Debian 5.006-3)"
@@ -38,7 +38,8 @@ def test_new_system_verilator_is_used(machine):
     tools = find(path)
     assert (tools.origin, tools.version, tools.version_text) == ("system", (5, 36), "5.036")
     assert tools.verilator == Path(path) / "verilator"
-    assert tools.environment == {"MAKEFLAGS": ""}
+    assert tools.environment["MAKEFLAGS"] == ""
+    assert "VERILATOR_ROOT" not in tools.environment
 
 
 def test_package_beats_old_system_verilator(machine):
@@ -91,17 +92,55 @@ def test_process_environment_is_left_alone(machine):
 
 
 @pytest.mark.rtl
-def test_found_toolchain_builds_a_program(tmp_path):
-    """Precompiled headers, coroutines and the linker: what the environment is for."""
+def test_found_toolchain_builds_programs(tmp_path):
+    """Coroutines, precompiled headers and the linker; the second build compiles no library."""
     (tmp_path / "top.v").write_text(
         "module top;\n reg clk = 0; reg [7:0] q = 0;\n always #5 clk = !clk;\n"
         " always @(posedge clk) begin q <= q + 8'd1; if (q == 9) $finish; end\n"
         " final $display(\"q=%0d\", q);\nendmodule\n")
-    tools = find()
-    subprocess.run([tools.verilator, "--binary", "--timing",
-                    "--output-split", "1", "-Wno-fatal", "top.v"],
-                   cwd=tmp_path, check=True, capture_output=True,
-                   env={**os.environ, **tools.environment})
-    run = subprocess.run([tmp_path / "obj_dir" / "Vtop"], check=True, capture_output=True,
-                         text=True)
-    assert "q=10" in run.stdout
+    tools = find(objects=tmp_path / "objects")
+    seen = []
+    for options in (["--output-split", "1"], []):
+        built = tmp_path / f"obj{len(options)}"
+        subprocess.run([tools.verilator, "--binary", "--timing", "-Wno-fatal", "-Mdir", built,
+                        *options, "top.v"], cwd=tmp_path, check=True, capture_output=True,
+                       env={**os.environ, **tools.environment})
+        run = subprocess.run([built / "Vtop"], check=True, capture_output=True, text=True)
+        assert "q=10" in run.stdout
+        seen.append({path.name: path.stat().st_mtime_ns
+                     for path in (tmp_path / "objects").iterdir()})
+    assert len(seen[0]) == 3  # verilated, verilated_threads, verilated_timing
+    assert seen[1] == seen[0]
+    assert list(tmp_path.glob("obj2/*.gch"))
+
+
+def test_object_cache_runs_other_commands_unchanged(tmp_path):
+    assert objcache.main([str(tmp_path / "objects"), "sh", "-c", "exit 3"]) == 3
+    assert not (tmp_path / "objects").exists()
+
+
+def test_object_cache_keys(tmp_path):
+    """Another argument, compiler or header is another object; the same ones are the same."""
+    include = tmp_path / "include"
+    include.mkdir()
+    (include / "verilated_config.h").write_text("")
+    (include / "verilated.cpp").write_text("")
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\necho x >> "$0.runs"\nwhile [ "$1" != -o ]; do shift; done\n'
+                        'echo "$@" > "$2"\n')
+    compiler.chmod(0o755)
+    runs = tmp_path / "compiler.runs"
+
+    def build(option: str) -> int:
+        output = tmp_path / "out.o"
+        output.unlink(missing_ok=True)
+        assert objcache.main([str(tmp_path / "objects"), str(compiler), option, "-c", "-o",
+                              str(output), str(include / "verilated.cpp")]) == 0
+        assert output.exists()
+        return len(runs.read_text().splitlines())
+
+    assert [build("-O1"), build("-O1"), build("-O2"), build("-O1")] == [1, 1, 2, 2]
+    (include / "verilated_config.h").write_text("changed")
+    assert [build("-O1"), build("-O1")] == [3, 3]
+    compiler.write_text(compiler.read_text() + "# changed\n")
+    assert [build("-O1"), build("-O1")] == [4, 4]
