@@ -16,7 +16,7 @@ from cocotb_tools.runner import Verilator, get_results
 
 from gen.elaborate import generate
 from hw.config import Config
-from sim.toolchain import Toolchain, find
+from sim.toolchain import OPTIONS, Toolchain, find
 from sim.trace import PATTERNS
 
 #: The warnings that generated Verilog may give, with the reasons; any other stops the build.
@@ -69,6 +69,7 @@ class _Runner(Verilator):
 
     def _build_command(self) -> list[list[str]]:
         verilate, *rest = super()._build_command()
+        verilate[1:1] = OPTIONS
         if not self._everything:
             at = verilate.index("--public-flat-rw")
             verilate[at:at + 1] = ["--public-depth", "1"]
