@@ -15,7 +15,7 @@ class _Statistics:
 
     def __init__(self, config: Config) -> None:
         # True where the last word of a row is; other words leave nothing.
-        self.stages = [False] * ((config.lanes - 1).bit_length() + 4)
+        self.stages = [False] * (NormFormat(config).levels + 6)
 
     @property
     def valid(self) -> bool:
@@ -102,8 +102,8 @@ class LayerNormModel(CycleModel):
         self.statistics = _Statistics(config)
         self.scale = _Scale(config)
         self.buffer = _Buffer(NormFormat(config).buffer_words)
-        self.valid = [False] * 7
-        self.first = [False] * 3
+        self.valid = [False] * 9
+        self.first = [False] * 4
         self.within = self.taking = self.held = False
         self.skid = SkidModel()
 
@@ -116,12 +116,12 @@ class LayerNormModel(CycleModel):
     @property
     def _normalizes(self) -> bool:
         """Whether the normalising pipeline advances."""
-        return self.skid.ready and (self.held or not self.valid[4])
+        return self.skid.ready and (self.held or not self.valid[6])
 
     @property
     def _takes(self) -> bool:
         """Whether the held parameters go with their elements."""
-        return self.skid.ready and self.held and self.valid[4]
+        return self.skid.ready and self.held and self.valid[6]
 
     def settle(self, valid: Flags, ready: Flags) -> tuple[Flags, Flags]:
         return ({"i": self._enters, "p": not self.held or self._takes}, {"o": self.skid.valid})
@@ -131,7 +131,7 @@ class LayerNormModel(CycleModel):
         accept = (advance and self.buffer.valid
                   and (self.within or (self.scale.valid and not self.taking)))
         loads = self.statistics.valid and self.scale.ready
-        factors_taken = advance and self.first[2]
+        factors_taken = advance and self.first[3]
 
         # The statistics may move while the buffer is full, and the other way round.
         writes = enters and self.decoded is not None

@@ -54,10 +54,18 @@ class PowerOfTwoFactor:
         return self.mantissa(code) * self.channel_scale
 
 
+def _real(x: Tensor) -> Tensor:
+    """Return `x` as float32, or refuse it."""
+    if not x.is_floating_point():
+        raise TypeError(f"x must be real values, not {x.dtype}")
+    if not x.numel() or not bool(x.isfinite().all()):
+        raise ValueError(f"x must be finite and not empty, not {list(x.shape)} from "
+                         f"{x.flatten()[:1].tolist()}")
+    return x.to(torch.float32)
+
+
 def _layer(x: Tensor, bits: int) -> tuple[Tensor, int]:
     """Step and zero point of a whole layer, asymmetric min-max."""
-    if not x.is_floating_point() or not x.numel():
-        raise TypeError(f"x must be real values, not {list(x.shape)} of {x.dtype}")
     high = 2**bits - 1
     step = ((x.max() - x.min()) / high).clamp_min(torch.finfo(torch.float32).eps)
     zero_point = (0 - (x.min() / step).round()).clamp(0, high)
@@ -87,7 +95,7 @@ def power_of_two_factor(x: Tensor, bits: int = 8, levels: int = 4) -> PowerOfTwo
     levels
         Number of shifts; 4 in the paper.
     """
-    x = x.to(torch.float32)
+    x = _real(x)
     step, zero_point = _layer(x, bits)
     scale = float(step / 2 ** (levels - 1))
     channels = x.shape[-1]
@@ -126,7 +134,7 @@ def outlier_two_scale(x: Tensor, bits: int = 8, threshold: float = 4.0,
     PowerOfTwoFactor
         With ``shift = m * flag``; without outliers all shifts are 0.
     """
-    x = x.to(torch.float32)
+    x = _real(x)
     peak = x.reshape(-1, x.shape[-1]).abs().amax(0)
     flag = peak > threshold * peak.median()
     shift = torch.zeros(x.shape[-1], dtype=torch.int64)

@@ -28,8 +28,8 @@ class LayerNorm(wiring.Component):
     after its last element has entered, if nothing stalls. Initiation interval 1: rows of `interval`
     words or more flow without a pause; shorter rows take `interval` cycles each.
 
-    The rows in flight share a buffer of at least the longest row's words and 32 more, so that a row
-    is read while the next ones are written.
+    The rows in flight share one ring buffer, which holds the longest row and what comes in while
+    its factors are computed: a row is read while the next ones are written.
 
     Members
     -------
@@ -44,14 +44,12 @@ class LayerNorm(wiring.Component):
     def __init__(self, config: Config):
         self.config = config
         words = self.words(config)
-        self.statistics = Statistics(config)
-        self.scale = RowScale(config)
-        self.normalize = Normalize(config)
-        #: Words of the buffer behind its output register.
-        self.depth = NormFormat(config).buffer_words
-        self.latency = (1 + self.statistics.latency + self.scale.latency + self.normalize.latency)
+        width = NormFormat(config)
+        # The first register decodes.
+        self.latency = (1 + width.levels + Statistics.registers + width.pairs + RowScale.registers
+                        + Normalize.latency)
         #: Cycles from one row to the next, at least: the search, or the table and its use.
-        self.interval = max(NormFormat(config).pairs + 1, 9)
+        self.interval = max(width.pairs + 1, 10)
         super().__init__({name: (Out if name == "o" else In)(signature(word))
                           for name, word in words.items()})
 
@@ -73,11 +71,13 @@ class LayerNorm(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.statistics = statistics = self.statistics
-        m.submodules.scale = scale = self.scale
-        m.submodules.normalize = normalize = self.normalize
-        word = elements_word(self.config)
-        m.submodules.buffer = buffer = SyncFIFOBuffered(width=word.bits, depth=self.depth + 1)
+        m.submodules.statistics = statistics = Statistics(self.config)
+        m.submodules.scale = scale = RowScale(self.config)
+        m.submodules.normalize = normalize = Normalize(self.config)
+        # The last place of this kind of buffer is its output register.
+        m.submodules.buffer = buffer = SyncFIFOBuffered(
+            width=elements_word(self.config).bits,
+            depth=NormFormat(self.config).buffer_words + 1)
 
         # Decoded elements go to the statistics and to the buffer, or to neither.
         advance = Signal()

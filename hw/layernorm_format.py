@@ -52,6 +52,11 @@ class NormFormat:
             if self.config.norm_bits > self.config.mantissa_bits else 1
 
     @cached_property
+    def levels(self) -> int:
+        """Levels of a tree that adds up the lanes."""
+        return _ceil_log2(self.config.lanes)
+
+    @cached_property
     def count_bits(self) -> int:
         """Unsigned width of C."""
         return self.config.max_channels.bit_length()
@@ -135,9 +140,11 @@ class NormFormat:
 
     @cached_property
     def buffer_words(self) -> int:
-        """Words of the row buffer: a power of two that holds the longest row and 32 more.
+        """Words of the row buffer: a power of two.
 
-        A row waits in the buffer while its factors are computed; 32 words cover that time.
+        Holds the longest row, and as many words more as come in while its factors are computed
+        (levels of the adder tree, steps of the search, and the registers between), so that rows of
+        any length flow through it.
         """
         longest = -(-self.config.max_channels // self.config.lanes)
-        return 1 << _ceil_log2(longest + 32)
+        return 1 << _ceil_log2(longest + self.levels + self.pairs + 16)

@@ -35,8 +35,8 @@ class Normalize(wiring.Component):
     """``clamp(n*gamma + offset, 0, 255)`` of every element, `lanes` a cycle.
 
     A word leaves ``latency`` cycles after it has entered; initiation interval 1 within a row. A
-    row's first word is accepted once its factors are there; they are taken three cycles later, so
-    that rows follow each other after four cycles at the earliest. A parameter word is held in a
+    row's first word is accepted once its factors are there; they are taken four cycles later, so
+    that rows follow each other after five cycles at the earliest. A parameter word is held in a
     register until its elements come by; the pipeline stalls while they wait for it. Bit-exact with
     steps 1 to 3 of `golden.layernorm.layernorm`; the widths are those of `NormFormat`.
 
@@ -52,8 +52,8 @@ class Normalize(wiring.Component):
         Codes.
     """
 
-    #: Registers from `i` to `o`: six products and sums, the last sum, and the skid.
-    latency = 8
+    #: Registers from `i` to `o`, the skid's included.
+    latency = 10
 
     def __init__(self, config: Config):
         self.config = config
@@ -78,44 +78,49 @@ class Normalize(wiring.Component):
         ]
         valid = [accept]
         first = [accept & ~within]
-        for stage in range(7):
+        for stage in range(9):
             valid.append(delay(m, valid[-1], advance=advance, name=f"valid_{stage}", init=0))
-        for stage in range(3):
+        for stage in range(4):
             first.append(delay(m, first[-1], advance=advance, name=f"first_{stage}", init=0))
         with m.If(accept):
             m.d.sync += within.eq(~word.last)
-        m.d.comb += self.row.ready.eq(advance & first[3])
+        m.d.comb += self.row.ready.eq(advance & first[4])
         with m.If(self.row.ready):
             m.d.sync += taking.eq(0)
         with m.Elif(advance & first[0]):
             m.d.sync += taking.eq(1)
 
-        # Parameters meet their elements in front of the seventh register.
+        # Parameters meet their elements in front of the eighth register of nine.
         held = Signal()
         take = Signal()
         parameters = Signal.like(self.p.payload, reset_less=True)
         m.d.comb += [
-            take.eq(skid.i.ready & valid[5] & held),
-            advance.eq(skid.i.ready & (held | ~valid[5])),
+            take.eq(skid.i.ready & valid[7] & held),
+            advance.eq(skid.i.ready & (held | ~valid[7])),
             self.p.ready.eq(~held | take),
         ]
         with m.If(self.p.ready):
             m.d.sync += [held.eq(self.p.valid), parameters.eq(self.p.payload)]
 
-        # A factor is loaded with the row's first word, where that word needs it.
-        count = self._load(m, "count", row.count, advance & first[0])
-        total = self._load(m, "total", row.total, advance & first[1])
-        coarse = self._load(m, "coarse", row.coarse, advance & first[2])
-        root = self._load(m, "root", row.root, advance & first[3])
-        keep = delay(m, word.keep.as_value(), advance=advance, cycles=7,
+        # A factor is loaded with the row's first word, where that word needs it. What goes to the
+        # multipliers is there twice, since half of them would be far from a single register; the
+        # second condition means the same, but not to a synthesizer, which would merge the two.
+        total = self._load(m, "total", row.total, advance & first[2])
+        coarse = self._load(m, "coarse", row.coarse, advance & first[3])
+        counts = [self._load(m, f"count_{half}", row.count, enable)
+                  for half, enable in enumerate((advance & first[0], advance & ~within))]
+        roots = [self._load(m, f"root_{half}", row.root, enable)
+                 for half, enable in enumerate((self.row.ready, self.row.ready & self.row.valid))]
+        keep = delay(m, word.keep.as_value(), advance=advance, cycles=9,
                      name="keep")
         m.d.comb += [
             # `advance`, of which the skid knows its own part.
-            skid.i.valid.eq(valid[7] & (held | ~valid[5])),
-            skid.i.payload.last.eq(delay(m, word.last, advance=advance, cycles=7, name="last")),
+            skid.i.valid.eq(valid[9] & (held | ~valid[7])),
+            skid.i.payload.last.eq(delay(m, word.last, advance=advance, cycles=9, name="last")),
         ]
         for n in range(self.config.lanes):
-            y = self._lane(m, advance, n, word.x[n], count, total, coarse, root,
+            half = 2 * n // self.config.lanes
+            y = self._lane(m, advance, n, word.x[n], counts[half], total, coarse, roots[half],
                            parameters.gamma[n], parameters.offset[n])
             with m.If(keep[n]):
                 m.d.comb += skid.i.payload.code[n].eq(
@@ -136,10 +141,13 @@ class Normalize(wiring.Component):
         offset = delay(m, offset, advance=advance, name=f"offset_{n}")
         element = Signal(signed(self.config.norm_bits), name=f"element_{n}", reset_less=True)
         product = Signal(signed(width.difference_bits), name=f"product_{n}", reset_less=True)
+        # A multiplier needs a register next to it, beside the one next to what follows.
+        settled = Signal.like(product, name=f"settled_{n}", reset_less=True)
         difference = Signal(signed(width.difference_bits), name=f"difference_{n}",
                             reset_less=True)
         scaled = Signal(signed(width.element_bits), name=f"scaled_{n}", reset_less=True)
         normal = Signal(signed(width.element_bits), name=f"normal_{n}", reset_less=True)
+        passed = Signal.like(normal, name=f"passed_{n}", reset_less=True)
         # Bits below the offset's last one can't change the floor.
         weighted = Signal(signed(width.element_bits + GAMMA_BITS - 1 - width.element_fraction),
                           name=f"weighted_{n}", reset_less=True)
@@ -150,18 +158,21 @@ class Normalize(wiring.Component):
         with m.Switch(coarse):
             for index in range(width.coarse_max + 1):
                 up = width.coarse_step * index - width.drop
-                with m.Case(index):
+                # The last is the default, since the values beyond it don't occur.
+                with m.Case(index) if index < width.coarse_max else m.Default():
                     m.d.comb += shifted.eq(difference << up if up >= 0 else difference >> -up)
         with m.If(advance):
             m.d.sync += [
                 element.eq(x),
                 # Truncated: the difference fits, so its terms may wrap around.
                 product.eq(element * count),
-                difference.eq(product - total),
+                settled.eq(product),
+                difference.eq(settled - total),
                 scaled.eq(shifted),
                 # Exact: |n| < 2**spread_bits.
                 normal.eq((scaled * root) >> self.config.rsqrt_bits - 1),
-                weighted.eq((normal * gamma) >> width.element_fraction),
+                passed.eq(normal),
+                weighted.eq((passed * gamma) >> width.element_fraction),
                 y.eq((weighted + offset) >> FRACTION),
             ]
         return y

@@ -44,9 +44,12 @@ class RowScale(wiring.Component):
         Its factors.
     """
 
+    #: Registers beside the steps of the search.
+    registers = 6
+
     def __init__(self, config: Config):
         self.config = config
-        self.latency = NormFormat(config).pairs + 6
+        self.latency = NormFormat(config).pairs + self.registers
         super().__init__({"i": In(signature(totals_word(config))),
                           "o": Out(signature(factors_word(config)))})
 

@@ -55,11 +55,13 @@ class Statistics(wiring.Component):
         The row's totals.
     """
 
+    #: Registers beside those of the adder tree.
+    registers = 6
+
     def __init__(self, config: Config):
         self.config = config
-        #: Levels of the adder tree.
-        self.levels = (config.lanes - 1).bit_length()
-        self.latency = self.levels + 4
+        self.levels = NormFormat(config).levels
+        self.latency = self.levels + self.registers
         super().__init__({"i": In(signature(elements_word(config))),
                           "o": Out(signature(totals_word(config)))})
 
@@ -69,17 +71,20 @@ class Statistics(wiring.Component):
         advance = Signal()
         m.d.comb += [advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance)]
 
-        # Square, then add up the lanes, one register a level.
+        # Square, then add up the lanes, one register a level. Multipliers have registers of their
+        # own on both sides, so that the way to them and back isn't part of another path.
         word = self.i.payload
         square_shape = unsigned(2 * self.config.norm_bits - 1)
         lanes = range(self.config.lanes)
-        xs = [self._register(m, advance, f"x_{n}", word.x[n]) for n in lanes]
-        squares = [self._register(m, advance, f"square_{n}", word.x[n] * word.x[n], square_shape)
-                   for n in lanes]
-        kept = [self._register(m, advance, "kept", _population(word.keep))]
-        valid = delay(m, self.i.valid, advance=advance, cycles=self.levels + 1, name="valid",
+        inputs = [delay(m, word.x[n], advance=advance, name=f"input_{n}") for n in lanes]
+        xs = [delay(m, x, advance=advance, name=f"x_{n}") for n, x in enumerate(inputs)]
+        squares = [self._register(m, advance, f"square_{n}", x * x, square_shape)
+                   for n, x in enumerate(inputs)]
+        population = self._register(m, advance, "population", _population(word.keep))
+        kept = [delay(m, population, advance=advance, name="kept")]
+        valid = delay(m, self.i.valid, advance=advance, cycles=self.levels + 2, name="valid",
                       init=0)
-        last = delay(m, word.last, advance=advance, cycles=self.levels + 1, name="last")
+        last = delay(m, word.last, advance=advance, cycles=self.levels + 2, name="last")
         for level in range(self.levels):
             xs = self._add(m, advance, f"x_sum_{level}", xs)
             squares = self._add(m, advance, f"square_sum_{level}", squares)
@@ -101,9 +106,10 @@ class Statistics(wiring.Component):
                 with m.If(last):
                     m.d.sync += running.eq(0)
             totals[name] = total
-        gathered = delay(m, valid & last, advance=advance, name="gathered", init=0)
+        gathered = delay(m, valid & last, advance=advance, cycles=2, name="gathered", init=0)
 
-        count, total, squares_total = totals["count"], totals["total"], totals["squares"]
+        count, total, squares_total = (delay(m, item, advance=advance, name=f"final_{name}")
+                                       for name, item in totals.items())
         digits = [self._register(m, advance, f"digit_{low}",
                                  count * squares_total[low:low + DIGIT])
                   for low in range(0, width.square_bits, DIGIT)]

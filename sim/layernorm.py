@@ -103,7 +103,7 @@ def _limits(config: Config) -> tuple[int, int]:
 
 
 def _random(channels: int, rng: torch.Generator, config: Config) -> Row:
-    """A row as a residual stream has them: normal, some channels wider than others."""
+    """Return a row as a residual stream has them: normal, some channels wider than others."""
     top, high = _limits(config)
     shift = torch.randint(0, high + 1, (channels,), generator=rng)
     mantissa = (torch.randn(channels, generator=rng) * top / 4 + top / 10).round()
