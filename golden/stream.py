@@ -3,8 +3,8 @@
 
 A unit takes its words in order and gives its words in order, so the payload of its n-th output is
 the n-th result of its golden function. What is left for a cycle model is the handshake: given the
-`valid` of every input and the `ready` of every output in a cycle, it says the `ready` of every input
-and the `valid` of every output in that same cycle, then takes the clock edge.
+`valid` of every input and the `ready` of every output in a cycle, it says the `ready` of every
+input and the `valid` of every output in that same cycle, then takes the clock edge.
 """
 
 __all__ = ["CycleModel", "Flags", "PipelineModel", "SkidModel"]
