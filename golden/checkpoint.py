@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State dicts in files: written whole or not at all, read with every name and shape checked."""
+
+__all__ = ["CheckpointError", "load", "read", "replace", "save"]
+
+import dataclasses
+import json
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from golden.vit import Vit, VitSpec
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be used; the message names the file, and the tensor if it is one."""
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it there in one step."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path: str | Path, model: Vit, notes: Mapping[str, str]) -> None:
+    """Write float32 safetensors with the spec (JSON) and `notes` as metadata."""
+    state = {name: value.detach().to(torch.float32).contiguous()
+             for name, value in model.state_dict().items()}
+    metadata = {"spec": json.dumps(dataclasses.asdict(model.spec)), **notes}
+    replace(Path(path), lambda temporary: save_file(state, temporary, metadata=metadata))
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a ``.safetensors`` or ``.pth`` state dict and its metadata (empty for ``.pth``).
+
+    A ``.pth`` file is unpickled with ``weights_only=True``, so it can't run code; a dict with the
+    state under ``model`` or ``state_dict`` is accepted, as DeiT and timm publish them.
+
+    Raises
+    ------
+    CheckpointError
+        If the file can't be read, is truncated or corrupt, or holds something else.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pth"):
+        raise CheckpointError(f"{path} must be a .safetensors or .pth file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"can't read {path}: {error.strerror}") from None
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}
+                return state, dict(file.metadata() or {})
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
+            KeyError, zipfile.BadZipFile):
+        raise CheckpointError(f"{path} is not a {path.suffix} state dict, or is truncated or "
+                              "corrupt") from None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path} must hold a dict of tensors, not {type(content).__name__}")
+    return dict(content), {}
+
+
+def load(path: str | Path, spec: VitSpec | None = None) -> Vit:
+    """Build the network of a checkpoint, in evaluation mode.
+
+    Parameters
+    ----------
+    spec
+        Shape of the network; None takes it from the file's metadata.
+
+    Raises
+    ------
+    CheckpointError
+        As `read`; if no spec is given and the file has none; if a tensor is missing, unknown, not
+        floating point, not finite, or of another shape.
+    """
+    state, metadata = read(path)
+    if spec is None:
+        try:
+            spec = VitSpec(**json.loads(metadata["spec"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} has no usable spec in its metadata ({error}): "
+                                  "give one") from None
+    with torch.device("meta"):
+        wanted = {name: list(value.shape) for name, value in Vit(spec).state_dict().items()}
+    for name, shape in wanted.items():
+        if name not in state:
+            raise CheckpointError(f"{path}: tensor {name!r} of shape {shape} is missing")
+        if list(state[name].shape) != shape:
+            raise CheckpointError(f"{path}: tensor {name!r} must have shape {shape}, "
+                                  f"not {list(state[name].shape)}")
+        if not state[name].is_floating_point() or not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"{path}: tensor {name!r} must hold finite floating-point "
+                                  f"values ({state[name].dtype} found)")
+    for name in state:
+        if name not in wanted:
+            raise CheckpointError(f"{path}: tensor {name!r} of shape {list(state[name].shape)} "
+                                  "is not part of this network")
+    model = Vit(spec)
+    model.load_state_dict({name: value.to(torch.float32) for name, value in state.items()})
+    return model.eval()

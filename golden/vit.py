@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pre-norm vision transformer in floating point, with timm's parameter names.
+
+The architecture of ViT (Dosovitskiy et al., arXiv 2010.11929, equations 1 to 4) as DeiT and timm
+build it: class token, learnt position embedding, pre-norm blocks, exact GELU, LayerNorm with
+eps 1e-6. A timm state dict of a ``vit_*`` or ``deit_*_patch*`` model loads as it is.
+
+Every intermediate tensor that a quantizer must know the range of leaves a module of its own, so
+that `observe` sees it: attention is written out, and points that compute nothing are `Tap` modules.
+"""
+
+__all__ = ["Tap", "Vit", "VitSpec", "observe"]
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitSpec:
+    """Shape of a vision transformer; the defaults are the project's own network for 28x28 digits.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer, or one does not divide another.
+    """
+
+    image_size: int = 28
+    patch_size: int = 4
+    in_channels: int = 1
+    classes: int = 10
+    dim: int = 64
+    depth: int = 4
+    heads: int = 4
+    mlp_hidden: int = 128
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{item.name} must be a positive integer, not {value!r}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size must be a multiple of patch_size ({self.patch_size}), "
+                             f"not {self.image_size}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads ({self.heads}), not {self.dim}")
+
+    @property
+    def patches(self) -> int:
+        """Patches in an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Rows of every activation matrix: the patches and the class token."""
+        return self.patches + 1
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.heads
+
+    @property
+    def patch_values(self) -> int:
+        """Pixels times channels of one patch: the inner length of the patch embedding."""
+        return self.patch_size**2 * self.in_channels
+
+
+class Tap(nn.Identity):
+    """A named point of the network for `observe`; computes nothing."""
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches of ``[B, channels, H, W]`` to tokens ``[B, patches, dim]``."""
+
+    def __init__(self, spec: VitSpec) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(spec.in_channels, spec.dim, spec.patch_size, spec.patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed every patch, row by row."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, ``[B, T, dim]`` to the same, every intermediate a module."""
+
+    def __init__(self, spec: VitSpec) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.scale = spec.head_dim**-0.5
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim)
+        self.q, self.k, self.v = Tap(), Tap(), Tap()
+        self.scores = Tap()
+        self.softmax = nn.Softmax(dim=-1)
+        self.context = Tap()
+        self.proj = nn.Linear(spec.dim, spec.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``softmax(Q K^T / sqrt(head_dim)) V``, then the output projection."""
+        batch, tokens, dim = x.shape
+        heads = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        q, k, v = self.q(q), self.k(k), self.v(v)
+        scores = self.scores(q @ k.transpose(-2, -1) * self.scale)
+        context = self.softmax(scores) @ v
+        return self.proj(self.context(context.transpose(1, 2).reshape(batch, tokens, dim)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact GELU between them."""
+
+    def __init__(self, spec: VitSpec) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(spec.dim, spec.mlp_hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(spec.mlp_hidden, spec.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, dim]`` to the same."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """One pre-norm encoder block: attention and MLP, each added to the residual stream."""
+
+    def __init__(self, spec: VitSpec) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.attn = Attention(spec)
+        self.residual1 = Tap()
+        self.norm2 = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.mlp = Mlp(spec)
+        self.residual2 = Tap()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, dim]`` to the same."""
+        x = self.residual1(x + self.attn(self.norm1(x)))
+        return self.residual2(x + self.mlp(self.norm2(x)))
+
+
+class Vit(nn.Module):
+    """The whole network: images ``[B, channels, H, W]`` to logits ``[B, classes]``."""
+
+    def __init__(self, spec: VitSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.patch_embed = PatchEmbed(spec)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, spec.tokens, spec.dim))
+        self.embedding = Tap()
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
+        self.norm = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.head = nn.Linear(spec.dim, spec.classes)
+
+    def initialize(self, seed: int) -> "Vit":
+        """Draw fresh parameters from a seed, and return the network.
+
+        Weights: normal of variance 1/inputs, cut at two deviations; class token and positions:
+        normal of deviation 0.3, so that the first norm sees the position from the first step on;
+        biases zero.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" in name:
+                nn.init.ones_(parameter)
+            elif name in ("cls_token", "pos_embed"):
+                nn.init.normal_(parameter, std=0.3, generator=generator)
+            else:
+                std = parameter[0].numel() ** -0.5
+                nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std,
+                                      generator=generator)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify by the class token after the last norm."""
+        x = self.patch_embed(images)
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        x = self.embedding(x + self.pos_embed)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+@contextmanager
+def observe(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``see(name, output)`` for every module without children, in order of computation."""
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _module, _inputs, output: see(name, output.detach())
+
+    handles = [module.register_forward_hook(hook(name))
+               for name, module in model.named_modules() if not list(module.children())]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
