@@ -3,13 +3,24 @@
 
 __all__ = ["WeightLoader"]
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.stream import delay, signature
 from hw.words import Word
+
+
+def _choose(inputs: Sequence[Value], select: Sequence[Value]) -> Value:
+    """Return ``inputs[select]``, for a select below ``len(inputs)``, its bits lowest first."""
+    if len(inputs) == 1:
+        return inputs[0]
+    half = 1 << (len(inputs) - 1).bit_length() - 1
+    low, high = _choose(inputs[:half], select), _choose(inputs[half:], select)
+    return Mux(select[half.bit_length() - 1], high, low)
 
 
 class WeightLoader(wiring.Component):
@@ -118,14 +129,15 @@ class WeightLoader(wiring.Component):
             # A word across puts lane j on the bus, a word along it lanes 0 to M - 1 in turn.
             inputs = lanes[:self.short] + ([lanes[j]] if j >= self.short else [])
             own = min(j, self.short)
-            select = Signal(range(len(inputs)), name=f"select_{j}")
-            for bit in range(len(select)):
+            select: list[Value] = []
+            for bit in range((len(inputs) - 1).bit_length()):
                 users = [along_tokens[j][i] for i in range(self.short) if i >> bit & 1]
                 if own >> bit & 1:
                     users.append(across_any[j])
+                select.append(Signal(name=f"select_{j}_{bit}"))
                 m.d.comb += select[bit].eq(Cat(users).any())
             value = Signal(signed(self.config.weight_bits), name=f"value_{j}")
-            m.d.comb += value.eq(Array(inputs)[select])
+            m.d.comb += value.eq(_choose(inputs, select))
             m.d.comb += self.buses[j].eq(
                 delay(m, value, advance=self.advance, cycles=self.lag, name=f"bus_{j}"))
             for i in range(self.short):

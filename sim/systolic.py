@@ -96,6 +96,7 @@ def _formats(generator: torch.Generator, config: Config, words: int
     yield "two-scale-signed", (low ^ half) - half, region * min(5, room)
     top = min(15, config.max_shift)
     log = torch.randint(0, top + 1, shape, generator=generator)
+    log[0], log[-1] = 0, top
     yield "log2", (log != top).to(torch.int64), top - log
     table = torch.randint(0, 1 << bits, (16,), generator=generator).sort().values
     yield "table", table[torch.randint(0, 16, shape, generator=generator)], zero
