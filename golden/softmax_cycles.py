@@ -29,13 +29,13 @@ class LogSoftmaxModel(CycleModel):
     """
 
     def __init__(self, config: Config, lengths: Iterable[int]) -> None:
-        levels = -(-(config.lanes - 1).bit_length() // 2)
+        levels = (config.lanes - 1).bit_length()
         self.twice = config.exponential == "iexp"
         if self.twice:
             self.statistics, self.pause = 2 + levels, levels
             stages = 9 + config.attention_bits
         else:
-            self.statistics, self.pause = 11 + max(levels, 1) + levels, 0
+            self.statistics, self.pause = 10 + max(levels, 1) + levels, 0
             stages = 3 if config.attention == "log2" else 7
         words = -(-config.max_keys // config.lanes)
         self.depth = _power_of_two(words + self.statistics + 2)

@@ -4,9 +4,10 @@
 __all__ = ["LogSoftmax"]
 
 from dataclasses import replace
+from typing import Any
 
-from amaranth.hdl import Module, signed
-from amaranth.lib import data, wiring
+from amaranth.hdl import Module
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
@@ -63,17 +64,19 @@ class LogSoftmax(wiring.Component):
     def __init__(self, config: Config):
         words = self.words(config)
         self.config = config
+        self._first: Any
+        self._second: Any
         if config.exponential == "shift":
             self._first = SoftmaxStatistics(config)
             self._second = SoftmaxNormalize(config, words["o"])
-            #: Cycles from a row's last word in to its first word out.
-            self.latency = self._first.latency + 2 + self._second.latency
         else:
             self._first = PolynomialMaximum(config)
             self._second = PolynomialNormalize(config, words["o"])
-            self.latency = self._first.latency + 2 + self._second.latency
+        #: Cycles from a one-word row in to its word out; the least from any last word.
+        self.latency = self._first.latency + 2 + self._second.latency
         self._rows = RowBuffer(config, words["i"], _parameters(config),
-                               len(self._first.o.payload), self._first.latency)
+                               len(self._first.o.payload), self._first.latency,
+                               config.exponential == "iexp")
         super().__init__({"i": In(signature(words["i"])), "o": Out(signature(words["o"]))})
 
     @staticmethod

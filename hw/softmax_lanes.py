@@ -1,37 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the halves of the log-softmax have in common: trees over lanes, and tables of segments."""
 
-__all__ = ["depth", "exponent", "mask", "power_pipeline", "tree"]
+__all__ = ["depth", "exponent", "larger", "mask", "power_pipeline", "tree"]
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from amaranth.hdl import Array, Const, Module, Mux, Shape, Signal, Value, ValueLike, signed
 
 from hw.softmax_tables import SLOPE_FRACTION, Segments, ShiftWidths
 from hw.stream import delay
 
-#: Levels of a tree between two registers.
-LEVELS = 2
-
 
 def depth(lanes: int) -> int:
-    """Registers on the way through a `tree` of that many values."""
-    return -(-(lanes - 1).bit_length() // LEVELS)
+    """Return the registers on the way through a `tree` of that many values."""
+    return (lanes - 1).bit_length()
 
 
 def tree(m: Module, values: Sequence[Value], combine: Callable[[Value, Value], Value], *,
          advance: ValueLike, name: str) -> Value:
-    """Combine values two by two, with a register after every second level and after the last."""
+    """Combine values two by two, with a register after every level."""
     values = list(values)
-    level = 0
+    level = 1
     while len(values) > 1:
         pairs = [combine(*values[at:at + 2]) if at + 1 < len(values) else values[at]
                  for at in range(0, len(values), 2)]
+        values = [delay(m, value, advance=advance, name=f"{name}_{level}_{index}")
+                  for index, value in enumerate(pairs)]
         level += 1
-        if level % LEVELS == 0 or len(pairs) == 1:
-            pairs = [delay(m, value, advance=advance, name=f"{name}_{level}_{index}")
-                     for index, value in enumerate(pairs)]
-        values = pairs
     return values[0]
 
 
@@ -74,11 +70,16 @@ def power_pipeline(m: Module, fraction: Value, table: Segments, *, advance: Valu
 
     The value is below ``2**len(fraction)`` by the construction of the table.
     """
-    index, rest = fraction[table.rest_bits:], fraction[:table.rest_bits]
-    slope = delay(m, _lookup(table.slope, index), advance=advance, name=f"{name}_slope")
-    rest = delay(m, rest, advance=advance, name=f"{name}_rest")
-    index = delay(m, index, advance=advance, name=f"{name}_index")
-    product = delay(m, slope * rest, advance=advance, name=f"{name}_product")
-    intercept = delay(m, _lookup(table.intercept, index), advance=advance,
-                      name=f"{name}_intercept")
+    late = partial(delay, m, advance=advance)
+    index: Value = Const(0, 0)
+    product: Value = Const(0, 0)
+    slope: Value = Const(table.slope[0])
+    if table.index_bits:
+        index = fraction[table.rest_bits:]
+        slope = late(_lookup(table.slope, index), name=f"{name}_slope")
+        index = late(index, name=f"{name}_index")
+    if table.rest_bits:
+        rest = late(fraction[:table.rest_bits], name=f"{name}_rest")
+        product = late(slope * rest, name=f"{name}_product")
+    intercept = late(_lookup(table.intercept, index), name=f"{name}_intercept")
     return (intercept + (product >> SLOPE_FRACTION))[:len(fraction)]

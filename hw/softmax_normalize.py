@@ -74,9 +74,9 @@ class SoftmaxNormalize(wiring.Component):
         # The offset holds the half of the rounding. A distance is above -0.5: the tables are off
         # by less than 0.1 for any number of segments, and a sum isn't below its largest term. So
         # the bits are those of an unsigned number, and only the upper end needs a clamp.
-        whole = distance.as_unsigned() >> self.widths.fraction
-        zero = (1 << self.config.attention_bits) - 1
-        return Mux(keep & (whole < zero), whole, zero)
+        bits = self.config.attention_bits
+        whole = distance[self.widths.fraction:]
+        return Mux(keep & ~whole[bits:].any(), whole[:bits], (1 << bits) - 1)
 
     def _probability(self, m: Module, distance: Value, keep: Value, advance: Value,
                      lane: int) -> Value:

@@ -3,6 +3,8 @@
 
 __all__ = ["PolynomialMaximum", "PolynomialNormalize"]
 
+from functools import partial
+
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -106,7 +108,7 @@ class PolynomialNormalize(wiring.Component):
         m.submodules.skid = skid = Skid(self.word)
         wiring.connect(m, wiring.flipped(self.o), skid.o)
         advance = skid.i.ready
-        step = {"advance": advance}
+        late = partial(delay, m, advance=advance)
         m.d.comb += self.i.ready.eq(advance)
         self._passes(m, advance)
 
@@ -114,31 +116,33 @@ class PolynomialNormalize(wiring.Component):
         first = Signal(init=1)
         with m.If(advance & self.i.valid):
             m.d.sync += first.eq(self.i.p.last)
-        coding = delay(m, self.coding, **step, name="coding_at_input")
+        coding = late(self.coding, name="coding_at_input")
         summing = self.i.valid & ~coding
         powers = [self._power(m, lane, advance) for lane in range(self.config.lanes)]
 
-        at_sum = self._powers + depth(self.config.lanes)
-        added = tree(m, powers, lambda left, right: left + right, **step, name="added")
+        at_sum = self._powers + self.wait
+        added = tree(m, powers, lambda left, right: left + right, advance=advance,
+                     name="added")
         total = Signal(self.widths.sum, reset_less=True)
-        clear = delay(m, first, **step, cycles=at_sum, name="clear")
-        with m.If(advance & delay(m, summing, **step, cycles=at_sum, name="summing", init=0)):
+        clear = late(first, cycles=at_sum, name="clear")
+        with m.If(advance & late(summing, cycles=at_sum, name="summing", init=0)):
             m.d.sync += total.eq(Mux(clear, 0, total) + added)
 
         for lane, power in enumerate(powers):
-            keep = delay(m, self.i.p.keep[lane], **step, cycles=self.stages, name=f"keep_{lane}")
+            keep = late(self.i.p.keep[lane], cycles=self.stages, name=f"keep_{lane}")
             code = self._code(m, power, total, lane, advance)
             m.d.comb += skid.i.p.codes[lane].eq(
                 Mux(keep, code, (1 << self.config.attention_bits) - 1))
         m.d.comb += [
-            skid.i.valid.eq(delay(m, self.i.valid & coding, **step, cycles=self.stages,
+            skid.i.valid.eq(late(self.i.valid & coding, cycles=self.stages,
                                   name="valid", init=0)),
-            skid.i.p.last.eq(delay(m, self.i.p.last, **step, cycles=self.stages, name="last")),
+            skid.i.p.last.eq(late(self.i.p.last, cycles=self.stages, name="last")),
         ]
         return m
 
     def _passes(self, m: Module, advance: Value) -> None:
-        hold = Signal(range(self.wait + 1))
+        # One lane needs no tree, and no pause.
+        hold = Signal(range(max(self.wait, 1) + 1))
         m.d.comb += self.hold.eq(hold != 0)
         with m.If(self.take & self.end):
             m.d.sync += self.coding.eq(~self.coding)
@@ -150,10 +154,9 @@ class PolynomialNormalize(wiring.Component):
     def _power(self, m: Module, lane: int, advance: Value) -> Value:
         """Register the exponential of a lane after `_powers` steps; 0 of a masked key."""
         config, widths, n = self.config, self.widths, self.config.iexp_shift
-        step = {"advance": advance}
 
         def late(value: Value, cycles: int, name: str) -> Value:
-            return delay(m, value, **step, cycles=cycles, name=f"{name}_{lane}")
+            return delay(m, value, advance=advance, cycles=cycles, name=f"{name}_{lane}")
 
         score = late(self.i.p.scores[lane], 1, "score")
         # From 0 to 2**score_bits - 1 where the key is kept; elsewhere it doesn't matter.
@@ -185,8 +188,8 @@ class PolynomialNormalize(wiring.Component):
         level = late((total << 1) + power, "level")
         triple = late(power + (power << 1), "triple")
         one = late(total << 1 >= power + (power << 1), "one")
-        code = Const(0, 0)
-        two = None
+        code: Value = Const(0, 0)
+        two: Value | None = None
         for bit in reversed(range(bits)):
             # Candidate code | 1 << bit: the shift of what has been found is in `triple` already.
             candidate = triple << (1 << bit) - 1
@@ -194,7 +197,7 @@ class PolynomialNormalize(wiring.Component):
             strictly = level > triple << 1
             # What is taken isn't above `level`, so it fits into its width.
             triple = late(Mux(taken, triple << (1 << bit), triple)[:len(level) + 1], f"t{bit}")
-            code = late(Value.cast(code) << 1 | taken, f"code{bit}")
+            code = late(code << 1 | taken, f"code{bit}")
             two = late(strictly if two is None else two, f"two{bit}")
             one = late(one, f"one{bit}")
             level = late(level, f"level{bit}")

@@ -3,7 +3,9 @@
 
 __all__ = ["SoftmaxStatistics"]
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
+from functools import partial
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,7 +41,8 @@ class SoftmaxStatistics(wiring.Component):
         #: Registers between the exponents and the reference: the trees, but no less than the
         #: table needs.
         self._levels = max(depth(config.lanes), 1)
-        self.latency = 10 + self._levels + depth(config.lanes) + 1
+        self._adders = depth(config.lanes)
+        self.latency = 10 + self._levels + self._adders
         word = data.StructLayout({
             "scores": data.ArrayLayout(signed(config.score_bits), config.lanes),
             "keep": unsigned(config.lanes),
@@ -54,26 +57,26 @@ class SoftmaxStatistics(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config, widths = self.config, self.widths
-        always = Const(1)
-        step = {"advance": always}
+        late = partial(delay, m, advance=Const(1))
 
         # Words, with masked keys at the lowest score.
-        valid = delay(m, self.i.valid, **step, name="valid", init=0)
-        last = delay(m, self.i.p.last, **step, name="last")
-        multiplier = delay(m, self.i.p.multiplier, **step, name="multiplier")
-        keep = delay(m, self.i.p.keep, **step, name="keep")
-        scores = [delay(m, mask(self.i.p.scores[lane], self.i.p.keep[lane]), **step,
-                        name=f"score_{lane}") for lane in range(config.lanes)]
+        valid = late(self.i.valid, name="valid", init=0)
+        last = late(self.i.p.last, name="last")
+        multiplier = late(self.i.p.multiplier, name="multiplier")
+        keep = late(self.i.p.keep, name="keep")
+        scores = [late(mask(self.i.p.scores[lane], self.i.p.keep[lane]),
+                       name=f"score_{lane}") for lane in range(config.lanes)]
 
         # Exponents; their integer parts go through the tree, their fractions through the table.
-        exponents = [exponent(m, score, multiplier, widths, **step, name=f"exponent_{lane}")
+        exponents = [exponent(m, score, multiplier, widths, advance=Const(1),
+                              name=f"exponent_{lane}")
                      for lane, score in enumerate(scores)]
-        integers = [value >> widths.fraction for value in exponents]
-        largest = tree(m, integers, larger, **step, name="largest")
+        integers = [value.shift_right(widths.fraction) for value in exponents]
+        largest = tree(m, integers, larger, advance=Const(1), name="largest")
         if config.lanes == 1:
-            largest = delay(m, largest, **step, name="largest")
-        valid = delay(m, valid, **step, cycles=1 + self._levels, name="valid_at_reference", init=0)
-        last = delay(m, last, **step, cycles=1 + self._levels, name="last_at_reference")
+            largest = late(largest, name="largest")
+        valid = late(valid, cycles=1 + self._levels, name="valid_at_reference", init=0)
+        last = late(last, cycles=1 + self._levels, name="last_at_reference")
 
         # First loop: the reference.
         reference = Signal(signed(widths.integer), reset_less=True)
@@ -83,72 +86,89 @@ class SoftmaxStatistics(wiring.Component):
             m.d.sync += first.eq(last)
             with m.If(first | (difference > 0)):
                 m.d.sync += reference.eq(largest)
-        growth = delay(m, difference, **step, name="growth")
-        fresh = delay(m, first, **step, name="fresh")
-        valid = delay(m, valid, **step, name="valid_at_distance", init=0)
-        last = delay(m, last, **step, name="last_at_distance")
+        growth = late(difference, name="growth")
+        fresh = late(first, name="fresh")
+        valid = late(valid, name="valid_at_distance", init=0)
+        last = late(last, name="last_at_distance")
 
         # Powers, aligned to the reference.
         limit = widths.sum_fraction
+        steps = limit.bit_length()
+
+        def fits(value: Value) -> Value:
+            """Say whether a shift of 0 or more is at most `limit`, without a carry chain."""
+            upper = ~value[steps:].any()
+            return upper if limit == (1 << steps) - 1 else upper & (value[:steps] <= limit)
+
         terms = []
         for lane in range(config.lanes):
-            integer = delay(m, integers[lane], **step, cycles=self._levels + 1,
+            integer = late(integers[lane], cycles=self._levels + 1,
                             name=f"integer_{lane}")
             fraction = exponents[lane][:widths.fraction]
             if self._levels > 1:
-                fraction = delay(m, fraction, **step, cycles=self._levels - 1,
+                fraction = late(fraction, cycles=self._levels - 1,
                                  name=f"fraction_{lane}")
-            power = power_pipeline(m, fraction, widths.power, **step, name=f"power_{lane}")
-            kept = delay(m, keep[lane], **step, cycles=self._levels + 2, name=f"kept_{lane}")
+            power = power_pipeline(m, fraction, widths.power, advance=Const(1),
+                                   name=f"power_{lane}")
+            kept = late(keep[lane], cycles=self._levels + 2, name=f"kept_{lane}")
             # Never negative: the reference includes this word.
             distance = (reference - integer)[:widths.integer]
-            counts = kept & (distance <= limit)
+            counts = kept & fits(distance)
             mantissa = Signal(widths.fraction + 1, name=f"mantissa_{lane}", reset_less=True)
             with m.If(counts):
                 m.d.sync += mantissa.eq(power | 1 << widths.fraction)
             with m.Else():
                 m.d.sync += mantissa.eq(0)
-            amount = delay(m, distance[:limit.bit_length()], **step, name=f"amount_{lane}")
+            amount = late(distance[:steps], name=f"amount_{lane}")
             aligned = (mantissa << limit - widths.fraction) >> amount
-            terms.append(delay(m, aligned[:widths.term], **step, name=f"term_{lane}"))
+            terms.append(late(aligned[:widths.term], name=f"term_{lane}"))
 
         # Second loop: the sum.
-        shrink = delay(m, Mux(growth > 0, growth, 0)[:limit.bit_length()], **step,
-                       name="shrink", cycles=2 + depth(config.lanes))
-        clear = delay(m, fresh | (growth > limit), **step, name="clear",
-                      cycles=2 + depth(config.lanes))
-        valid = delay(m, valid, **step, cycles=2 + depth(config.lanes), name="valid_at_sum",
+        shrink = late(Mux(growth > 0, growth, 0)[:steps],
+                      name="shrink", cycles=2 + self._adders)
+        clear = late(fresh | ((growth > 0) & ~fits(growth)), name="clear",
+                      cycles=2 + self._adders)
+        valid = late(valid, cycles=2 + self._adders, name="valid_at_sum",
                       init=0)
-        last = delay(m, last, **step, cycles=2 + depth(config.lanes), name="last_at_sum")
-        added = tree(m, terms, lambda left, right: left + right, **step, name="added")
+        last = late(last, cycles=2 + self._adders, name="last_at_sum")
+        added = tree(m, terms, lambda left, right: left + right, advance=Const(1), name="added")
         total = Signal(widths.sum, reset_less=True)
         with m.If(valid):
             m.d.sync += total.eq(Mux(clear, 0, total >> shrink) + added)
-        done = delay(m, valid & last, **step, name="done", init=0)
-        final = delay(m, reference, **step, cycles=3 + depth(config.lanes), name="final")
+        done = late(valid & last, name="done", init=0)
+        final = late(reference, cycles=3 + self._adders, name="final")
 
         self._logarithm(m, done, total, final)
         return m
 
     def _logarithm(self, m: Module, done: Value, total: Value, reference: Value) -> None:
-        """``reference + log2(total)``: leading one, normalising shift, table."""
+        """Output ``reference + log2(total)``: leading one, normalising shift, table."""
         widths = self.widths
-        step = {"advance": Const(1)}
+        late = partial(delay, m, advance=Const(1))
         # A sum is at least 1.0, or 0 in a row that is masked as a whole, whose codes don't
         # depend on it.
         whole = total >> widths.sum_fraction
-        leading = Signal(range(len(whole)))
-        for position in range(len(whole)):
-            with m.If(whole[position]):
-                m.d.comb += leading.eq(position)
-        position = delay(m, leading, **step, name="position")
-        normal = delay(m, total >> widths.sum_fraction - widths.fraction, **step, name="normal")
-        reference = delay(m, reference, **step, name="reference_at_position")
-        fraction = delay(m, (normal >> position)[:widths.fraction], **step, name="fraction")
-        integer = delay(m, reference + position, **step, cycles=3, name="integer")
-        logarithm = power_pipeline(m, fraction, widths.logarithm, **step, name="logarithm")
-        half = 1 << widths.fraction - 1 if self.config.attention == "log2" else 0
-        m.d.sync += [
-            self.o.valid.eq(delay(m, done, **step, cycles=4, name="done_at_table", init=0)),
-            self.o.payload.eq((integer << widths.fraction) + logarithm + half),
+        leading = Signal(max((len(whole) - 1).bit_length(), 1))
+        for index in range(len(whole)):
+            with m.If(whole[index]):
+                m.d.comb += leading.eq(index)
+        position = late(leading, name="position")
+        normal: Value = late(total >> widths.sum_fraction - widths.fraction, name="normal")
+        reference = late(reference, name="reference_at_position")
+        # The largest shift first: the fewer bits are left for the next ones.
+        for bit in reversed(range(len(position))):
+            normal = Mux(position[bit], normal >> (1 << bit), normal)
+            normal = normal[:widths.fraction + (1 << bit) - 1]
+        fraction = late(normal, name="fraction")
+        integer = late(reference + position, cycles=3, name="integer")
+        logarithm = power_pipeline(m, fraction, widths.logarithm, advance=Const(1),
+                                   name="logarithm")
+        # The logarithm is below 1, so the two need no adder; only the half of the rounding does.
+        offset = Cat(logarithm, integer)
+        if self.config.attention == "log2":
+            low = widths.fraction - 1
+            offset = Cat(offset[:low], (offset[low:] + 1)[:len(offset) - low])
+        m.d.comb += [
+            self.o.valid.eq(late(done, cycles=4, name="done_at_table", init=0)),
+            self.o.payload.eq(offset[:widths.offset]),
         ]
