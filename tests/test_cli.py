@@ -88,7 +88,7 @@ def test_folder_that_is_read_only(tmp_path, monkeypatch):
     def refuse(**_: object) -> str:
         raise PermissionError(13, "Permission denied", "temporary name")
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)  # root may write everywhere
-    with pytest.raises(PermissionError, match="can't be written: Permission denied.*out"):
+    with pytest.raises(PermissionError, match=r"can't be written: Permission denied.*out"):
         _write(tmp_path / "out", a="1")
 
 
