@@ -8,7 +8,6 @@ simulator, without Python: one line of ``stimulus.hex`` and of ``expected.hex`` 
 __all__ = ["Vectors", "main", "vectors"]
 
 import argparse
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hw.config import Config, load, preset_names
 from hw.units import UNITS, create, words
 from hw.words import Word
 from sim.case import Case
+from sim.image import all_cases
 from sim.trace import PATTERNS, trace
 
 
@@ -104,7 +104,7 @@ def vectors(unit: str, config: Config, seed: int = 1,
     inputs, outputs = _layout(unit, config)
     lines: list[tuple[int, int]] = []
     moved = 0
-    cases = list(importlib.import_module(f"sim.{unit}").cases(config, seed))
+    cases = all_cases(unit, config, seed)
     for done, (gaps, stalls) in enumerate(PATTERNS, 1):
         for case in cases:
             for stimulus, expected, taken in _replay(case, words(unit, config), gaps, stalls):

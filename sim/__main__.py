@@ -41,8 +41,8 @@ def _simulate(args: argparse.Namespace) -> int:
         except SimulationError as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
-    print(f"{result.unit} of {result.config}: {result.cases} cases under {result.patterns} "
-          f"handshake patterns")
+    print(f"{result.unit} of {result.config}: {result.cases} cases, {result.image_cases} of them "
+          f"of a real image, under {result.patterns} handshake patterns")
     print(f"compared {result.cycles:,} cycles and {result.words:,} output words: 0 mismatches")
     print(f"build {result.build_seconds:.1f} s, run {result.run_seconds:.1f} s, "
           f"{result.cycles_per_second:,.0f} cycles/s")

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cocotb bench of every unit: each output compared with the golden trace on every cycle.
 
-`sim.run` starts it with four environment variables: ``VITFORGE_UNIT``, ``VITFORGE_CONFIG`` (the
-configuration as JSON), ``VITFORGE_SEED`` and ``VITFORGE_RESULT`` (a file that gets one JSON line a
-finished pattern). Every case of ``sim/<unit>.py`` is run from reset under every pair of patterns.
+`sim.run` starts it with environment variables: ``VITFORGE_UNIT``, ``VITFORGE_CONFIG`` (the
+configuration as JSON), ``VITFORGE_SEED``, ``VITFORGE_IMAGE`` (the image whose tensors are replayed)
+and ``VITFORGE_RESULT`` (a file that gets one JSON line a finished pattern). Every case is run from
+reset under every pair of patterns.
 """
 
 __all__ = ["every_cycle"]
 
 import functools
-import importlib
 import json
 import os
 import time
@@ -23,6 +23,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from hw.config import Config
 from hw.units import words
 from sim.case import Case
+from sim.image import all_cases
 from sim.trace import GAPS, STALLS, trace
 
 UNIT = os.environ["VITFORGE_UNIT"]
@@ -35,8 +36,8 @@ class Mismatch(AssertionError):
 
 @functools.cache
 def _cases() -> list[Case]:
-    unit = importlib.import_module(f"sim.{UNIT}")
-    return list(unit.cases(CONFIG, int(os.environ["VITFORGE_SEED"])))
+    return all_cases(UNIT, CONFIG, int(os.environ["VITFORGE_SEED"]),
+                     int(os.environ["VITFORGE_IMAGE"]))
 
 
 async def _reset(dut: Any, case: Case) -> None:
@@ -98,7 +99,8 @@ async def every_cycle(dut: Any, gaps: str, stalls: str) -> None:
         more = await _run(dut, case, gaps, stalls)
         cycles += more[0]
         taken += more[1]
-    result = {"gaps": gaps, "stalls": stalls, "cases": len(cases), "cycles": cycles,
-              "words": taken, "seconds": time.monotonic() - start}
+    result = {"gaps": gaps, "stalls": stalls, "cases": len(cases),
+              "image_cases": sum(case.name.startswith("image ") for case in cases),
+              "cycles": cycles, "words": taken, "seconds": time.monotonic() - start}
     with Path(os.environ["VITFORGE_RESULT"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")

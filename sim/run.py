@@ -34,6 +34,7 @@ class Result:
     unit: str
     config: str
     cases: int
+    image_cases: int
     patterns: int
     cycles: int
     words: int
@@ -106,7 +107,7 @@ def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: b
     stamp.write_text(key.hexdigest(), encoding="utf-8")
 
 
-def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
+def regress(unit: str, config: Config, *, seed: int = 1, image: int = 0, waves: bool = False,
             directory: Path | str = "build/sim",
             progress: Callable[[int, int], None] | None = None) -> Result:
     """Generate, build and run the bench of one unit.
@@ -119,6 +120,8 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
         The configuration to generate.
     seed
         Seed of the random cases.
+    image
+        Which of the shipped images is replayed.
     waves
         Whether to write a VCD of everything.
     directory
@@ -149,7 +152,8 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
     watcher = threading.Thread(target=watch)
     watcher.start()
     environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
-                   "VITFORGE_SEED": str(seed), "VITFORGE_RESULT": str(results)}
+                   "VITFORGE_SEED": str(seed), "VITFORGE_IMAGE": str(image),
+                   "VITFORGE_RESULT": str(results)}
     try:
         report = runner.test(test_module="sim.bench", hdl_toplevel=unit,
                              hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
@@ -166,7 +170,8 @@ def regress(unit: str, config: Config, *, seed: int = 1, waves: bool = False,
     if failures or tests != len(PATTERNS) or len(lines) != len(PATTERNS):
         raise SimulationError(f"{unit} of {config.name}: {failures} of {tests} patterns failed; "
                               f"see {log}\n{_tail(log)}")
-    return Result(unit=unit, config=config.name, cases=lines[0]["cases"], patterns=tests,
+    return Result(unit=unit, config=config.name, cases=lines[0]["cases"],
+                  image_cases=lines[0]["image_cases"], patterns=tests,
                   cycles=sum(line["cycles"] for line in lines),
                   words=sum(line["words"] for line in lines),
                   build_seconds=built - start, run_seconds=time.monotonic() - built,
