@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """State dicts in files: written whole or not at all, read with every name and shape checked."""
 
-__all__ = ["CheckpointError", "load", "read", "replace", "save"]
+__all__ = ["CheckpointError", "fill", "load", "read", "replace", "save"]
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from golden.vit import Vit, VitSpec
 
@@ -102,8 +102,20 @@ def load(path: str | Path, spec: VitSpec | None = None) -> Vit:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} has no usable spec in its metadata ({error}): "
                                   "give one") from None
-    with torch.device("meta"):
-        wanted = {name: list(value.shape) for name, value in Vit(spec).state_dict().items()}
+    model = Vit(spec)
+    fill(model, state, path)
+    return model.eval()
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Copy a state dict that was read from `path` into a network, if all of it fits.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor is missing, unknown, not floating point, not finite, or of another shape.
+    """
+    wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
     for name, shape in wanted.items():
         if name not in state:
             raise CheckpointError(f"{path}: tensor {name!r} of shape {shape} is missing")
@@ -117,6 +129,4 @@ def load(path: str | Path, spec: VitSpec | None = None) -> Vit:
         if name not in wanted:
             raise CheckpointError(f"{path}: tensor {name!r} of shape {list(state[name].shape)} "
                                   "is not part of this network")
-    model = Vit(spec)
     model.load_state_dict({name: value.to(torch.float32) for name, value in state.items()})
-    return model.eval()
