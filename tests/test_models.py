@@ -15,8 +15,8 @@ from torch import Tensor
 from golden import models
 from golden.checkpoint import CheckpointError
 from golden.models import MODELS, Model
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit
+from golden.swin import Swin, SwinSpec, WindowAttention
+from golden.vit import Attention, Vit
 from tests.data.make_timm_reference import CASES, FAMILIES, REFERENCE, images, listing, parameters
 
 TIMM = json.loads(REFERENCE.read_text())
@@ -52,8 +52,11 @@ def test_names_are_those_of_the_reference() -> None:
 def test_parameters_and_preprocessing_are_timms(name: str) -> None:
     model, timm = MODELS[name], TIMM["networks"][name]
     with torch.device("meta"):
-        found = listing(model.build().state_dict())
+        network = model.build()
+    found = listing(network.state_dict())
     assert found == {key: timm[key] for key in found}
+    assert timm["heads"] == [module.heads for module in network.modules()
+                             if isinstance(module, Attention | WindowAttention)]
     figures = model.preprocessing
     assert list(figures.mean) == timm["mean"]
     assert list(figures.std) == timm["std"]

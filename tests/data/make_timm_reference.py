@@ -123,7 +123,10 @@ def main() -> int:
     names = {}
     for name in FAMILIES:
         with torch.device("meta"):
-            names[name] = listing(timm.create_model(name).state_dict())
+            model = timm.create_model(name)
+        names[name] = listing(model.state_dict())
+        names[name]["heads"] = [module.num_heads for module in model.modules()
+                                if hasattr(module, "num_heads")]
         config = timm.get_pretrained_cfg(name)
         names[name] |= {key: getattr(config, key) for key in
                         ("input_size", "crop_pct", "interpolation", "mean", "std")}
