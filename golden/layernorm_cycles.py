@@ -62,8 +62,8 @@ class _Scale:
             self.step += 1
 
 
-class _Buffer:
-    """amaranth.lib.fifo.SyncFIFOBuffered: the memory and its output register."""
+class _Ring:
+    """`hw.layernorm_buffer.Ring`: the memory and its output register."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -101,7 +101,7 @@ class LayerNormModel(CycleModel):
         self.decoded: bool | None = None
         self.statistics = _Statistics(config)
         self.scale = _Scale(config)
-        self.buffer = _Buffer(NormFormat(config).buffer_words)
+        self.buffer = _Ring(NormFormat(config).buffer_words)
         self.valid = [False] * 9
         self.first = [False] * 4
         self.within = self.taking = self.held = False

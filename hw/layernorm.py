@@ -5,10 +5,10 @@ __all__ = ["LayerNorm"]
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
+from hw.layernorm_buffer import Ring
 from hw.layernorm_format import NormFormat
 from hw.layernorm_normalize import Normalize, codes_word, parameters_word
 from hw.layernorm_scale import RowScale
@@ -74,22 +74,20 @@ class LayerNorm(wiring.Component):
         m.submodules.statistics = statistics = Statistics(self.config)
         m.submodules.scale = scale = RowScale(self.config)
         m.submodules.normalize = normalize = Normalize(self.config)
-        # The last place of this kind of buffer is its output register.
-        m.submodules.buffer = buffer = SyncFIFOBuffered(
-            width=elements_word(self.config).bits,
-            depth=NormFormat(self.config).buffer_words + 1)
+        m.submodules.buffer = buffer = Ring(elements_word(self.config),
+                                            NormFormat(self.config).buffer_words)
 
         # Decoded elements go to the statistics and to the buffer, or to neither.
         advance = Signal()
         elements = Signal.like(statistics.i.payload, reset_less=True)
         valid = delay(m, self.i.valid, advance=advance, name="valid", init=0)
         m.d.comb += [
-            advance.eq(statistics.i.ready & buffer.w_rdy),
+            advance.eq(statistics.i.ready & buffer.i.ready),
             self.i.ready.eq(advance),
-            statistics.i.valid.eq(valid & buffer.w_rdy),
+            statistics.i.valid.eq(valid & buffer.i.ready),
             statistics.i.payload.eq(elements),
-            buffer.w_en.eq(valid & statistics.i.ready),
-            buffer.w_data.eq(elements),
+            buffer.i.valid.eq(valid & statistics.i.ready),
+            buffer.i.payload.eq(elements),
         ]
         with m.If(advance):
             m.d.sync += [elements.keep.eq(self.i.payload.keep),
@@ -102,11 +100,7 @@ class LayerNorm(wiring.Component):
 
         wiring.connect(m, statistics.o, scale.i)
         wiring.connect(m, scale.o, normalize.row)
-        m.d.comb += [
-            normalize.i.valid.eq(buffer.r_rdy),
-            normalize.i.payload.eq(buffer.r_data),
-            buffer.r_en.eq(normalize.i.ready),
-        ]
+        wiring.connect(m, buffer.o, normalize.i)
         wiring.connect(m, wiring.flipped(self.p), normalize.p)
         wiring.connect(m, normalize.o, wiring.flipped(self.o))
         return m

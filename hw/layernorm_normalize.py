@@ -103,14 +103,14 @@ class Normalize(wiring.Component):
             m.d.sync += [held.eq(self.p.valid), parameters.eq(self.p.payload)]
 
         # A factor is loaded with the row's first word, where that word needs it. What goes to the
-        # multipliers is there twice, since half of them would be far from a single register; the
-        # second condition means the same, but not to a synthesizer, which would merge the two.
+        # multipliers is there three times, since they lie far apart; the copies are reset to 0, to
+        # ones, and not at all, or a synthesizer would merge them.
         total = self._load(m, "total", row.total, advance & first[2])
         coarse = self._load(m, "coarse", row.coarse, advance & first[3])
-        counts = [self._load(m, f"count_{half}", row.count, enable)
-                  for half, enable in enumerate((advance & first[0], advance & ~within))]
-        roots = [self._load(m, f"root_{half}", row.root, enable)
-                 for half, enable in enumerate((self.row.ready, self.row.ready & self.row.valid))]
+        counts = [self._load(m, f"count_{n}", row.count, advance & first[0], init)
+                  for n, init in enumerate((None, 0, -1))]
+        roots = [self._load(m, f"root_{n}", row.root, advance & first[4], init)
+                 for n, init in enumerate((None, 0, -1))]
         keep = delay(m, word.keep.as_value(), advance=advance, cycles=9,
                      name="keep")
         m.d.comb += [
@@ -119,8 +119,7 @@ class Normalize(wiring.Component):
             skid.i.payload.last.eq(delay(m, word.last, advance=advance, cycles=9, name="last")),
         ]
         for n in range(self.config.lanes):
-            half = 2 * n // self.config.lanes
-            y = self._lane(m, advance, n, word.x[n], counts[half], total, coarse, roots[half],
+            y = self._lane(m, advance, n, word.x[n], counts[n % 3], total, coarse, roots[n % 3],
                            parameters.gamma[n], parameters.offset[n])
             with m.If(keep[n]):
                 m.d.comb += skid.i.payload.code[n].eq(
@@ -128,8 +127,10 @@ class Normalize(wiring.Component):
         return m
 
     @staticmethod
-    def _load(m: Module, name: str, value: Value, enable: Value) -> Signal:
-        register = Signal.like(value, name=name, reset_less=True)
+    def _load(m: Module, name: str, value: Value, enable: Value,
+              init: int | None = None) -> Signal:
+        register = Signal(value.shape(), name=name, reset_less=init is None,
+                          init=(init or 0) & (1 << len(value)) - 1)
         with m.If(enable):
             m.d.sync += register.eq(value)
         return register

@@ -60,20 +60,20 @@ class RowScale(wiring.Component):
         move = Signal()
         tail_busy = Signal()
         searching = Signal()
-        step = Signal(range(width.pairs + 1))
+        step = Signal(range(width.pairs))
         done = Signal()
         m.d.comb += [
-            done.eq(step == width.pairs),
             move.eq(searching & done & ~tail_busy),
             self.i.ready.eq(~searching | move),
             load.eq(self.i.valid & self.i.ready),
         ]
         with m.If(load):
-            m.d.sync += [searching.eq(1), step.eq(0)]
+            m.d.sync += [searching.eq(1), step.eq(0), done.eq(0)]
         with m.Elif(move):
             m.d.sync += searching.eq(0)
         with m.Elif(searching & ~done):
-            m.d.sync += step.eq(step + 1)
+            # The step behind the last one is a bit of its own: much hangs on it.
+            m.d.sync += [step.eq(step + 1), done.eq(step == width.pairs - 1)]
 
         variance = Signal(width.variance_bits, reset_less=True)
         empty = Signal()

@@ -103,8 +103,9 @@ class Statistics(wiring.Component):
             m.d.comb += added.eq(running + value)
             with m.If(advance & valid):
                 m.d.sync += [running.eq(added), total.eq(added)]
-                with m.If(last):
-                    m.d.sync += running.eq(0)
+            # Not within the other condition: so it is a reset of the register, and costs nothing.
+            with m.If(advance & valid & last):
+                m.d.sync += running.eq(0)
             totals[name] = total
         gathered = delay(m, valid & last, advance=advance, cycles=2, name="gathered", init=0)
 
