@@ -53,6 +53,8 @@ def calibrate(model: Vit, codes: Tensor, config: Config) -> Network:
     """
     spec = model.spec
     for name, least, why in (("mantissa_bits", 9, "8-bit codes less a zero point"),
+                             ("operand_bits", (1 << config.attention_bits) + 1,
+                              f"attention codes of {config.attention_bits} bits"),
                              ("norm_bits", config.mantissa_bits, "LayerNorm inputs"),
                              ("max_keys", spec.tokens, "this network's tokens"),
                              ("max_channels", spec.dim, "this network's channels")):

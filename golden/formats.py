@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def _real(x: Tensor) -> Tensor:
 
 
 def _positive(scale: Tensor | float) -> None:
-    values = torch.as_tensor(scale)
+    values = torch.as_tensor(scale, dtype=torch.float64)
     if not bool(((values > 0) & values.isfinite()).all()):
         raise ValueError(f"scale must be positive and finite, not {scale}")
 
@@ -98,7 +99,7 @@ class Uniform(Format):
     @classmethod
     def symmetric(cls, peak: Tensor | float, bits: int = 8, *, zero_point: int = 0) -> "Uniform":
         """Cover ``-peak..peak``; signed for zero point 0, else unsigned around it."""
-        scale = torch.as_tensor(peak).double().clamp_min(1e-9) / (2 ** (bits - 1) - 1)
+        scale = torch.as_tensor(peak, dtype=torch.float64).clamp_min(1e-9) / (2 ** (bits - 1) - 1)
         return cls(scale=scale if scale.ndim else float(scale), bits=bits, zero_point=zero_point,
                    signed=zero_point == 0)
 
@@ -199,8 +200,7 @@ class Table(Format):
 
     def thresholds(self) -> Sequence[float]:
         """Return the real values from which on each code but the first is the nearest."""
-        pairs = zip(self.values, self.values[1:], strict=False)
-        return [float(low + high) / 2 * float(self.scale) for low, high in pairs]
+        return [(low + high) / 2 * float(self.scale) for low, high in pairwise(self.values)]
 
     def quantize(self, x: Tensor) -> Tensor:
         levels = torch.tensor(self.thresholds(), dtype=torch.float64)
