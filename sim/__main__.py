@@ -37,7 +37,7 @@ def _simulate(args: argparse.Namespace) -> int:
     with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as update:
         try:
             result = regress(args.unit, config, seed=args.seed, waves=args.waves,
-                             directory=args.output, progress=lambda done, _: update(done))
+                             directory=args.output, progress=update)
         except SimulationError as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1

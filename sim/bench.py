@@ -36,8 +36,7 @@ class Mismatch(AssertionError):
 
 @functools.cache
 def _cases() -> list[Case]:
-    return all_cases(UNIT, CONFIG, int(os.environ["VITFORGE_SEED"]),
-                     int(os.environ["VITFORGE_IMAGE"]))
+    return all_cases(UNIT, CONFIG, int(os.environ["VITFORGE_SEED"]), os.environ["VITFORGE_IMAGE"])
 
 
 async def _reset(dut: Any, case: Case) -> None:

@@ -4,13 +4,15 @@
 The network is calibrated for the configuration at hand, so that its integers fit its widths.
 """
 
-__all__ = ["IMAGES", "all_cases", "image_calls", "image_cases"]
+__all__ = ["all_cases", "image_calls", "image_cases", "read_image"]
 
 import functools
 import importlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from golden import checkpoint, mnist, network
@@ -31,25 +33,45 @@ CALLS = {
     "layernorm": ("blocks.0.norm1", "blocks.3.norm2", "norm"),
 }
 
-#: Images that the project ships for this.
-IMAGES = 300
 
-
-@functools.cache
-def image_calls(config: Config, index: int) -> tuple[Call, ...]:
-    """Return every use of a unit on the shipped test image `index`, in order.
+def read_image(source: str) -> Tensor:
+    """Return an image as uint8 ``[1, H, W]``: a shipped one by its number, or a ``.npy`` file's.
 
     Raises
     ------
     ValueError
-        If there is no such image, or the configuration can't run the network.
+        If there is no such image or file, or the file holds something else.
     """
-    if not 0 <= index < IMAGES:
-        raise ValueError(f"the image must be one of 0 to {IMAGES - 1}, not {index}")
+    test = mnist.sample().test
+    if source.isdecimal():
+        if int(source) >= len(test):
+            raise ValueError(f"the image must be one of 0 to {len(test) - 1}, not {source}")
+        return test.images[int(source):int(source) + 1]
+    try:
+        array = np.load(source, allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"can't read the image {source}: {error.strerror or error}") from None
+    except (ValueError, EOFError):
+        raise ValueError(f"{source} is not a .npy file of numbers") from None
+    if array.dtype != np.uint8 or array.ndim != 2:
+        raise ValueError(f"{source} must be a grey image of uint8, [height, width], not "
+                         f"{array.dtype} of shape {list(array.shape)}")
+    return torch.from_numpy(array)[None]
+
+
+@functools.cache
+def image_calls(config: Config, image: str) -> tuple[Call, ...]:
+    """Return every use of a unit on one image (see `read_image`), in order.
+
+    Raises
+    ------
+    ValueError
+        If the image can't be had or has the wrong size, or `config` can't run the network.
+    """
     sample = mnist.sample()
     integers = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
     calls: list[Call] = []
-    network.run(integers, sample.test.images[index:index + 1], record=calls.append)
+    network.run(integers, read_image(image), record=calls.append)
     return tuple(calls)
 
 
@@ -60,10 +82,10 @@ def _first(value: Any) -> Any:
     return value
 
 
-def image_cases(unit: str, config: Config, index: int = 0) -> Iterator[Case]:
-    """Cases of `unit` with the tensors of a shipped image; none where `config` can't run it."""
+def image_cases(unit: str, config: Config, image: str = "0") -> Iterator[Case]:
+    """Cases of `unit` with the tensors of an image; none where `config` can't run the network."""
     try:
-        calls = image_calls(config, index)
+        calls = image_calls(config, image)
     except ValueError:
         return
     module = importlib.import_module(f"sim.{unit}")
@@ -71,11 +93,11 @@ def image_cases(unit: str, config: Config, index: int = 0) -> Iterator[Case]:
         if call.unit == unit and call.name in CALLS[unit]:
             inputs = {name: _first(value) for name, value in call.inputs.items()}
             case = module.image_case(inputs, config)
-            case.name = f"image {index}, {call.name}"
+            case.name = f"image {image}, {call.name}"
             yield case
 
 
-def all_cases(unit: str, config: Config, seed: int, image: int = 0) -> list[Case]:
+def all_cases(unit: str, config: Config, seed: int, image: str = "0") -> list[Case]:
     """Return the cases of a unit's bench: the made ones, then those of a real image."""
     module = importlib.import_module(f"sim.{unit}")
     return [*module.cases(config, seed), *image_cases(unit, config, image)]

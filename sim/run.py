@@ -107,9 +107,9 @@ def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: b
     stamp.write_text(key.hexdigest(), encoding="utf-8")
 
 
-def regress(unit: str, config: Config, *, seed: int = 1, image: int = 0, waves: bool = False,
+def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves: bool = False,
             directory: Path | str = "build/sim",
-            progress: Callable[[int, int], None] | None = None) -> Result:
+            progress: Callable[[int], None] = lambda done: None) -> Result:
     """Generate, build and run the bench of one unit.
 
     Parameters
@@ -121,13 +121,13 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: int = 0, waves: 
     seed
         Seed of the random cases.
     image
-        Which of the shipped images is replayed.
+        Whose tensors are replayed, as `sim.image.read_image` takes it.
     waves
         Whether to write a VCD of everything.
     directory
         Where builds are kept; a build whose Verilog is unchanged is used again.
     progress
-        Called with (patterns done, patterns in all) whenever one is done.
+        Called with the number of patterns that are done, several times a second.
 
     Raises
     ------
@@ -146,13 +146,12 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: int = 0, waves: 
 
     def watch() -> None:
         while not done.wait(0.2):
-            if progress is not None:
-                progress(len(results.read_text(encoding="utf-8").splitlines()), len(PATTERNS))
+            progress(len(results.read_text(encoding="utf-8").splitlines()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
-                   "VITFORGE_SEED": str(seed), "VITFORGE_IMAGE": str(image),
+                   "VITFORGE_SEED": str(seed), "VITFORGE_IMAGE": image,
                    "VITFORGE_RESULT": str(results)}
     try:
         report = runner.test(test_module="sim.bench", hdl_toplevel=unit,

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m examples.demo``: one digit, from pixels to the generated Verilog of every unit."""
+
+__all__ = ["main"]
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from examples.demo import pictures
+from gen.cli import progress_bar, replace_folder, run_command
+from gen.elaborate import generate
+from gen.netlist import synthesize
+from golden import checkpoint, mnist, network
+from golden.calibrate import calibrate
+from golden.evaluate import WEIGHTS
+from hw.config import Config, load, preset_names
+from hw.units import UNITS, words
+from sim.image import image_cases, read_image
+from sim.run import SimulationError, regress
+from sim.trace import PATTERNS, trace
+
+#: Cycles of the systolic array that the page shows.
+SHOWN = 160
+
+
+def _recognise(image: torch.Tensor, config: Config) -> dict[str, Any]:
+    """Classify the image in float and in integers; what the page says of it."""
+    model = checkpoint.load(WEIGHTS)
+    sample = mnist.sample()
+    integers = calibrate(model, sample.calibration.images, config)
+    codes = network.run(integers, image)
+    with torch.inference_mode():
+        exact = model(mnist.pixels(image))
+    known = [int(label) for shipped, label in zip(sample.test.images, sample.test.labels,
+                                                  strict=True) if shipped.equal(image[0])]
+    return {
+        "tokens": model.spec.tokens, "blocks": model.spec.depth,
+        "float_class": int(exact.argmax()), "integer_class": int(codes.argmax()),
+        "label": known[0] if known else "unknown",
+        "digit": pictures.digit(image[0].numpy()),
+        "logits": pictures.logits(exact[0].tolist(),
+                                  (codes[0] * integers.logit_scale).tolist()),
+    }
+
+
+def _measure(config: Config, image: str, directory: Path) -> list[dict[str, Any]]:
+    """Simulate and synthesise every unit; one row each."""
+    rows = []
+    for unit in UNITS:
+        with progress_bar(f"simulate {unit}", len(PATTERNS)) as update:
+            result = regress(unit, config, image=image, directory=directory, progress=update)
+        with progress_bar(f"synthesise {unit}", 1) as update:
+            area = synthesize(generate(unit, config), unit)
+            update(1)
+        rows.append({"unit": unit, "cases": result.cases, "cycles": result.cycles,
+                     "words": result.words, "cycles_per_second": result.cycles_per_second,
+                     **area.to_dict()})
+    return rows
+
+
+def _timeline(config: Config, image: str) -> str:
+    case = next(case for case in image_cases("systolic", config, image)
+                if case.name.endswith("attn.qkv"))
+    return pictures.timeline(list(islice(trace(case, words("systolic", config), "flow", "flow"),
+                                         SHOWN)))
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    # A mismatch would have ended the demo.
+    table = Table("unit", title="generated Verilog against the golden model, on every cycle")
+    for name in ("cycles", "words", "mismatches", "cycles/s", "LUT4", "carry", "FF", "DSP", "BRAM"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row["unit"], f"{row['cycles']:,}", f"{row['words']:,}", "0",
+                      f"{row['cycles_per_second']:,.0f}",
+                      *(f"{row[name]:,}" for name in ("lut", "carry", "ff", "dsp", "bram")))
+    return table
+
+
+def _demo(args: argparse.Namespace) -> int:
+    config, console = load(args.config), Console()
+    console.width = max(console.width, 100)   # the table is never squeezed
+    with replace_folder(args.output) as folder:
+        page = _recognise(read_image(args.image), config)
+        console.print(f"image {args.image}: the integer network says [bold]"
+                      f"{page['integer_class']}[/], the float network {page['float_class']}, "
+                      f"the label is {page['label']}")
+        try:
+            rows = _measure(config, args.image, args.build)
+        except SimulationError as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            return 1
+        template = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined) \
+            .from_string((Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8"))
+        (folder / "report.html").write_text(template.render(
+            page, image=args.image, config=config.name, rows=rows, patterns=len(PATTERNS),
+            shown=SHOWN, timeline=_timeline(config, args.image)), encoding="utf-8")
+    console.print(_table(rows))
+    console.print(f"page: {args.output / 'report.html'}", soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Recognise a handwritten digit in integers, and replay its tensors in the\n"
+                    "generated Verilog of every unit.",
+        epilog="example: python -m examples.demo --image 7")
+    parser.add_argument("--image", default="0", metavar="N|FILE",
+                        help="a shipped image by its number, 0 to 299, or a .npy file of 28x28 "
+                             "uint8, white on black (default: 0)")
+    parser.add_argument("--config", default="edge8", metavar="C",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge8)")
+    parser.add_argument("--build", type=Path, default=Path("build/sim"), metavar="DIR",
+                        help="where models and logs are kept (default: build/sim)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/demo"), metavar="DIR",
+                        help="folder of the page (default: build/demo)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; exit code 2 with one line for bad input."""
+    return run_command(_demo, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
