@@ -92,18 +92,18 @@ def thresholds(encoding: Encoding, encode_shift: Tensor | int, config: Config) -
         15 ascending integers of ``value_bits + 1`` bits, all but numbers 3, 7 and 11 of
         `value_bits`.
     """
+    # A value that reaches the padding, top - 1, has reached all thresholds, and the count is clamped.
     top = 1 << config.value_bits - 1
     if encoding.kind == "table":
         if encoding.thresholds[0] < -top or encoding.thresholds[-1] >= top:
             raise ValueError(f"thresholds must lie in {-top}..{top - 1}, not "
                              f"{encoding.thresholds[0]}..{encoding.thresholds[-1]}")
-        # A value at or above the padding has all bits of its code set anyway.
         return encoding.thresholds + (top - 1,) * (SEARCH - len(encoding.thresholds))
     if encoding.kind == "log2":
         fraction = config.value_bits - 1
         doubled = [2 * (fraction - code) - 1 for code in range((1 << encoding.bits) - 1)]
         least = [isqrt((1 << power) - 1) + 1 if power > 0 else 1 for power in doubled]
-        return (-top,) * (SEARCH - len(least)) + tuple(reversed(least))
+        return tuple(reversed(least)) + (top - 1,) * (SEARCH - len(least))
     if encoding.kind == "two-scale":
         shift = _one_shift(encode_shift)
         half = 1 << shift >> 1
@@ -159,5 +159,5 @@ def encode(y: Tensor, encoding: Encoding, encode_shift: Tensor | int, config: Co
     if encoding.kind == "uniform":
         return (round_shift(y, shift) + encoding.zero_point).clamp(0, top)
     levels = torch.tensor(thresholds(encoding, 0, config), dtype=torch.int64)
-    count = torch.searchsorted(levels, y.to(torch.int64).contiguous(), right=True)
-    return (~count if encoding.kind == "log2" else count) & top
+    count = torch.searchsorted(levels, y.to(torch.int64).contiguous(), right=True).clamp_max(top)
+    return top - count if encoding.kind == "log2" else count

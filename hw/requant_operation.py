@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Second step of the requantizer, one lane: nothing, GeLU, or the addition of a residual."""
+
+__all__ = ["Operation"]
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.gelu import bump_bits
+
+
+class Operation(wiring.Component):
+    """``v``, ``gelu(v) * factor`` or ``v + residual * factor`` from v's sign and magnitude.
+
+    One subtraction makes two's complement of v, ``(v > 0 ? |v| : 0) - (v < 0 ? |v| : 0)``, and
+    GeLU, ``(v > 0 ? |v| : 0) - bump(|v|)``. One multiplier takes GeLU's result or the residual.
+
+    Widths: ``|gelu(v)| < 2**(value_bits-1)`` and the factor is below 1; a residual times its factor
+    is at most ``2**(value_bits-1)`` in magnitude, so the sum takes ``value_bits + 1`` bits.
+
+    Members
+    -------
+    advance : In(1)
+        The pipeline takes a step.
+    magnitude, negative : In
+        Sign and magnitude of v, in step 0.
+    bump : In(bump_bits)
+        Entry of the table for v, in step 1.
+    gelu : In(1)
+        Whether the operation is GeLU, in step 1.
+    late_gelu, late_residual : In(1)
+        Which operation it is, in step 3.
+    residual : In(signed(norm_bits))
+        In step 3.
+    factor : In(multiplier_bits)
+        In step 4.
+    y : Out(signed(value_bits + 1))
+        In step 6.
+    """
+
+    latency = 6
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__({
+            "advance": In(1),
+            "magnitude": In(config.value_bits - 1),
+            "negative": In(1),
+            "bump": In(bump_bits(config)),
+            "gelu": In(1),
+            "late_gelu": In(1),
+            "late_residual": In(1),
+            "residual": In(signed(config.norm_bits)),
+            "factor": In(config.multiplier_bits),
+            "y": Out(signed(config.value_bits + 1)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        bits, table = config.value_bits, bump_bits(config)
+        # Both operands of the multiplier are aligned to the wider one.
+        width = max(bits, config.norm_bits)
+
+        magnitude = Signal.like(self.magnitude, reset_less=True)
+        negative = Signal(reset_less=True)
+        positive_part = Signal.like(self.magnitude, reset_less=True)
+        low_part = Signal(table, reset_less=True)
+        high_part = Signal(bits - 1 - table, reset_less=True)
+        value = Signal(signed(bits), reset_less=True)
+        operand = Signal(signed(width), reset_less=True)
+        base = Signal(signed(bits), reset_less=True)
+        idle = Signal(reset_less=True)
+        product = Signal(signed(width + config.multiplier_bits), reset_less=True)
+        base_late = Signal.like(base, reset_less=True)
+        y = Signal(signed(bits + 1), reset_less=True)
+
+        # Value plus product, in steps of y; the lowest column carries the rounding bit in.
+        drop = config.multiplier_bits + width - bits
+        total = Signal(signed(bits + 2))
+        m.d.comb += total.eq(Cat(product[drop - 1], base_late).as_signed()
+                             + Cat(product[drop - 1], product[drop:]).as_signed())
+        with m.If(self.advance):
+            m.d.sync += [
+                magnitude.eq(self.magnitude),
+                negative.eq(self.negative),
+
+                positive_part.eq(Mux(negative, 0, magnitude)),
+                low_part.eq(Mux(self.gelu, self.bump, Mux(negative, magnitude[:table], 0))),
+                high_part.eq(Mux(self.gelu | ~negative, 0, magnitude[table:])),
+
+                value.eq(positive_part - Cat(low_part, high_part)),
+
+                operand.eq(Mux(self.late_residual, self.residual << width - config.norm_bits,
+                               value << width - bits)),
+                base.eq(Mux(self.late_gelu, 0, value)),
+                idle.eq(~(self.late_residual | self.late_gelu)),
+
+                product.eq(Mux(idle, 0, operand * self.factor)),
+                base_late.eq(base),
+
+                y.eq(total >> 1),
+            ]
+        m.d.comb += self.y.eq(y)
+        return m

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""First step of the requantizer, one lane: bias, multiply, shift with rounding, saturate."""
+
+__all__ = ["FINE", "Scale"]
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.gelu import FRACTION_OFFSET, RANGE, bump_drop, bump_table
+
+#: Low digit of a sum, unsigned: what one 18 x 18 multiplier takes.
+DIGIT = 17
+#: Positions of the fine shift, which a multiplier makes; a multiplexer makes the coarse one.
+FINE = 16
+
+
+class Scale(wiring.Component):
+    """``round_shift((acc + bias) * multiplier, shift)``, saturated, as sign and magnitude.
+
+    The product P is complemented where it is negative, so that zeros come in from above, and
+    because of ``-(w + r) == ~w + 1 - r`` a magnitude is rounded like a positive number: with w the
+    shifted complement and r the bit below it, ``|v| = w + r`` for both signs. The coarse shift by
+    0, 16, 32 or 48 is a multiplexer; the fine one, by f = 0 to 15, multiplies two digits by
+    ``2**(16-f)`` and adds them, with the rounding in the same carry chain.
+
+    Widths: ``|acc + bias| <= 2**acc_bits`` takes ``acc_bits + 1`` bits, and the product
+    ``acc_bits + multiplier_bits + 1``, all signed; nothing is cut before the saturation.
+
+    Members
+    -------
+    advance : In(1)
+        The pipeline takes a step.
+    acc, bias : In(signed(acc_bits))
+    multiplier : In(multiplier_bits)
+    shift : In(6)
+    magnitude : Out(value_bits - 1)
+        ``|v|``, at most ``2**(value_bits-1) - 1``, `latency` steps later.
+    negative : Out(1)
+        Sign of v; v = 0 may have either.
+    index : Out
+        Entry of the bump's table for ``|v|``; the last one from ``|v| = 4`` on.
+    """
+
+    latency = 7
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._index_bits = (len(bump_table(config)) - 1).bit_length()
+        super().__init__({
+            "advance": In(1),
+            "acc": In(signed(config.acc_bits)),
+            "bias": In(signed(config.acc_bits)),
+            "multiplier": In(config.multiplier_bits),
+            "shift": In(6),
+            "magnitude": Out(config.value_bits - 1),
+            "negative": Out(1),
+            "index": Out(self._index_bits),
+        })
+
+    def _register(self, m: Module, value: Value, name: str) -> Signal:
+        register = Signal.like(value, name=name, reset_less=True)
+        with m.If(self.advance):
+            m.d.sync += register.eq(value)
+        return register
+
+    def _multiply(self, m: Module) -> tuple[Signal, Signal]:
+        """Three steps: the exact product, and the shift beside it."""
+        digit = min(DIGIT, self.config.acc_bits)
+        total = self._register(m, self.acc + self.bias, "total")
+        multiplier = self._register(m, self.multiplier, "multiplier_1")
+        shift = self._register(m, self.shift, "shift_1")
+
+        low = self._register(m, total[:digit] * multiplier, "low_product")
+        high = self._register(m, total.shift_right(digit) * multiplier, "high_product")
+        shift = self._register(m, shift, "shift_2")
+
+        # The sum fits the high product's width because the whole product fits acc + multiplier + 1.
+        upper = Signal.like(high)
+        m.d.comb += upper.eq(high + low[digit:])
+        product = self._register(m, Cat(low[:digit], upper), "product")
+        return product, self._register(m, shift, "shift_3")
+
+    def _window(self, m: Module, product: Signal, shift: Signal) \
+            -> tuple[Value, Value, Signal]:
+        """One step: complement and coarse shift; bit 0 of the window is the rounding bit."""
+        bits = self.config.value_bits
+        sign = product[-1]
+        coarse = shift[4:]
+
+        def source(place: int) -> Value | None:
+            if place < 0:
+                return sign
+            return product[place] ^ sign if place < len(product) - 1 else None
+
+        # Three groups of bits, by how many of the coarse shifts reach into the product there. A
+        # group's synchronous reset takes no logic where a shift by 48, or by 32 too, leaves zeros.
+        groups: list[list[Value]] = [[], [], []]
+        for place in range(bits + FINE - 1):
+            inputs = [source(FINE * step + place - 1) for step in range(4)]
+            reach = sum(value is not None for value in inputs)
+            values = [Const(0, 1) if value is None else value for value in inputs]
+            near = Mux(coarse[0], values[1], values[0])
+            if reach == 4:
+                groups[0].append(Mux(coarse[1], Mux(coarse[0], values[3], values[2]), near))
+            elif reach == 3:
+                groups[1].append(Mux(coarse[1], values[2], near))
+            else:
+                groups[2].append(near)
+        window = []
+        for index, clear in enumerate((Const(0, 1), coarse == 3, coarse[1])):
+            if not groups[index]:
+                continue
+            register = Signal(len(groups[index]), name=f"window_{index}", reset_less=True)
+            with m.If(self.advance):
+                m.d.sync += register.eq(Mux(clear, 0, Cat(groups[index])))
+            window.append(register)
+
+        above = []
+        for step in range(4):
+            first = FINE * step + bits + FINE - 2
+            group = [source(place) for place in range(first, min(first + FINE, len(product) - 1))]
+            above.append(Cat(group).any() if group else Const(0, 1))
+        above_early = self._register(m, Cat(above), "above_4")
+        coarse_early = self._register(m, coarse, "coarse_4")
+        overflow = Cat(above_early[step] & (coarse_early < step + 1)
+                       for step in range(3)).any() | above_early[3]
+        return Cat(window), overflow, self._register(m, sign, "sign_4")
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bits = self.config.value_bits
+        product, shift = self._multiply(m)
+        window, above, sign = self._window(m, product, shift)
+
+        power = Signal(FINE + 1, reset_less=True)
+        with m.If(self.advance):
+            m.d.sync += power.eq(Cat(shift[:4] == FINE - place for place in range(FINE + 1)))
+
+        low = self._register(m, (window[:FINE] * power)[FINE:], "low_digit")
+        high = self._register(m, window[FINE:] * power, "high_digit")
+        above = self._register(m, above, "above_5")
+        sign = self._register(m, sign, "sign_5")
+
+        # The digits don't overlap; the lowest column adds the constant 1 to the rounding bit.
+        double = Signal(bits + 2)
+        m.d.comb += double.eq(Cat(Const(1, 1), low[:bits]) + Cat(Const(1, 1), high[:bits]))
+        rounded = self._register(m, double[2:], "rounded")
+        overflow = self._register(m, above | low[bits:].any() | high[bits:].any(), "overflow")
+        sign = self._register(m, sign, "sign_6")
+
+        # The initial value is the one of a synchronous set, which many registers can't have else.
+        magnitude = Signal(bits - 1, reset_less=True, init=-1 + (1 << bits - 1))
+        index = Signal(self._index_bits, reset_less=True, init=-1 + (1 << self._index_bits))
+        beyond = Signal()
+        saturated = Signal()
+        m.d.comb += [
+            saturated.eq(overflow | rounded[bits - 1]),
+            beyond.eq(saturated | rounded[bits - FRACTION_OFFSET + RANGE:].any()),
+        ]
+        with m.If(self.advance):
+            m.d.sync += [
+                magnitude.eq(Mux(saturated, -1, rounded[:bits - 1])),
+                index.eq(Mux(beyond, -1, rounded >> bump_drop(self.config))),
+            ]
+        m.d.comb += [
+            self.magnitude.eq(magnitude),
+            self.index.eq(index),
+            self.negative.eq(self._register(m, sign, "sign_7")),
+        ]
+        return m
