@@ -8,7 +8,7 @@ from a register, so back-pressure never passes combinationally from output to in
 
 __all__ = ["Skid", "delay", "signature"]
 
-from amaranth.hdl import Module, Shape, Signal, ValueLike, signed, unsigned
+from amaranth.hdl import Module, Mux, Shape, Signal, ValueLike, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,10 +74,9 @@ class Skid(wiring.Component):
             pop.eq(self.o.valid & self.o.ready),
         ]
         m.d.sync += level.eq(level + push - pop)
-        with m.If(pop & (level == 2)):
-            m.d.sync += head.eq(spare)
-        with m.Elif(push & ((level == 0) | pop)):
-            m.d.sync += head.eq(self.i.payload)
+        # Without a word to take, what is loaded here isn't valid; so one multiplexer is enough.
+        with m.If((level == 0) | pop):
+            m.d.sync += head.eq(Mux(level == 2, spare, self.i.payload))
         with m.If(push):
             m.d.sync += spare.eq(self.i.payload)
         return m
