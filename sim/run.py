@@ -152,7 +152,9 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
     watcher.start()
     environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
                    "VITFORGE_SEED": str(seed), "VITFORGE_IMAGE": image,
-                   "VITFORGE_RESULT": str(results)}
+                   "VITFORGE_RESULT": str(results),
+                   # The golden model is small here: two threads would only wait for each other.
+                   "OMP_NUM_THREADS": "1"}
     try:
         report = runner.test(test_module="sim.bench", hdl_toplevel=unit,
                              hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
