@@ -139,6 +139,18 @@ def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[R
         row.gamma, row.beta = _parameters(longest, rng, config, spread=longest**0.5)
     yield "extremes", [alternating, *lonely]
 
+    # Small n under the largest gamma: every bit of the factors shows in the codes.
+    fine = []
+    for _ in range(3):
+        row = _random(longest, rng, config)
+        row.mantissa = (torch.randn(longest, generator=rng) * top / 24).round().to(torch.int64)
+        row.mantissa[::16] = top
+        row.shift = torch.full((longest,), high)
+        row.gamma = (1 << GAMMA_BITS - 1) - torch.randint(1, 1000, (longest,), generator=rng)
+        row.beta = torch.full((longest,), 128 << FRACTION)
+        fine.append(row)
+    yield "fine", fine
+
     loud = _random(some, rng, config)
     loud.gamma = torch.where(torch.arange(some) % 2 == 0, (1 << GAMMA_BITS - 1) - 1,
                              -(1 << GAMMA_BITS - 1))

@@ -345,14 +345,17 @@ def test_image_case_replays_recorded_tensors():
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize(("config", "cycles", "words"), [
-    (load("tiny"), 0, 0),
-    (Config(name="one-lane", lanes=1, max_channels=37, rsqrt_bits=12), 0, 0),
-    (Config(name="four", lanes=4, max_channels=192), 0, 0),
-    (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 0, 0),
-    (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 0, 0),
+@pytest.mark.parametrize(("config", "cases", "cycles", "words"), [
+    (load("tiny"), 13, 29_763, 8_955),
+    (Config(name="one-lane", lanes=1, max_channels=37, rsqrt_bits=12), 10, 21_372, 6_048),
+    (Config(name="four", lanes=4, max_channels=192), 13, 30_993, 9_180),
+    (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 13, 17_733,
+     3_654),
+    (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),
 ], ids=lambda value: getattr(value, "name", ""))
-def test_verilog_on_every_cycle(config, cycles, words, tmp_path):
-    result = regress("layernorm", config, directory=tmp_path)
-    assert (result.patterns, result.cases) == (9, 9)
+def test_verilog_on_every_cycle(config, cases, cycles, words):
+    """Made cases, and three LayerNorms of a real image where its 64 channels fit."""
+    result = regress("layernorm", config)
+    assert (result.patterns, result.cases) == (9, cases)
+    assert result.image_cases == (3 if config.max_channels >= 64 else 0)
     assert (result.cycles, result.words) == (cycles, words)
