@@ -89,10 +89,10 @@ def thresholds(encoding: Encoding, encode_shift: Tensor | int, config: Config) -
     Returns
     -------
     tuple of int
-        15 ascending integers of ``value_bits + 1`` bits, all but numbers 3, 7 and 11 of
-        `value_bits`.
+        15 integers, numbers 3, 7 and 11 of ``value_bits + 1`` bits, the others of `value_bits`;
+        ascending, as far as the format uses them.
     """
-    # A value that reaches the padding, top - 1, has reached all thresholds, and the count is clamped.
+    # A value that reaches the padding, top - 1, has reached all thresholds: the count is clamped.
     top = 1 << config.value_bits - 1
     if encoding.kind == "table":
         if encoding.thresholds[0] < -top or encoding.thresholds[-1] >= top:
@@ -109,9 +109,7 @@ def thresholds(encoding: Encoding, encode_shift: Tensor | int, config: Config) -
         half = 1 << shift >> 1
         low = -(encoding.offset << shift) - half
         high = ((1 << encoding.bits - 1) - encoding.offset << shift) - half
-        low, high = max(low, -2 * top), min(high, 2 * top - 1)
-        inner_low, inner_high = max(low, -top), min(high, top - 1)
-        return (inner_low,) * 3 + (low,) + (0,) * 7 + (high,) + (max(inner_high, 0),) * 3
+        return (0, 0, 0, max(low, -2 * top), *(0,) * 7, min(high, 2 * top - 1), 0, 0, 0)
     return (0,) * SEARCH
 
 

@@ -3,7 +3,7 @@
 
 Three steps, in integers, each rounding half up:
 
-1. ``v = clamp(round_shift((acc + bias) * multiplier, shift))``, with ``|v| <= 2**(value_bits-1)-1``;
+1. ``v = clamp(round_shift((acc + bias) * multiplier, shift))``, to ``+-(2**(value_bits-1)-1)``;
 2. ``y = v``, ``gelu(v) * multiplier2`` or ``v + residual * multiplier2``;
 3. the codes of y in the layer's format (`golden.encoding`).
 

@@ -109,7 +109,8 @@ class Encode(wiring.Component):
         product = Signal(signed(len(y) + PLACES + 1))
         m.d.comb += product.eq(y * power)
         # Bit 0 is the rounding bit.
-        shifted = self._register(m, product.shift_right(PLACES - 1)[:len(y) + 1].as_signed(), "shifted")
+        shifted = self._register(m, product.shift_right(PLACES - 1)[:len(y) + 1].as_signed(),
+                                 "shifted")
 
         # The lowest column adds the constant 1 to the rounding bit.
         double = Signal(10)

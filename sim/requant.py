@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from golden.encoding import SEARCH, Encoding, thresholds
-from golden.requant import Requantization, RequantizerModel, requantize
+from golden.requant import Requantization, RequantizerModel, operate, requantize
 from hw.config import Config
 from hw.requant import Requantizer
 from hw.requant_format import FORMATS, OPERATIONS
@@ -57,7 +57,8 @@ def make_case(name: str, batches: Sequence[Batch], config: Config) -> Case:
             return torch.nn.functional.pad(flat, (0, count * config.lanes - size))
 
         acc, residual = lay(batch.acc), lay(batch.residual)
-        fields = {key: lay(getattr(layer, key)) for key in ("bias", "multiplier", "shift")}
+        fields: dict[str, Any] = {key: lay(getattr(layer, key))
+                                  for key in ("bias", "multiplier", "shift")}
         encode_shift = layer.encode_shift
         if layer.encoding.kind == "uniform":
             encode_shift = lay(encode_shift)
@@ -130,12 +131,23 @@ class _Maker:
 
     def batch(self, values: Tensor, encoding: Encoding, encode_shift: Tensor | int = 0,
               operation: str = "linear", *, exact: bool = False) -> Batch:
-        """Choose accumulators and scales that lead to wanted values before the operation.
+        """Choose accumulators and scales that lead to wanted values.
 
-        If `exact`, the values are met; else they are where the rounding puts them.
+        With a residual, its product is part of the value; GeLU comes after it. If `exact`, the
+        values are met; else they are where the rounding puts them.
         """
         config, count = self.config, len(values)
         limit = 1 << config.acc_bits - 1
+        residual, factor = None, 0
+        if operation != "linear":
+            factor = self.one(1 << config.multiplier_bits - 1, (1 << config.multiplier_bits) - 1)
+        if operation == "residual":
+            factor >>= self.one(0, config.multiplier_bits - 2)
+            high = (1 << config.norm_bits - 1) - 1
+            residual = self.integers(-high - 1, high, count)
+            addition = Requantization(operation=operation, multiplier2=factor, encoding=encoding)
+            values = values - operate(torch.zeros_like(values), addition, config, residual)
+            values = values.clamp(-self.top, self.top)
         if exact:
             shift = self.integers(0, config.multiplier_bits - 1, count)
             multiplier = 1 << shift
@@ -150,19 +162,13 @@ class _Maker:
             total = ((values + jitter) * 2.0**shift / multiplier).round().to(torch.int64)
         bias = self.integers(-limit // 2, limit // 2 - 1, count)
         acc = (total - bias).clamp(-limit, limit - 1)
-        residual, factor = None, 0
-        if operation != "linear":
-            factor = self.one(1 << config.multiplier_bits - 1, (1 << config.multiplier_bits) - 1)
-        if operation == "residual":
-            high = (1 << config.norm_bits - 1) - 1
-            residual = self.integers(-high - 1, high, count)
         layer = Requantization(bias=bias, multiplier=multiplier, shift=shift, operation=operation,
                                encoding=encoding, encode_shift=encode_shift, multiplier2=factor)
         return Batch(acc, layer, residual)
 
-    def uniform(self, count: int, operation: str = "linear") -> Batch:
+    def uniform(self, count: int, operation: str = "linear", bits: int = 0) -> Batch:
         """Codes of 2 to 8 bits, all of them and a few beyond, with an own shift each."""
-        bits, zero_point = self.one(2, 8), self.one(0, 255)
+        bits, zero_point = bits or self.one(2, 8), self.one(0, 255)
         low, high = -zero_point - 9, (1 << bits) - zero_point + 9
         widest = max(abs(low), abs(high)).bit_length()
         shift = self.integers(0, max(0, min(15, self.config.value_bits - 1 - widest)), count)
@@ -229,14 +235,15 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     """Every operation and format, ties, extremes, and what a single element needs."""
     make = _Maker(config, seed)
     lanes = config.lanes
-    some = 12 * lanes + 1
+    some = 24 * lanes + 1
 
     def uniform(*operations: str) -> Iterator[Batch]:
         # Formats change from word to word, beside the ones with thresholds too.
         for operation in operations:
             yield make.uniform(make.one(1, 2 * lanes), operation)
 
-    yield make_case("uniform", [*uniform(*("linear", "gelu", "residual") * 8)], config)
+    yield make_case("uniform", [*uniform(*("linear", "gelu", "residual") * 16),
+                                make.uniform(some, bits=8)], config)
     yield make_case("extremes", [*_extremes(make)], config)
     yield make_case("ties", [*_ties(make, some)], config)
     zero = torch.zeros(3 * lanes, dtype=torch.int64)
@@ -259,7 +266,7 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
         batches = []
         for m in {0, make.one(1, 3), make.one(1, 6), 6, 15 - shift}:
             code = Encoding(kind="two-scale", bits=bits, m=m, signed=negative)
-            count = make.one(2 * lanes, 5 * lanes)
+            count = make.one(8 * lanes, 16 * lanes)
             values = make.two_scale(count, bits, shift, min(m, 6), negative)
             batches += [make.batch(values, code, shift, exact=True), *uniform("residual")]
             batches.append(make.batch(make.integers(-make.top, make.top, lanes), code, shift,
