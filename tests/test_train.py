@@ -79,6 +79,23 @@ def test_interrupted_run_ends_with_the_same_weights(
     assert not torch.equal(load_file(other)["head.weight"], expected["head.weight"])
 
 
+def test_every_epoch_has_its_own_order(tmp_path: Path, data: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[torch.Tensor] = []
+    shifted = train.shifted
+
+    def recorded(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batches.append(images)
+        return shifted(images, generator)
+
+    monkeypatch.setattr(train, "shifted", recorded)
+    assert run(data, tmp_path / "net.safetensors") == 0
+    first, second = torch.cat(batches[:5]), torch.cat(batches[5:])
+    assert len(batches) == 10 and not torch.equal(first, second)
+    every = [set(map(bytes, epoch.numpy())) for epoch in (first, second)]
+    assert every[0] == every[1] and len(every[0]) == 100   # each image once
+
+
 def test_training_learns(tmp_path: Path, data: Path) -> None:
     output = tmp_path / "net.safetensors"
     assert train.main(["--data", str(data), "-o", str(output), "--epochs", "12", "--batch", "20",
