@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Post-training quantization methods, each a module, in float simulation."""
+
+__all__ = ["METHODS"]
+
+from collections.abc import Mapping
+
+from golden.ptq.method import Method
+from golden.ptq.minmax import MinMax
+
+METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax,)}
+"""Every method by its name on the command line."""

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a quantization method has decided: formats by tensor name, as plain data."""
+
+__all__ = ["SOFTMAXES", "Record", "RecordError", "plain_settings"]
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from golden.checkpoint import replace
+from golden.ptq.formats import TensorFormat
+
+SOFTMAXES = ("float", "polynomial", "shift")
+_SUFFIX = ".safetensors"
+
+
+class RecordError(ValueError):
+    """A file that holds no record; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """The decision of one method about one network.
+
+    Attributes
+    ----------
+    method
+        Its name on the command line.
+    settings
+        Every option it ran with.
+    formats
+        By site name (`golden.ptq.sites`) for activations, by parameter name for weights. A tensor
+        without one stays in floating point.
+    softmax
+        "float", or the integer softmax of `golden.softmax` that makes the attention codes.
+    parameters
+        Parameters that differ from the checkpoint's, before quantization, by name.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    formats: Mapping[str, TensorFormat]
+    softmax: str = "float"
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.softmax not in SOFTMAXES:
+            raise ValueError(f"softmax must be one of {', '.join(SOFTMAXES)}, "
+                             f"not {self.softmax!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return (self._plain() == other._plain()
+                and self.parameters.keys() == other.parameters.keys()
+                and all(torch.equal(value, other.parameters[name])
+                        for name, value in self.parameters.items()))
+
+    __hash__ = None  # type: ignore[assignment]  # mappings inside
+
+    def _plain(self) -> dict[str, Any]:
+        return {"method": self.method,
+                "settings": json.loads(json.dumps(dict(self.settings))), "softmax": self.softmax,
+                "formats": {name: item.to_dict() for name, item in self.formats.items()}}
+
+    def differences(self, other: "Record") -> tuple[str, ...]:
+        """Return the names of the tensors whose format or parameter differs."""
+        names = {**self.formats, **other.formats}
+        found = [name for name in names if self.formats.get(name) != other.formats.get(name)]
+        parameters = {**self.parameters, **other.parameters}
+        return tuple(found + [
+            name for name in parameters
+            if name not in self.parameters or name not in other.parameters
+            or not torch.equal(self.parameters[name], other.parameters[name])])
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON and, if parameters differ, a safetensors file of the same name beside it."""
+        path = Path(path)
+        arrays = path.with_suffix(_SUFFIX)
+        if self.parameters:
+            tensors = {name: value.contiguous() for name, value in self.parameters.items()}
+            replace(arrays, lambda temporary: save_file(tensors, temporary))
+        plain = self._plain() | {"parameters": arrays.name if self.parameters else None}
+        text = json.dumps(plain, indent=1) + "\n"
+        replace(path, lambda temporary: temporary.write_text(text))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Record":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        RecordError
+            If a file can't be read or holds something else.
+        """
+        path = Path(path)
+        try:
+            plain = json.loads(path.read_text())
+            name = plain.pop("parameters")
+            formats = {key: TensorFormat.from_dict(value)
+                       for key, value in plain.pop("formats").items()}
+            parameters = load_file(path.with_name(name)) if name else {}
+            return cls(**plain, formats=formats, parameters=parameters)
+        except OSError as error:
+            raise RecordError(f"can't read {error.filename or path}: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+            raise RecordError(f"{path} holds no quantization record ({error})") from None
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings dataclass as JSON would give them back."""
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return found

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of a network that have a format: one `Site` for each, found by module name.
+
+A site is the output of a module (`golden.vit.Tap` and friends), or the image (name ``input``).
+Results of matrix products that are only added to the residual stream are not sites: they stay in
+the accumulator.
+"""
+
+__all__ = ["INPUT", "ROLES", "Site", "layers", "sites", "source"]
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from golden.swin import Swin
+from golden.vit import Vit
+
+INPUT = "input"
+ROLES = ("input", "stream", "norm", "query", "key", "value", "scores", "attention", "context",
+         "gelu", "pool")
+_LEAVES = {"norm": "norm", "norm1": "norm", "norm2": "norm", "q": "query", "k": "key",
+           "v": "value", "scores": "scores", "softmax": "attention", "context": "context",
+           "act": "gelu", "embedding": "stream", "residual1": "stream", "residual2": "stream",
+           "merged": "stream", "pool": "pool"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A tensor with a format: the module it leaves, and what it is (one of `ROLES`)."""
+
+    name: str
+    role: str
+
+
+def sites(model: Vit | Swin) -> tuple[Site, ...]:
+    """Return every site, in order of computation.
+
+    The role "stream" is the residual stream, which LayerNorm reads; "norm" is LayerNorm's output;
+    "scores" are scaled scores with their position bias.
+    """
+    found = [Site(INPUT, "input")]
+    for name, module in model.named_modules():
+        if list(module.children()):
+            continue
+        leaf = name.rpartition(".")[2]
+        role = _LEAVES.get(leaf)
+        if isinstance(model, Swin):
+            # The bias is added before the scores are encoded; the embedding's norm feeds the
+            # stream, not a matrix product; and its own input is stream-like.
+            role = {"scores": None, "biased": "scores"}.get(leaf, role)
+            role = {"patch_embed.norm": "stream", "patch_embed.proj": "stream"}.get(name, role)
+        if role is not None:
+            found.append(Site(name, role))
+    return tuple(found)
+
+
+def layers(model: Vit | Swin) -> tuple[str, ...]:
+    """Return the names of all modules with a weight matrix, in order of computation."""
+    return tuple(name for name, module in model.named_modules()
+                 if isinstance(module, nn.Linear | nn.Conv2d))
+
+
+def source(layer: str) -> str:
+    """Return the site that a layer of `layers` reads.
+
+    The final norm is given for both families' heads if they read it directly; Swin's reads the
+    mean, ``head.pool``.
+    """
+    parent, _, leaf = layer.rpartition(".")
+    block = parent.rpartition(".")[0]
+    return {"qkv": f"{block}.norm1", "fc1": f"{block}.norm2", "fc2": f"{parent}.act",
+            "reduction": f"{parent}.norm", "head": "norm", "fc": "head.pool"}.get(
+                leaf, INPUT if parent == "patch_embed" else f"{parent}.context")

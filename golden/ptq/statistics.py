@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What calibration images leave at every site of a network."""
+
+__all__ = ["Observed", "Statistics", "collect", "observed_sites"]
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from golden.ptq.sites import INPUT, Site, sites
+from golden.swin import Swin
+from golden.vit import Vit
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """One site over all calibration batches.
+
+    Attributes
+    ----------
+    low, high
+        Least and largest value of each batch, float32 ``[batches]``.
+    rows
+        Rows of each batch, ``[N, C]`` with C the last dimension: all, or evenly spaced ones.
+    """
+
+    low: Tensor
+    high: Tensor
+    rows: tuple[Tensor, ...]
+
+    @property
+    def all_rows(self) -> Tensor:
+        """Rows of all batches, ``[N, C]``."""
+        return torch.cat(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """A network and what was observed in it, by site name."""
+
+    model: Vit | Swin
+    sites: tuple[Site, ...]
+    observed: Mapping[str, Observed]
+
+
+@contextmanager
+def observed_sites(model: Vit | Swin, found: Iterable[Site],
+                   see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+    """Call ``see(name, value)`` for every site; a tensor it returns takes the value's place."""
+    modules = dict(model.named_modules())
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        return lambda _module, _inputs, output: see(name, output)
+
+    handles = []
+    for site in found:
+        if site.name == INPUT:
+            handles.append(model.register_forward_pre_hook(
+                lambda _module, inputs: see(INPUT, inputs[0])))
+        else:
+            handles.append(modules[site.name].register_forward_hook(hook(site.name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _spaced(x: Tensor, most: int) -> Tensor:
+    """Rows ``[N, C]`` of a tensor, evenly spaced so that they hold at most `most` values."""
+    rows = x.reshape(-1, x.shape[-1])
+    step = max(1, -(-rows.numel() // most))
+    return rows[::step].clone()
+
+
+def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20,
+            last: bool = False, advance: Callable[[int], object] = lambda images: None,
+            ) -> Statistics:
+    """Run the calibration images through a network.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    batches
+        Network input ``[B, channels, H, W]``, float32.
+    most
+        Values of a site that are kept of each batch; ranges are always those of all values.
+    last
+        Keep rows of the last batch only.
+    advance
+        Is told how many images are done more.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, an image holds a value that is not finite, all pixels of all images
+        are equal, or the network makes a value that is not finite (the message names where).
+    """
+    found = sites(model)
+    lows: dict[str, list[Tensor]] = {site.name: [] for site in found}
+    highs: dict[str, list[Tensor]] = {site.name: [] for site in found}
+    rows: dict[str, list[Tensor]] = {site.name: [] for site in found}
+    # A classifier of the class token reads nothing else of the final norm.
+    class_token = {"norm"} if isinstance(model, Vit) else set()
+
+    def see(name: str, value: Tensor) -> None:
+        value = value[:, 0] if name in class_token else value
+        low, high = value.aminmax()
+        if not bool(low.isfinite() & high.isfinite()):
+            raise ValueError(f"calibration makes values at {name} that are not finite")
+        lows[name].append(low)
+        highs[name].append(high)
+        if last:
+            rows[name].clear()
+        rows[name].append(_spaced(value, most))
+
+    with observed_sites(model, found, see), torch.inference_mode():
+        for batch in batches:
+            if len(batch):
+                model(batch)
+                advance(len(batch))
+    if not lows[INPUT]:
+        raise ValueError("calibration must have at least one image")
+    if bool(torch.stack(lows[INPUT]).min() == torch.stack(highs[INPUT]).max()):
+        raise ValueError("calibration images must not be constant: all their pixels are equal")
+    return Statistics(model, found, {
+        site.name: Observed(torch.stack(lows[site.name]), torch.stack(highs[site.name]),
+                            tuple(rows[site.name])) for site in found})
