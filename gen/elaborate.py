@@ -1,22 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a unit and a configuration to Verilog text, the same bytes on every machine."""
 
-__all__ = ["generate"]
+__all__ = ["Design", "elaborate", "generate"]
 
 import os
+from dataclasses import dataclass
+from typing import Any
 
 from amaranth.back import verilog
 
 from hw.config import Config
-from hw.units import create
+from hw.units import create, words
+from hw.words import Word
 
 
-def generate(unit: str, config: Config) -> str:
-    """Return the Verilog of a unit; its top module has the name of the unit.
+@dataclass(frozen=True)
+class Design:
+    """A generated unit.
+
+    Attributes
+    ----------
+    unit, verilog
+        Name of the unit and of its top module, and the Verilog text.
+    latency
+        Cycles, as the component documents it.
+    streams
+        Word of every stream, by port name.
+    ports
+        Every port in order: its name, whether it is an input, and for what is no stream its width.
+    """
+
+    unit: str
+    verilog: str
+    latency: int
+    streams: dict[str, Word]
+    ports: tuple[tuple[str, bool, int | None], ...]
+
+
+def elaborate(unit: str, config: Config) -> Design:
+    """Generate a unit.
 
     The text depends on the unit, the configuration and the versions of Amaranth and of its Yosys
     alone: the Yosys that comes with Amaranth is used even where the system has another.
     """
     os.environ["AMARANTH_USE_YOSYS"] = "builtin"
-    return verilog.convert(create(unit, config), name=unit, emit_src=False,
-                           strip_internal_attrs=True)
+    component = create(unit, config)
+    text = verilog.convert(component, name=unit, emit_src=False, strip_internal_attrs=True)
+    streams = words(unit, config)
+    ports = tuple((name, member.flow.name == "In", None if name in streams else _width(member))
+                  for name, member in component.signature.members.items())
+    return Design(unit, text, component.latency, streams, ports)
+
+
+def _width(member: Any) -> int:
+    return int(getattr(member.shape, "size", getattr(member.shape, "width", 1)))
+
+
+def generate(unit: str, config: Config) -> str:
+    """Return the Verilog of a unit; its top module has the name of the unit."""
+    return elaborate(unit, config).verilog

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen.cli import progress_bar, replace_folder, run_command
-from gen.elaborate import generate
+from gen.elaborate import Design, elaborate
 from hw.config import Config, load, preset_names
-from hw.units import UNITS, create, words
+from hw.units import UNITS
 from hw.words import Word
 from sim.case import Case
 from sim.image import all_cases
@@ -58,17 +58,15 @@ def _width(ports: tuple[Port, ...]) -> int:
     return ports[-1].low + ports[-1].bits
 
 
-def _layout(unit: str, config: Config) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    streams = words(unit, config)
+def _layout(design: Design) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     inputs, outputs = [("rst", 1)], [("check", 1)]
-    for name, member in create(unit, config).signature.members.items():
-        sink = member.flow.name == "In"
-        if name in streams:
-            data = [(f"{name}__valid", 1), (f"{name}__payload", streams[name].bits)]
+    for name, sink, bits in design.ports:
+        if bits is None:
+            data = [(f"{name}__valid", 1), (f"{name}__payload", design.streams[name].bits)]
             (inputs if sink else outputs).extend(data)
             (outputs if sink else inputs).append((f"{name}__ready", 1))
         else:
-            inputs.append((name, member.shape.size))
+            inputs.append((name, bits))
     return _place(inputs), _place(outputs)
 
 
@@ -95,19 +93,19 @@ def _replay(case: Case, streams: Mapping[str, Word], gaps: str,
         yield stimulus, expected, taken
 
 
-def vectors(unit: str, config: Config, seed: int = 1,
+def vectors(design: Design, config: Config, seed: int = 1,
             progress: Callable[[int], None] = lambda done: None) -> Vectors:
-    """Replay the golden trace of every case of a unit's bench under every handshake pattern.
+    """Replay the golden trace of every case of a design's bench under every handshake pattern.
 
     `progress` is called with the number of patterns that are done.
     """
-    inputs, outputs = _layout(unit, config)
+    inputs, outputs = _layout(design)
     lines: list[tuple[int, int]] = []
     moved = 0
-    cases = all_cases(unit, config, seed)
+    cases = all_cases(design.unit, config, seed)
     for done, (gaps, stalls) in enumerate(PATTERNS, 1):
         for case in cases:
-            for stimulus, expected, taken in _replay(case, words(unit, config), gaps, stalls):
+            for stimulus, expected, taken in _replay(case, design.streams, gaps, stalls):
                 lines.append((_line(inputs, stimulus), _line(outputs, expected)))
                 moved += taken
         progress(done)
@@ -207,14 +205,15 @@ def _write(args: argparse.Namespace) -> int:
     config = load(args.config)
     with replace_folder(args.output) as folder:
         with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as progress:
-            data = vectors(args.unit, config, args.seed, progress)
+            design = elaborate(args.unit, config)
+            data = vectors(design, config, args.seed, progress)
         for column, (name, ports) in enumerate({"stimulus": data.inputs,
                                                 "expected": data.outputs}.items()):
             digits = (_width(ports) + 3) // 4
             text = "".join(f"{line[column]:0{digits}x}\n" for line in data.lines)
             (folder / f"{name}.hex").write_text(text, encoding="ascii")
         (folder / "tb.v").write_text(testbench(args.unit, data), encoding="ascii")
-        (folder / f"{args.unit}.v").write_text(generate(args.unit, config), encoding="utf-8")
+        (folder / f"{args.unit}.v").write_text(design.verilog, encoding="utf-8")
         (folder / "README.md").write_text(_readme(args.unit, config, data), encoding="utf-8")
     print(f"{len(data.lines):,} cycles, {data.words:,} output words: {args.output}")
     return 0

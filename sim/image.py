@@ -60,6 +60,11 @@ def read_image(source: str) -> Tensor:
 
 
 @functools.cache
+def _network(config: Config) -> network.Network:
+    return calibrate(checkpoint.load(WEIGHTS), mnist.sample().calibration.images, config)
+
+
+@functools.cache
 def image_calls(config: Config, image: str) -> tuple[Call, ...]:
     """Return every use of a unit on one image (see `read_image`), in order.
 
@@ -68,10 +73,8 @@ def image_calls(config: Config, image: str) -> tuple[Call, ...]:
     ValueError
         If the image can't be had or has the wrong size, or `config` can't run the network.
     """
-    sample = mnist.sample()
-    integers = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
     calls: list[Call] = []
-    network.run(integers, read_image(image), record=calls.append)
+    network.run(_network(config), read_image(image), record=calls.append)
     return tuple(calls)
 
 
@@ -85,9 +88,10 @@ def _first(value: Any) -> Any:
 def image_cases(unit: str, config: Config, image: str = "0") -> Iterator[Case]:
     """Cases of `unit` with the tensors of an image; none where `config` can't run the network."""
     try:
-        calls = image_calls(config, image)
+        _network(config)
     except ValueError:
         return
+    calls = image_calls(config, image)
     module = importlib.import_module(f"sim.{unit}")
     for call in calls:
         if call.unit == unit and call.name in CALLS[unit]:

@@ -62,14 +62,15 @@ def test_a_model_with_a_word_too_many_is_refused():
 @pytest.mark.parametrize(("pattern", "replacement", "message"), [
     (r"assign i__ready = [^;]+;", "assign i__ready = 1'h1;", r"i\.ready is 1, not 0"),
     (r"assign o__valid = ([^;]+);", r"assign o__valid = ~\1;", r"o\.valid is 1, not 0"),
-    (r"assign o__payload = ([^;]+);", r"assign o__payload = \1 ^ 1'h1;", r"o\.payload is 0x"),
+    (r"o__payload <= ([^;]+);", r"o__payload <= \1 ^ 1'h1;", r"o\.payload is 0x"),
 ])
 def test_broken_verilog_is_caught(tmp_path, monkeypatch, pattern, replacement, message):
     def broken(unit, config):
-        head, top = generate(unit, config).rsplit(f"module {unit}(", 1)
-        top, count = re.subn(pattern, replacement, top, count=1)
+        head, skid = generate(unit, config).rsplit("module ", 1)
+        assert skid.startswith("\\requant.skid")
+        skid, count = re.subn(pattern, replacement, skid, count=1)
         assert count == 1
-        return f"{head}module {unit}({top}"
+        return f"{head}module {skid}"
 
     monkeypatch.setattr(sim.run, "generate", broken)
     with pytest.raises(SimulationError, match=message):

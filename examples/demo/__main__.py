@@ -93,7 +93,7 @@ def _demo(args: argparse.Namespace) -> int:
         page = _recognise(read_image(args.image), config)
         console.print(f"image {args.image}: the integer network says [bold]"
                       f"{page['integer_class']}[/], the float network {page['float_class']}, "
-                      f"the label is {page['label']}")
+                      f"the label is {page['label']}", soft_wrap=True)
         try:
             rows = _measure(config, args.image, args.build)
         except SimulationError as error:
