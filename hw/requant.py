@@ -121,9 +121,9 @@ class Requantizer(wiring.Component):
         third = second + Operation.latency
         two_scale = decoded(word.format == FORMATS["two-scale"], "two_scale")
         more = late(Mux(two_scale, word.m, 0), third + 2, "m")
-        bits = masks(late(word.format, third + 4, "format"), late(word.bits, third + 4, "bits"),
-                     late(word.signed, third + 4, "signed"),
-                     late(word.zero_point, third + 4, "zero_point"))
+        bits = masks(late(word.format, third + 5, "format"), late(word.bits, third + 5, "bits"),
+                     late(word.signed, third + 5, "signed"),
+                     late(word.zero_point, third + 5, "zero_point"))
         offset = late(decoded(bits.offset, "offset_early"), 1, "offset")
         mask = late(decoded(bits.mask, "mask_early"), 2, "mask")
         search = late(decoded(bits.search, "search_early"), 1, "search")

@@ -37,10 +37,10 @@ class Operation(wiring.Component):
     factor : In(multiplier_bits)
         In step 4.
     y : Out(signed(value_bits + 1))
-        In step 6.
+        In step 7.
     """
 
-    latency = 6
+    latency = 7
 
     def __init__(self, config: Config):
         self.config = config
@@ -73,15 +73,18 @@ class Operation(wiring.Component):
         operand = Signal(signed(width), reset_less=True)
         base = Signal(signed(bits), reset_less=True)
         idle = Signal(reset_less=True)
+        idle_late = Signal(reset_less=True)
         product = Signal(signed(width + config.multiplier_bits), reset_less=True)
+        settled = Signal.like(product, reset_less=True)
         base_late = Signal.like(base, reset_less=True)
+        base_settled = Signal.like(base, reset_less=True)
         y = Signal(signed(bits + 1), reset_less=True)
 
         # Value plus product, in steps of y; the lowest column carries the rounding bit in.
         drop = config.multiplier_bits + width - bits
         total = Signal(signed(bits + 2))
-        m.d.comb += total.eq(Cat(product[drop - 1], base_late).as_signed()
-                             + Cat(product[drop - 1], product[drop:]).as_signed())
+        m.d.comb += total.eq(Cat(settled[drop - 1], base_settled).as_signed()
+                             + Cat(settled[drop - 1], settled[drop:]).as_signed())
         with m.If(self.advance):
             m.d.sync += [
                 magnitude.eq(self.magnitude),
@@ -98,8 +101,13 @@ class Operation(wiring.Component):
                 base.eq(Mux(self.late_gelu, 0, value)),
                 idle.eq(~(self.late_residual | self.late_gelu)),
 
-                product.eq(Mux(idle, 0, operand * self.factor)),
+                # The first register stands beside the multiplier.
+                product.eq(operand * self.factor),
                 base_late.eq(base),
+                idle_late.eq(idle),
+
+                settled.eq(Mux(idle_late, 0, product)),
+                base_settled.eq(base_late),
 
                 y.eq(total >> 1),
             ]

@@ -367,7 +367,7 @@ def test_words() -> None:
 
 
 def test_latency_and_initiation_interval() -> None:
-    assert Requantizer(load("tiny")).latency == STAGES + 1 == 22
+    assert Requantizer(load("tiny")).latency == STAGES + 1 == 26
     model, left = RequantizerModel(), []
     for cycle in range(40):
         offer, accept = {"i": cycle < 10}, {"o": True}
@@ -376,7 +376,7 @@ def test_latency_and_initiation_interval() -> None:
         if valid["o"]:
             left.append(cycle)
         model.clock(offer, accept)
-    assert left == list(range(22, 32))
+    assert left == list(range(26, 36))
 
 
 def test_cases_cover_the_codes() -> None:
