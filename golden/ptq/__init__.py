@@ -5,8 +5,9 @@ __all__ = ["METHODS"]
 
 from collections.abc import Mapping
 
+from golden.ptq.fqvit import FqVit
 from golden.ptq.method import Method
 from golden.ptq.minmax import MinMax
 
-METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax,)}
+METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax, FqVit)}
 """Every method by its name on the command line."""

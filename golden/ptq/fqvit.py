@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FQ-ViT: power-of-two factors before LayerNorm, log-integer-softmax (arXiv 2111.13824).
+
+Formats follow the official code: weights symmetric per output channel, activations asymmetric per
+tensor, the residual stream with one of four powers of two per channel (PTF, section 4.1), and the
+attention map as log2 codes from the integer softmax (LIS, section 4.2). Deliberate differences:
+
+- weights use ``+-(2**(bits-1) - 1)`` steps, so that the largest weight is represented exactly;
+- results that are only added to the residual stream stay in the accumulator, unquantized;
+- LayerNorm computes in floating point on its quantized input;
+- the highest log2 code is zero: ``2**-15`` and zero, which the official code keeps apart from the
+  16 codes of 4 bits, are one.
+"""
+
+__all__ = ["FqVit", "FqVitSettings"]
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from golden.ptf import power_of_two_factor
+from golden.ptq.formats import TensorFormat
+from golden.ptq.method import Method, Settings, weight_formats
+from golden.ptq.ranges import OBSERVERS, affine, observed_range
+from golden.ptq.record import SOFTMAXES, Record
+from golden.ptq.statistics import Observed, Statistics, collect
+from golden.swin import Swin
+from golden.vit import Vit
+
+
+@dataclass(frozen=True, kw_only=True)
+class FqVitSettings(Settings):
+    """Options of FQ-ViT, at the official code's defaults for 8/8/4.
+
+    Attributes
+    ----------
+    ptf
+        Whether the residual stream has power-of-two factors.
+    levels
+        Number of those; 4 in the paper (K = 3).
+    softmax
+        "polynomial" (LIS), "shift" (the same codes from a shift-based exponential) or "float".
+        An integer softmax needs `attention` of 3 to 5 bits; with 6 and more, as in the paper's
+        8/8/8, the map is uniform and softmax is in floating point.
+    observer
+        Of all other ranges, one of `golden.ptq.ranges.OBSERVERS`.
+    sigma, share
+        Of the observers "ema" and "percentile".
+    """
+
+    attention: int | None = 4
+    ptf: bool = True
+    levels: int = 4
+    softmax: str = "polynomial"
+    observer: str = "minmax"
+    sigma: float = 0.01
+    share: float = 0.99999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stream:
+            raise ValueError("stream must be 3 to 8 bits: FQ-ViT quantizes every tensor")
+        if self.observer not in OBSERVERS:
+            raise ValueError(f"observer must be one of {', '.join(OBSERVERS)}, "
+                             f"not {self.observer!r}")
+        if self.softmax not in SOFTMAXES:
+            raise ValueError(f"softmax must be one of {', '.join(SOFTMAXES)}, "
+                             f"not {self.softmax!r}")
+        if not isinstance(self.levels, int) or not 1 <= self.levels <= 8:
+            raise ValueError(f"levels must be 1 to 8, not {self.levels!r}")
+        if not 0 < self.sigma <= 1 or not 0.5 < self.share <= 1:
+            raise ValueError("sigma must be above 0 and at most 1, share above 0.5 and at most 1")
+
+
+@dataclass(frozen=True)
+class FqVit(Method):
+    """PTF for the residual stream, LIS for attention, one observer for everything else."""
+
+    name: ClassVar[str] = "fq-vit"
+    summary: ClassVar[str] = "power-of-two factor and log-integer-softmax (arXiv 2111.13824)"
+    settings: FqVitSettings = field(default_factory=FqVitSettings)
+
+    def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
+                advance: Callable[[int], object] = lambda images: None) -> Statistics:
+        # The official code fixes factors and OMSE on the last batch; percentiles need all.
+        return collect(model, batches, last=self.settings.observer != "percentile",
+                       advance=advance)
+
+    def decide(self, statistics: Statistics) -> Record:
+        settings = self.settings
+        width = settings.bits("attention")
+        logarithmic = settings.softmax != "float" and width <= 5
+        found: dict[str, TensorFormat] = {}
+        for site in statistics.sites:
+            seen, bits = statistics.observed[site.name], settings.bits(site.role)
+            if site.role == "stream" and settings.ptf:
+                found[site.name] = _power_of_two(seen, bits, settings.levels)
+            elif site.role == "attention" and width <= 5:
+                found[site.name] = TensorFormat(kind="log2", bits=bits,
+                                                scale=2.0 ** -((1 << bits) - 1))
+            else:
+                found[site.name] = affine(*observed_range(
+                    seen, settings.observer, bits, sigma=settings.sigma, share=settings.share),
+                    bits)
+        return self.record(found | weight_formats(statistics.model, settings.weights),
+                           softmax=settings.softmax if logarithmic else "float")
+
+
+def _power_of_two(seen: Observed, bits: int, levels: int) -> TensorFormat:
+    """PTF of the last batch's rows, by the reference search of `golden.ptf`."""
+    ptf = power_of_two_factor(seen.rows[-1], bits, levels)
+    return TensorFormat(kind="shifted", bits=bits, scale=ptf.scale, zero_point=ptf.zero_point,
+                        shift=tuple(ptf.shift.tolist()))
