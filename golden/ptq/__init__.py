@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from golden.ptq.fqvit import FqVit
 from golden.ptq.method import Method
 from golden.ptq.minmax import MinMax
+from golden.ptq.repqvit import RepqVit
 
-METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax, FqVit)}
+METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax, FqVit, RepqVit)}
 """Every method by its name on the command line."""

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RepQ-ViT: scale reparameterization and log-sqrt2 attention (ICCV 2023, arXiv 2212.08254).
+
+LayerNorm outputs are calibrated per channel and folded into one scale and zero point per layer
+(section 3.2 there; `reparameterize`); the attention map has log-sqrt2 codes. Ranges are quantiles
+of the kept rows, chosen by squared error. The residual stream, the scores, LayerNorm, softmax and
+GELU stay in floating point, as in the paper. One difference: the common zero point is rounded to an
+integer before it is folded, because the datapath has no others. And Swin's patch merging is
+not reparameterized: its layer has no bias to fold into.
+"""
+
+__all__ = ["RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine", "reparameterize"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from golden.ptq.formats import TensorFormat
+from golden.ptq.method import Method, Settings
+from golden.ptq.ranges import affine, percentile_search
+from golden.ptq.record import Record
+from golden.ptq.sites import layers, source
+from golden.ptq.statistics import Statistics
+
+_LEAST = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepqVitSettings(Settings):
+    """Options of RepQ-ViT, at the official code's defaults.
+
+    Attributes
+    ----------
+    reparameterize
+        False: LayerNorm outputs get the plain searched format of the layer.
+    sqrt2
+        False: the attention map gets plain log2 codes.
+    shares
+        Quantiles that the search of activation ranges tries.
+    weight_shares
+        The same for weights.
+    """
+
+    stream: int = 0
+    reparameterize: bool = True
+    sqrt2: bool = True
+    shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
+    weight_shares: tuple[float, ...] = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995,
+                                        0.99999, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("shares", "weight_shares"):
+            shares = getattr(self, name)
+            if not shares or not all(0.5 < share <= 1 for share in shares):
+                raise ValueError(f"{name} must be numbers above 0.5 and at most 1, not {shares!r}")
+
+
+def _ends(columns: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Quantiles ``1 - share`` and `share` of sorted columns ``[N, C]``, ``[C]`` each."""
+    place = (len(columns) - 1) * (1 - share)
+    index, part = int(place), place - int(place)
+    following = min(index + 1, len(columns) - 1)
+    low = torch.lerp(columns[index], columns[following], part)
+    high = torch.lerp(columns[-1 - index], columns[-1 - following], part)
+    return low.clamp_max(0), high.clamp_min(0)
+
+
+def channel_affine(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Search asymmetric formats of the columns of ``[N, C]``, each for itself.
+
+    Returns
+    -------
+    scale, zero_point
+        float64 and int64 ``[C]``, of the quantile of least squared error.
+    """
+    x = x.double()
+    columns = x.sort(0).values
+    top = (1 << bits) - 1
+    least = torch.full((x.shape[1],), float("inf"), dtype=torch.float64)
+    best_scale, best_zero = torch.ones_like(least), torch.zeros_like(least)
+    for share in shares:
+        low, high = _ends(columns, share)
+        scale = ((high - low) / top).clamp_min(_LEAST)
+        zero = (-low / scale + 0.5).floor()
+        code = ((x / scale + 0.5).floor() + zero).clamp(0, top)
+        error = ((code - zero) * scale - x).square().sum(0)
+        better = error < least
+        least = torch.where(better, error, least)
+        best_scale = torch.where(better, scale, best_scale)
+        best_zero = torch.where(better, zero, best_zero)
+    return best_scale, best_zero.long()
+
+
+def asymmetric_weights(weight: Tensor, bits: int, shares: Sequence[float]) -> TensorFormat:
+    """Asymmetric weights per output channel, with searched ranges."""
+    scale, zero = channel_affine(weight.flatten(1).T, bits, shares)
+    return TensorFormat(kind="uniform", bits=bits, axis=0, scale=tuple(scale.tolist()),
+                        zero_point=tuple(zero.tolist()))
+
+
+def reparameterize(norm: tuple[Tensor, Tensor], layer: tuple[Tensor, Tensor | None],
+                   scale: Tensor, zero: Tensor, common: tuple[float, int],
+                   ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor | None]]:
+    """Fold channel formats of a LayerNorm's output into one of the layer (equations 6 to 9).
+
+    With ``r = scale / s`` and ``b = (z - zero) * s`` for the common ``(s, z)``, the new output is
+    ``x / r - b``, and the next layer computes the same function of it.
+
+    Parameters
+    ----------
+    norm
+        Its weight and bias ``[C]``.
+    layer
+        Weight ``[N, C]`` and bias ``[N]`` of the layer that reads it; None stays None, and needs
+        all `zero` equal to the common one.
+    scale, zero
+        Of every channel, ``[C]``.
+    common
+        The layer's scale and zero point.
+    """
+    gamma, beta = (value.double() for value in norm)
+    weight = layer[0].double()
+    ratio = scale / common[0]
+    # x / ratio lies on the grid of (common scale, zero); less `shift`, on that of the common zero.
+    shift = (common[1] - zero).double() * common[0]
+    gamma, beta = gamma / ratio, beta / ratio - shift
+    weight = weight * ratio
+    bias = None if layer[1] is None else layer[1].double() + weight @ shift
+    return ((gamma.float(), beta.float()),
+            (weight.float(), None if bias is None else bias.float()))
+
+
+@dataclass(frozen=True)
+class RepqVit(Method):
+    """Searched ranges, reparameterized LayerNorm outputs, log-sqrt2 attention."""
+
+    name: ClassVar[str] = "repq-vit"
+    summary: ClassVar[str] = "scale reparameterization, log-sqrt2 attention (arXiv 2212.08254)"
+    settings: RepqVitSettings = field(default_factory=RepqVitSettings)
+
+    def decide(self, statistics: Statistics) -> Record:
+        settings = self.settings
+        state = {name: value.detach() for name, value in statistics.model.named_parameters()}
+        changed: dict[str, Tensor] = {}
+        readers = {source(layer): layer for layer in layers(statistics.model)}
+        found: dict[str, TensorFormat] = {}
+        for site in statistics.sites:
+            bits = settings.bits(site.role)
+            if not bits:
+                continue
+            rows = statistics.observed[site.name].all_rows
+            if site.role == "attention":
+                found[site.name] = _attention(rows, bits, settings)
+            elif (site.role == "norm" and settings.reparameterize
+                  and _folds(readers.get(site.name))):
+                found[site.name] = self._fold(site.name, readers[site.name], rows, bits, state,
+                                              changed)
+            else:
+                found[site.name] = percentile_search(rows, bits, affine, settings.shares)
+        state |= changed
+        for name in layers(statistics.model):
+            found[f"{name}.weight"] = asymmetric_weights(
+                state[f"{name}.weight"], settings.weights, settings.weight_shares)
+        return self.record(found, parameters=changed)
+
+    def _fold(self, norm: str, layer: str, rows: Tensor, bits: int, state: dict[str, Tensor],
+              changed: dict[str, Tensor]) -> TensorFormat:
+        """Reparameterize one LayerNorm; the new parameters go to `changed`."""
+        scale, zero = channel_affine(rows, bits, self.settings.shares)
+        bias = state.get(f"{layer}.bias")
+        step, middle = float(scale.mean()), int((zero.double().mean() + 0.5).floor())
+        (gamma, beta), (weight, new_bias) = reparameterize(
+            (state[f"{norm}.weight"], state[f"{norm}.bias"]), (state[f"{layer}.weight"], bias),
+            scale, zero, (step, middle))
+        changed |= {f"{norm}.weight": gamma, f"{norm}.bias": beta, f"{layer}.weight": weight}
+        if new_bias is not None:
+            changed[f"{layer}.bias"] = new_bias
+        return TensorFormat(kind="uniform", bits=bits, scale=step, zero_point=middle)
+
+
+def _folds(layer: str | None) -> bool:
+    """Whether the paper folds into this layer: the inputs of qkv and fc1."""
+    return layer is not None and layer.rpartition(".")[2] in ("qkv", "fc1")
+
+
+def _attention(rows: Tensor, bits: int, settings: RepqVitSettings) -> TensorFormat:
+    """Return log-sqrt2 codes whose largest value is the best of the quantiles, or log2 codes."""
+    if not settings.sqrt2:
+        return TensorFormat(kind="log2", bits=bits, scale=2.0 ** -((1 << bits) - 1))
+
+    def make(low: float, high: float, width: int) -> TensorFormat:
+        return TensorFormat(kind="log-sqrt2", bits=width, scale=max(high, _LEAST))
+
+    return percentile_search(rows, bits, make, settings.shares)
