@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m golden.quantize`` on a folder of pictures: figures, records, and refusals."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from golden import checkpoint, mnist, quantize
+from golden.evaluate import WEIGHTS
+from golden.ptq import METHODS
+from golden.ptq.record import Record
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tree(folder: Path, split: mnist.Split, count: int) -> Path:
+    for index in range(count):
+        name = folder / f"digit{split.labels[index]}"
+        name.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(split.images[index].numpy()).save(name / f"{index:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder, sample = tmp_path_factory.mktemp("pictures"), mnist.sample()
+    return (tree(folder / "calibration", sample.calibration, 30),
+            tree(folder / "test", sample.test, 40))
+
+
+def command(pictures: tuple[Path, Path], *more: str) -> list[str]:
+    return ["--model", "mnist_vit", "--checkpoint", str(WEIGHTS), "--calibration",
+            str(pictures[0]), "--evaluate", str(pictures[1]), *more]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_accuracies_and_the_record(pictures, tmp_path, capsys, method):
+    out = tmp_path / "record.json"
+    assert quantize.main(command(pictures, "--method", method, "-o", str(out))) == 0
+    text = capsys.readouterr().out
+    counts = re.findall(r"^(float|simulated) +(\d+) of 40 +[\d.]+%$", text, re.M)
+    assert [name for name, _ in counts] == ["float", "simulated"]
+    right = {name: int(count) for name, count in counts}
+    split = mnist.sample().test
+    few = mnist.Split(split.images[:40], split.labels[:40])
+    # The path by pictures gives the network the same pixels as the arrays do.
+    model = checkpoint.load(WEIGHTS)
+    assert right["float"] == round(mnist.accuracy(model, few) * 40)
+    record = Record.load(out)
+    assert record.method == method
+    assert right["simulated"] == round(mnist.accuracy(METHODS[method]().apply(model, record),
+                                                      few) * 40)
+    assert right["simulated"] >= right["float"] - 1
+
+
+def test_options_reach_the_record(pictures, tmp_path, capsys):
+    out = tmp_path / "record.json"
+    assert quantize.main(command(
+        pictures, "--method", "fq-vit", "--weights", "5", "--attention", "3", "--images", "4",
+        "--set", "ptf=false", "--set", "sigma=0.5", "--set", "observer=ema", "--no-float", "-o",
+        str(out))) == 0
+    record = Record.load(out)
+    assert record.settings["weights"] == 5 and record.settings["attention"] == 3
+    assert record.settings["ptf"] is False and record.settings["sigma"] == 0.5
+    assert record.formats["head.weight"].bits == 5
+    assert "float" not in capsys.readouterr().out
+
+
+def test_the_seed_draws_the_calibration_images(pictures, tmp_path):
+    found = []
+    for seed in ("0", "0", "1"):
+        out = tmp_path / "record.json"
+        assert quantize.main(command(pictures, "--method", "minmax", "--images", "5", "--seed",
+                                     seed, "--no-float", "-o", str(out))) == 0
+        found.append(Record.load(out))
+    assert found[0] == found[1] and found[0].differences(found[2])
+
+
+@pytest.mark.parametrize("more, message", [
+    (("--method", "magic"), "invalid choice: 'magic'"),
+    (("--method", "minmax", "--model", "resnet50"), "model must be one of mnist_vit"),
+    (("--method", "minmax", "--model", "deit_tiny_patch16_224"), r"tensor '\w+' "),
+    (("--method", "minmax", "--weights", "9"), "weights must be 3 to 8 bits"),
+    (("--method", "minmax", "--set", "ptf=true"), "--set must be one of weights"),
+    (("--method", "minmax", "--checkpoint", "nowhere.pth"), "can't read nowhere.pth"),
+    (("--method", "minmax", "--calibration", "nowhere"), "can't read nowhere"),
+    (("--method", "minmax", "--images", "0"), "must be at least 1"),
+    (("--method", "minmax", "--crop", "2"), "--crop must be above 0"),
+])
+def test_bad_input(pictures, tmp_path, capsys, more, message):
+    out = tmp_path / "record.json"
+    assert quantize.main(command(pictures, *more, "-o", str(out))) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and re.search(message, error[0]), error
+    assert not list(tmp_path.iterdir())
+
+
+def test_constant_calibration_image(pictures, tmp_path, capsys):
+    (tmp_path / "grey" / "a").mkdir(parents=True)
+    Image.new("L", (28, 28), 77).save(tmp_path / "grey" / "a" / "a.png")
+    assert quantize.main(command(pictures, "--method", "minmax", "--calibration",
+                                 str(tmp_path / "grey"))) == 2
+    assert "must not be constant" in capsys.readouterr().err
