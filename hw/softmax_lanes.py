@@ -72,7 +72,7 @@ def power_pipeline(m: Module, fraction: Value, table: Segments, *, advance: Valu
     """
     late = partial(delay, m, advance=advance)
     index: Value = Const(0, 0)
-    product: Value = Const(0, 0)
+    product: Value = Const(0)
     slope: Value = Const(table.slope[0])
     if table.index_bits:
         index = fraction[table.rest_bits:]

@@ -76,7 +76,7 @@ class SoftmaxNormalize(wiring.Component):
         # the bits are those of an unsigned number, and only the upper end needs a clamp.
         bits = self.config.attention_bits
         whole = distance[self.widths.fraction:]
-        return Mux(keep & ~whole[bits:].any(), whole[:bits], (1 << bits) - 1)
+        return whole[:bits] | (~keep | whole[bits:].any()).replicate(bits)
 
     def _probability(self, m: Module, distance: Value, keep: Value, advance: Value,
                      lane: int) -> Value:

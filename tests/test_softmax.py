@@ -20,8 +20,10 @@ from hw.config import Config, load
 from hw.softmax import LogSoftmax
 from hw.softmax_tables import PolynomialWidths, ShiftWidths
 from hw.units import words
+from sim.image import all_cases
 from sim.run import regress
-from sim.softmax import cases, image_case, make_case
+from sim.softmax import image_case, make_case
+from sim.trace import PATTERNS, trace
 
 DATA = Path(__file__).parent / "data"
 
@@ -316,31 +318,33 @@ def test_padding_gets_the_code_of_zero() -> None:
     assert words("softmax", config)["o"].unpack(case.expected["o"])["codes"][1, 1] == 15
 
 
-TINY = load("tiny")
+#: Configuration, and cases: two layers of a real image where it can run the network.
 RTL = [
-    TINY,
-    Config(name="lanes4-bits3", rows=4, cols=4, lanes=4, max_keys=50, attention_bits=3),
-    Config(name="lanes16-bits5", rows=4, cols=4, lanes=16, max_keys=197, attention_bits=5,
-           exp_fraction_bits=14, exp_table_bits=4),
-    Config(name="linear", rows=4, cols=4, lanes=2, max_keys=37, attention="linear"),
-    Config(name="one-lane", rows=4, cols=4, lanes=1, max_keys=19, score_bits=5,
-           exp_fraction_bits=4, exp_table_bits=6),
-    Config(name="linear-wide", rows=4, cols=4, lanes=5, max_keys=64, attention="linear",
-           score_bits=12, exp_fraction_bits=14, exp_table_bits=0),
-    Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"),
-    Config(name="iexp-wide", rows=4, cols=4, lanes=3, max_keys=29, exponential="iexp",
-           iexp_shift=30, attention_bits=5),
-    Config(name="iexp-one-lane", rows=4, cols=4, lanes=1, max_keys=9, exponential="iexp",
-           score_bits=6, attention_bits=3, iexp_shift=17),
+    (load("tiny"), 13),
+    (Config(name="lanes4-bits3", rows=4, cols=4, lanes=4, max_keys=50, attention_bits=3), 13),
+    (Config(name="lanes16-bits5", rows=4, cols=4, lanes=16, max_keys=197, attention_bits=5,
+            exp_fraction_bits=14, exp_table_bits=4), 11),
+    (Config(name="linear", rows=4, cols=4, lanes=2, max_keys=37, attention="linear"), 11),
+    (Config(name="one-lane", rows=4, cols=4, lanes=1, max_keys=19, score_bits=5,
+            exp_fraction_bits=4, exp_table_bits=6), 11),
+    (Config(name="linear-wide", rows=4, cols=4, lanes=5, max_keys=64, attention="linear",
+            score_bits=12, exp_fraction_bits=14, exp_table_bits=0), 11),
+    (Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"), 13),
+    (Config(name="iexp-wide", rows=4, cols=4, lanes=3, max_keys=29, exponential="iexp",
+            iexp_shift=30, attention_bits=5), 11),
+    (Config(name="iexp-one-lane", rows=4, cols=4, lanes=1, max_keys=9, exponential="iexp",
+            score_bits=6, attention_bits=3, iexp_shift=17), 11),
 ]
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("config", RTL, ids=lambda config: config.name)
-def test_verilog_equals_golden_on_every_cycle(config: Config) -> None:
-    result = regress("softmax", config)
-    wanted = [len(case.expected["o"]) for case in cases(config, 1)]
-    assert result.cases == len(wanted) == 11
-    assert result.patterns == 9
-    assert result.words == 9 * sum(wanted)
-    assert result.cycles > result.words
+@pytest.mark.parametrize(("config", "count"), RTL, ids=lambda value: getattr(value, "name", ""))
+def test_verilog_equals_golden_on_every_cycle(config: Config, count: int, tmp_path: Path) -> None:
+    made = all_cases("softmax", config, 1)
+    cycles = sum(len(list(trace(case, words("softmax", config), *pattern)))
+                 for case in made for pattern in PATTERNS)
+    result = regress("softmax", config, directory=tmp_path)
+    assert result.cases == len(made) == count
+    assert result.patterns == len(PATTERNS) == 9
+    assert result.words == 9 * sum(len(case.expected["o"]) for case in made)
+    assert result.cycles == cycles
