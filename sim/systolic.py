@@ -153,7 +153,7 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
                         config, seed)
 
 
-def image_case(tensors: Mapping[str, Tensor], config: Config, words: int = 2_000) -> Case:
+def image_case(tensors: Mapping[str, Tensor], config: Config, words: int = 500) -> Case:
     """Make a case of one matrix product of a real image.
 
     Parameters
