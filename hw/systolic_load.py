@@ -3,24 +3,16 @@
 
 __all__ = ["WeightLoader"]
 
-from collections.abc import Sequence
+import functools
+import operator
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.stream import delay, signature
 from hw.words import Word
-
-
-def _choose(inputs: Sequence[Value], select: Sequence[Value]) -> Value:
-    """Return ``inputs[select]``, for a select below ``len(inputs)``, its bits lowest first."""
-    if len(inputs) == 1:
-        return inputs[0]
-    half = 1 << (len(inputs) - 1).bit_length() - 1
-    low, high = _choose(inputs[:half], select), _choose(inputs[half:], select)
-    return Mux(select[half.bit_length() - 1], high, low)
 
 
 class WeightLoader(wiring.Component):
@@ -31,9 +23,9 @@ class WeightLoader(wiring.Component):
     a bus j, of N. Element j of a word is delayed by j cycles. So a word that was accepted at t and
     lies across the buses (one element for each) has element j at its bus at ``t + j``, while the
     one word that lies along bus j has element i at hand at ``t + i``: a multiplexer of M inputs a
-    bus serialises it. In both cases PE (i, j) takes its weight at ``capture = t + lag + i`` or
-    ``+ j``, never sooner than the swap of the same tile's predecessor passes it and never later
-    than its own, because:
+    bus serialises it. PE (i, j) takes its weight at ``t + lag + j`` or ``t + lag + i``, never
+    sooner than the swap of the tile before passes it and never later than that of its own,
+    because:
 
     - a tile's swap, accepted at s, passes PE (i, j) in cycle ``s + lag + i + j``; word k of the
       next tile is accepted at ``s + k`` or later, and captured k places along the other axis, at
@@ -126,18 +118,14 @@ class WeightLoader(wiring.Component):
         across_any = self._chain(m, accept & across, self.long - 1, "across")
 
         for j in range(self.long):
-            # A word across puts lane j on the bus, a word along it lanes 0 to M - 1 in turn.
-            inputs = lanes[:self.short] + ([lanes[j]] if j >= self.short else [])
-            own = min(j, self.short)
-            select: list[Value] = []
-            for bit in range((len(inputs) - 1).bit_length()):
-                users = [along_tokens[j][i] for i in range(self.short) if i >> bit & 1]
-                if own >> bit & 1:
-                    users.append(across_any[j])
-                select.append(Signal(name=f"select_{j}_{bit}"))
-                m.d.comb += select[bit].eq(Cat(users).any())
-            value = Signal(signed(self.config.weight_bits), name=f"value_{j}")
-            m.d.comb += value.eq(_choose(inputs, select))
+            # A word across puts lane j on the bus, a word along it lanes 0 to M - 1 in turn; nobody
+            # else does. AND and OR map to fewer LUTs than a multiplexer with a binary select.
+            users = {i: along_tokens[j][i] for i in range(self.short)}
+            users[j] = across_any[j] | users.get(j, 0)
+            value = Signal(self.config.weight_bits, name=f"value_{j}")
+            m.d.comb += value.eq(functools.reduce(operator.or_, (
+                lanes[i] & token.replicate(self.config.weight_bits).as_signed()
+                for i, token in users.items())))
             m.d.comb += self.buses[j].eq(
                 delay(m, value, advance=self.advance, cycles=self.lag, name=f"bus_{j}"))
             for i in range(self.short):
