@@ -97,6 +97,9 @@ def test_folding_alone_keeps_the_function(model, batches):
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in record.parameters} == {
         "norm1", "norm2", "qkv", "fc1"}
     assert len(record.parameters) == 4 * 8
+    weight = "blocks.0.attn.qkv.weight"
+    assert record.formats[weight] == asymmetric_weights(record.parameters[weight], 4,
+                                                        method.settings.weight_shares)
     folded = apply(model, Record(method="x", settings={}, formats={},
                                  parameters=record.parameters))
     torch.testing.assert_close(folded(batches[0]), model(batches[0]), rtol=1e-3, atol=1e-3)

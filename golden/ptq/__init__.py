@@ -9,6 +9,7 @@ from golden.ptq.fqvit import FqVit
 from golden.ptq.method import Method
 from golden.ptq.minmax import MinMax
 from golden.ptq.repqvit import RepqVit
+from golden.ptq.tsptq import Tsptq
 
-METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax, FqVit, RepqVit)}
+METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax, FqVit, RepqVit, Tsptq)}
 """Every method by its name on the command line."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What calibration images leave at every site of a network."""
 
-__all__ = ["Observed", "Statistics", "collect", "observed_sites"]
+__all__ = ["Observed", "Statistics", "collect", "observed_sites", "spaced"]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,15 @@ class Observed:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """A network and what was observed in it, by site name."""
+    """A network and what was observed in it, by site name.
+
+    `importance` is the weight of the error of every kept value, of methods that need one.
+    """
 
     model: Vit | Swin
     sites: tuple[Site, ...]
     observed: Mapping[str, Observed]
+    importance: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
@@ -69,8 +73,8 @@ def observed_sites(model: Vit | Swin, found: Iterable[Site],
             handle.remove()
 
 
-def _spaced(x: Tensor, most: int) -> Tensor:
-    """Rows ``[N, C]`` of a tensor, evenly spaced so that they hold at most `most` values."""
+def spaced(x: Tensor, most: int) -> Tensor:
+    """Return rows ``[N, C]`` of a tensor, evenly spaced so that they hold at most `most` values."""
     rows = x.reshape(-1, x.shape[-1])
     step = max(1, -(-rows.numel() // most))
     return rows[::step].clone()
@@ -116,7 +120,7 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
         highs[name].append(high)
         if last:
             rows[name].clear()
-        rows[name].append(_spaced(value, most))
+        rows[name].append(spaced(value, most))
 
     with observed_sites(model, found, see), torch.inference_mode():
         for batch in batches:
