@@ -122,7 +122,7 @@ class Shifted(Format):
     shift: Tensor
 
     def quantize(self, x: Tensor) -> Tensor:
-        codes = _round(_real(x) / (self.scale * 2.0**self.shift)) + self.zero_point
+        codes = _round(_real(x) / (self.scale * 2.0**self.shift.double())) + self.zero_point
         return codes.clamp(0, (1 << self.bits) - 1)
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
