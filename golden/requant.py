@@ -26,7 +26,7 @@ from hw.gelu import bump_drop, bump_table
 
 OPERATIONS = ("linear", "gelu", "residual")
 #: Registers between the input and the skid buffer of the unit.
-STAGES = 25
+STAGES = 30
 
 
 @dataclass(frozen=True, kw_only=True)

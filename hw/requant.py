@@ -78,7 +78,7 @@ class Requantizer(wiring.Component):
         }
 
     def _tables(self, m: Module, advance: Value, indices: list[Value]) -> list[Value]:
-        """Look the bumps up: one memory with two ports for two lanes."""
+        """Look the bumps up in two steps: one memory with two ports for two lanes."""
         results: list[Value] = []
         for first in range(0, len(indices), 2):
             memory = Memory(shape=bump_bits(self.config), depth=len(bump_table(self.config)),
@@ -87,7 +87,7 @@ class Requantizer(wiring.Component):
             for index in indices[first:first + 2]:
                 read = memory.read_port()
                 m.d.comb += [read.en.eq(advance), read.addr.eq(index)]
-                results.append(read.data)
+                results.append(delay(m, read.data, advance=advance, name="bump"))
         return results
 
     def elaborate(self, platform: object) -> Module:
@@ -115,15 +115,15 @@ class Requantizer(wiring.Component):
 
         # Fields of a word that all lanes share, each delayed to the step that uses it.
         second = Scale.latency
-        kind_8 = late(word.operation, second + 1, "operation")
-        kind_10 = late(kind_8, 2, "operation_late")
-        factor = late(word.multiplier2, second + 4, "factor")
+        kind = late(word.operation, second + 2, "operation")
+        kind_late = late(kind, 2, "operation_late")
+        factor = late(word.multiplier2, second + 5, "factor")
         third = second + Operation.latency
         two_scale = decoded(word.format == FORMATS["two-scale"], "two_scale")
         more = late(Mux(two_scale, word.m, 0), third + 2, "m")
-        bits = masks(late(word.format, third + 5, "format"), late(word.bits, third + 5, "bits"),
-                     late(word.signed, third + 5, "signed"),
-                     late(word.zero_point, third + 5, "zero_point"))
+        bits = masks(late(word.format, third + 6, "format"), late(word.bits, third + 6, "bits"),
+                     late(word.signed, third + 6, "signed"),
+                     late(word.zero_point, third + 6, "zero_point"))
         offset = late(decoded(bits.offset, "offset_early"), 1, "offset")
         mask = late(decoded(bits.mask, "mask_early"), 2, "mask")
         search = late(decoded(bits.search, "search_early"), 1, "search")
@@ -145,10 +145,10 @@ class Requantizer(wiring.Component):
                 operate[lane].magnitude.eq(scale[lane].magnitude),
                 operate[lane].negative.eq(scale[lane].negative),
                 operate[lane].bump.eq(bumps[lane]),
-                operate[lane].gelu.eq(kind_8 == OPERATIONS["gelu"]),
-                operate[lane].late_gelu.eq(kind_10 == OPERATIONS["gelu"]),
-                operate[lane].late_residual.eq(kind_10 == OPERATIONS["residual"]),
-                operate[lane].residual.eq(late(word.residual[lane], second + 3,
+                operate[lane].gelu.eq(kind == OPERATIONS["gelu"]),
+                operate[lane].late_gelu.eq(kind_late == OPERATIONS["gelu"]),
+                operate[lane].late_residual.eq(kind_late == OPERATIONS["residual"]),
+                operate[lane].residual.eq(late(word.residual[lane], second + 4,
                                                f"residual_{lane}")),
                 operate[lane].factor.eq(factor),
 

@@ -9,6 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
+from hw.requant_multiply import STEPS, multiply
+from hw.stream import delay
 
 #: Positions of the shift, which a multiplier makes.
 PLACES = 16
@@ -41,16 +43,16 @@ class Encode(wiring.Component):
     m : In(4)
         More shift for the high region: 0 but in the two-scale format; in step 2.
     offset, mask : In(8)
-        Added before the clamp to ``0..mask``, in step 6 and 7.
+        Added before the clamp to ``0..mask``, in step 7 and 8.
     search : In(1)
-        Whether the code comes from the search; in step 6.
+        Whether the code comes from the search; in step 7.
     flip, region : In(8)
-        Bits that are inverted, and that are set in the high region; in step 8.
+        Bits that are inverted, and that are set in the high region; in step 9.
     code : Out(8)
-        In step 9.
+        In step 10.
     """
 
-    latency = 9
+    latency = 10
 
     def __init__(self, config: Config):
         self.config = config
@@ -97,7 +99,7 @@ class Encode(wiring.Component):
 
     def _shift(self, m: Module, y: Signal, amount: Value, count: Value) \
             -> tuple[Value, Signal, Signal]:
-        """Four steps: the low 8 bits with rounding and offset, the sign, and whether more is set.
+        """Six steps: the low 8 bits with rounding and offset, the sign, and whether more is set.
 
         With 8 bits x below a sign of 1, the sum means ``x - 256``. The count of a search takes the
         sum's place in the last step.
@@ -106,12 +108,9 @@ class Encode(wiring.Component):
         power = Signal(PLACES + 1, reset_less=True)
         with m.If(self.advance):
             m.d.sync += power.eq(Cat(amount == PLACES - place for place in range(PLACES + 1)))
-        product = Signal(signed(len(y) + PLACES + 1))
-        m.d.comb += product.eq(y * power)
-        # Bit 0 is the rounding bit. The first register stands beside the multiplier.
-        shifted = self._register(m, product.shift_right(PLACES - 1)[:len(y) + 1].as_signed(),
-                                 "shifted_raw")
-        shifted = self._register(m, shifted, "shifted")
+        # Bit 0 is the rounding bit.
+        shifted = multiply(m, y, power, advance=self.advance, name="shifted", low=PLACES - 1,
+                           high=PLACES + len(y)).as_signed()
 
         # The lowest column adds the constant 1 to the rounding bit.
         double = Signal(10)
@@ -137,10 +136,8 @@ class Encode(wiring.Component):
         high, count = self._search(m, y)
         # m is added in the step in which the region is known.
         amount = Mux(high, self.encode_shift + self.m, self.encode_shift)[:4]
-        for step in range(3, 9):
-            high = self._register(m, high, f"high_{step}")
-        for step in range(5, 7):
-            count = self._register(m, count, f"count_{step}")
+        high = delay(m, high, advance=self.advance, cycles=STEPS + 4, name="high_late")
+        count = delay(m, count, advance=self.advance, cycles=STEPS, name="count_late")
         total, sign, more = self._shift(m, y[4], amount, count)
 
         below = Signal()
@@ -152,5 +149,5 @@ class Encode(wiring.Component):
         code = self._register(m, Mux(below, 0, (total[:8] | above.replicate(8)) & self.mask),
                               "clamped")
         code = code ^ self.flip | Mux(high, self.region, 0)
-        m.d.comb += self.code.eq(self._register(m, code, "code_9"))
+        m.d.comb += self.code.eq(self._register(m, code, "code_10"))
         return m

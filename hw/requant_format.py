@@ -47,7 +47,7 @@ def load_thresholds(m: Module, thresholds: data.View, bits: int) \
     """Write the lanes' small memories of thresholds over and over, eight cycles a round.
 
     Returns the address and thresholds ``4 * (address % 4) + 1`` and ``2 * address``, of `bits`
-    bits. A word takes 18 cycles to get there, so thresholds that come with it are in time.
+    bits. A word takes 22 cycles to get there, so thresholds that come with it are in time.
     """
     turn = Signal(8, init=1)
     quarter = Signal(4, init=1)

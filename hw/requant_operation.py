@@ -9,6 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.gelu import bump_bits
+from hw.requant_multiply import STEPS, multiply
+from hw.stream import delay
 
 
 class Operation(wiring.Component):
@@ -27,20 +29,20 @@ class Operation(wiring.Component):
     magnitude, negative : In
         Sign and magnitude of v, in step 0.
     bump : In(bump_bits)
-        Entry of the table for v, in step 1.
+        Entry of the table for v, in step 2.
     gelu : In(1)
-        Whether the operation is GeLU, in step 1.
+        Whether the operation is GeLU, in step 2.
     late_gelu, late_residual : In(1)
-        Which operation it is, in step 3.
+        Which operation it is, in step 4.
     residual : In(signed(norm_bits))
-        In step 3.
-    factor : In(multiplier_bits)
         In step 4.
+    factor : In(multiplier_bits)
+        In step 5.
     y : Out(signed(value_bits + 1))
-        In step 7.
+        In step 9.
     """
 
-    latency = 7
+    latency = 9
 
     def __init__(self, config: Config):
         self.config = config
@@ -64,50 +66,37 @@ class Operation(wiring.Component):
         # Both operands of the multiplier are aligned to the wider one.
         width = max(bits, config.norm_bits)
 
-        magnitude = Signal.like(self.magnitude, reset_less=True)
-        negative = Signal(reset_less=True)
+        # The bump comes two steps later.
+        magnitude = delay(m, self.magnitude, advance=self.advance, cycles=2, name="magnitude")
+        negative = delay(m, self.negative, advance=self.advance, cycles=2, name="negative")
         positive_part = Signal.like(self.magnitude, reset_less=True)
         low_part = Signal(table, reset_less=True)
         high_part = Signal(bits - 1 - table, reset_less=True)
         value = Signal(signed(bits), reset_less=True)
         operand = Signal(signed(width), reset_less=True)
         base = Signal(signed(bits), reset_less=True)
-        idle = Signal(reset_less=True)
-        idle_late = Signal(reset_less=True)
-        product = Signal(signed(width + config.multiplier_bits), reset_less=True)
-        settled = Signal.like(product, reset_less=True)
-        base_late = Signal.like(base, reset_less=True)
-        base_settled = Signal.like(base, reset_less=True)
         y = Signal(signed(bits + 1), reset_less=True)
 
         # Value plus product, in steps of y; the lowest column carries the rounding bit in.
         drop = config.multiplier_bits + width - bits
+        product = multiply(m, operand, self.factor, advance=self.advance, name="scaled")
+        base_late = delay(m, base, advance=self.advance, cycles=STEPS, name="base")
+        idle = ~(self.late_residual | self.late_gelu)
+        scaled = Mux(self.late_residual, self.residual << width - config.norm_bits,
+                     value << width - bits)
         total = Signal(signed(bits + 2))
-        m.d.comb += total.eq(Cat(settled[drop - 1], base_settled).as_signed()
-                             + Cat(settled[drop - 1], settled[drop:]).as_signed())
+        m.d.comb += total.eq(Cat(product[drop - 1], base_late).as_signed()
+                             + Cat(product[drop - 1], product[drop:]).as_signed())
         with m.If(self.advance):
             m.d.sync += [
-                magnitude.eq(self.magnitude),
-                negative.eq(self.negative),
-
                 positive_part.eq(Mux(negative, 0, magnitude)),
                 low_part.eq(Mux(self.gelu, self.bump, Mux(negative, magnitude[:table], 0))),
                 high_part.eq(Mux(self.gelu | ~negative, 0, magnitude[table:])),
 
                 value.eq(positive_part - Cat(low_part, high_part)),
 
-                operand.eq(Mux(self.late_residual, self.residual << width - config.norm_bits,
-                               value << width - bits)),
+                operand.eq(Mux(idle, 0, scaled)),
                 base.eq(Mux(self.late_gelu, 0, value)),
-                idle.eq(~(self.late_residual | self.late_gelu)),
-
-                # The first register stands beside the multiplier.
-                product.eq(operand * self.factor),
-                base_late.eq(base),
-                idle_late.eq(idle),
-
-                settled.eq(Mux(idle_late, 0, product)),
-                base_settled.eq(base_late),
 
                 y.eq(total >> 1),
             ]

@@ -9,6 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.gelu import FRACTION_OFFSET, RANGE, bump_drop, bump_table
+from hw.requant_multiply import STEPS, multiply
+from hw.stream import delay
 
 #: Low digit of a sum, unsigned: what one 18 x 18 multiplier takes.
 DIGIT = 17
@@ -43,7 +45,7 @@ class Scale(wiring.Component):
         Entry of the bump's table for ``|v|``; the last one from ``|v| = 4`` on.
     """
 
-    latency = 9
+    latency = 11
 
     def __init__(self, config: Config):
         self.config = config
@@ -65,29 +67,21 @@ class Scale(wiring.Component):
             m.d.sync += register.eq(value)
         return register
 
-    def _settle(self, m: Module, product: Value, name: str) -> Signal:
-        """Register a multiplier's result twice: once beside the multiplier, once where it is used.
-
-        Half of a clock cycle passes in the multiplier, so the way out of it must be short.
-        """
-        return self._register(m, self._register(m, product, f"{name}_raw"), name)
-
     def _multiply(self, m: Module) -> tuple[Signal, Signal]:
-        """Four steps: the exact product, and the shift beside it."""
+        """Five steps: the exact product, and the shift beside it."""
         digit = min(DIGIT, self.config.acc_bits)
         total = self._register(m, self.acc + self.bias, "total")
         multiplier = self._register(m, self.multiplier, "multiplier_1")
-        shift = self._register(m, self.shift, "shift_1")
-
-        low = self._settle(m, total[:digit] * multiplier, "low_product")
-        high = self._settle(m, total.shift_right(digit) * multiplier, "high_product")
-        shift = self._register(m, self._register(m, shift, "shift_2"), "shift_3")
+        low = multiply(m, total[:digit], multiplier, advance=self.advance, name="low")
+        high = multiply(m, total.shift_right(digit), multiplier, advance=self.advance,
+                        name="high")
 
         # The sum fits the high product's width because the whole product fits acc + multiplier + 1.
         upper = Signal.like(high)
         m.d.comb += upper.eq(high + low[digit:])
         product = self._register(m, Cat(low[:digit], upper), "product")
-        return product, self._register(m, shift, "shift_4")
+        shift = delay(m, self.shift, advance=self.advance, cycles=1 + STEPS + 1, name="shift")
+        return product, shift
 
     def _window(self, m: Module, product: Signal, shift: Signal) \
             -> tuple[Value, Value, Signal]:
@@ -129,11 +123,11 @@ class Scale(wiring.Component):
             first = FINE * step + bits + FINE - 2
             group = [source(place) for place in range(first, min(first + FINE, len(product) - 1))]
             above.append(Cat(group).any() if group else Const(0, 1))
-        above_early = self._register(m, Cat(above), "above_5")
-        coarse_early = self._register(m, coarse, "coarse_5")
+        above_early = self._register(m, Cat(above), "above_groups")
+        coarse_early = self._register(m, coarse, "coarse")
         overflow = Cat(above_early[step] & (coarse_early < step + 1)
                        for step in range(3)).any() | above_early[3]
-        return Cat(window), overflow, self._register(m, sign, "sign_5")
+        return Cat(window), overflow, self._register(m, sign, "sign")
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -145,17 +139,16 @@ class Scale(wiring.Component):
         with m.If(self.advance):
             m.d.sync += power.eq(Cat(shift[:4] == FINE - place for place in range(FINE + 1)))
 
-        low = self._settle(m, (window[:FINE] * power)[FINE:], "low_digit")
-        high = self._settle(m, window[FINE:] * power, "high_digit")
-        above = self._register(m, self._register(m, above, "above_6"), "above_7")
-        sign = self._register(m, self._register(m, sign, "sign_6"), "sign_7")
+        low = multiply(m, window[:FINE], power, advance=self.advance, name="low_digit", low=FINE)
+        high = multiply(m, window[FINE:], power, advance=self.advance, name="high_digit")
+        above = delay(m, above, advance=self.advance, cycles=STEPS, name="above_late")
+        sign = delay(m, sign, advance=self.advance, cycles=STEPS, name="sign_late")
 
         # The digits don't overlap; the lowest column adds the constant 1 to the rounding bit.
         double = Signal(bits + 2)
         m.d.comb += double.eq(Cat(Const(1, 1), low[:bits]) + Cat(Const(1, 1), high[:bits]))
         rounded = self._register(m, double[2:], "rounded")
         overflow = self._register(m, above | low[bits:].any() | high[bits:].any(), "overflow")
-        sign = self._register(m, sign, "sign_8")
 
         # The initial value is the one of a synchronous set, which many registers can't have else.
         magnitude = Signal(bits - 1, reset_less=True, init=-1 + (1 << bits - 1))
@@ -174,6 +167,6 @@ class Scale(wiring.Component):
         m.d.comb += [
             self.magnitude.eq(magnitude),
             self.index.eq(index),
-            self.negative.eq(self._register(m, sign, "sign_9")),
+            self.negative.eq(delay(m, sign, advance=self.advance, cycles=2, name="negative")),
         ]
         return m

@@ -226,7 +226,7 @@ def _ties(make: _Maker, count: int) -> Iterator[Batch]:
     odd = make.integers(-300, 300, count) * 2 + 1
     shift = make.integers(1, min(40, make.config.acc_bits - 12), count)
     yield Batch(odd << shift - 1, Requantization(shift=shift, encoding=Encoding(zero_point=128)))
-    half = make.integers(1, make.config.value_bits - 8, count)
+    half = make.integers(1, min(15, make.config.value_bits - 8), count)
     yield make.batch((make.integers(-60, 60, count) * 2 + 1) << half - 1,
                      Encoding(zero_point=60, bits=7), half, exact=True)
 

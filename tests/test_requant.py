@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The requantizer: numbers against exact ones, and the Verilog on every cycle."""
+
 import dataclasses
 import math
 from pathlib import Path
@@ -25,8 +27,10 @@ from hw.gelu import bump_bits, bump_table
 from hw.requant import Requantizer
 from hw.requant_format import THRESHOLDS
 from hw.units import words
+from sim.image import all_cases
 from sim.requant import Batch, cases, image_case, make_case
 from sim.run import regress
+from sim.trace import PATTERNS, trace
 
 DATA = Path(__file__).parent / "data" / "requant"
 
@@ -367,16 +371,16 @@ def test_words() -> None:
 
 
 def test_latency_and_initiation_interval() -> None:
-    assert Requantizer(load("tiny")).latency == STAGES + 1 == 26
+    assert Requantizer(load("tiny")).latency == STAGES + 1 == 31
     model, left = RequantizerModel(), []
-    for cycle in range(40):
+    for cycle in range(45):
         offer, accept = {"i": cycle < 10}, {"o": True}
         ready, valid = model.settle(offer, accept)
         assert ready["i"]
         if valid["o"]:
             left.append(cycle)
         model.clock(offer, accept)
-    assert left == list(range(26, 36))
+    assert left == list(range(31, 41))
 
 
 def test_cases_cover_the_codes() -> None:
@@ -441,11 +445,12 @@ RTL = [
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", RTL, ids=lambda config: config.name)
-def test_verilog_equals_golden_on_every_cycle(config: Config) -> None:
-    result = regress("requant", config)
-    wanted = [len(case.expected["o"]) for case in cases(config, 1)]
-    assert result.cases - result.image_cases == len(wanted) == 18
-    assert (result.image_cases > 0) == (config is TINY)
-    assert result.patterns == 9
-    assert result.words >= 9 * sum(wanted)
-    assert result.cycles > result.words
+def test_verilog_equals_golden_on_every_cycle(config: Config, tmp_path: Path) -> None:
+    result = regress("requant", config, directory=tmp_path)
+    made = all_cases("requant", config, 1)
+    wanted = [len(case.expected["o"]) for case in made]
+    runs = [len(list(trace(case, words("requant", config), *pattern)))
+            for case in made for pattern in PATTERNS]
+    assert result.cases == len(made) == 18 + result.image_cases
+    assert result.image_cases == (5 if config.name in ("tiny", "wide") else 0)
+    assert (result.patterns, result.words, result.cycles) == (9, 9 * sum(wanted), sum(runs))
