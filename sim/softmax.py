@@ -4,7 +4,7 @@
 __all__ = ["cases", "image_case", "make_case"]
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +72,21 @@ def image_case(tensors: Mapping[str, Tensor | Scale], config: Config) -> Case:
     return make_case("image", [(row, kept, scale) for row, kept in rows], config)
 
 
+def _ties(config: Config, scale: Callable[[float], Scale]) -> Iterator[Row]:
+    """Rows whose sum is a whole number and a half of the largest power: n maxima, and one half.
+
+    A score that is x0 less has exactly half the power. Every threshold of the rounding to a code
+    is such a sum; the rows on either side of it have a maximum more or less.
+    """
+    high = (1 << config.score_bits - 1) - 1
+    half = scale(0.3)
+    assert isinstance(half, PolynomialScale)
+    for ties in range(1, min(config.max_keys - 1, 13)):
+        scores = torch.full((ties + 1,), high)
+        scores[ties // 2] -= half.x0
+        yield scores, torch.ones(ties + 1, dtype=torch.bool), half
+
+
 def cases(config: Config, seed: int) -> Iterator[Case]:
     """Rows of every length and shape, short and long ones in turn."""
     rng = torch.Generator().manual_seed(seed)
@@ -126,6 +141,8 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     steps = (torch.arange(some) // lanes * 3 - high).clamp_max(high - 1)
     yield make_case("a higher maximum in every word", [
         (steps, kept(some), scale(s)) for s in (0.1, 0.3, largest)], config)
+    if config.exponential == "iexp":
+        yield make_case("exact ties", [*_ties(config, scale)], config)
     yield make_case("short rows behind a long one", [
         gauss(longest), *(gauss(length(1, min(2 * lanes, longest))) for _ in range(40)),
         gauss(longest), gauss(1)], config)

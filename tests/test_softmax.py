@@ -329,11 +329,11 @@ RTL = [
             exp_fraction_bits=4, exp_table_bits=6), 11),
     (Config(name="linear-wide", rows=4, cols=4, lanes=5, max_keys=64, attention="linear",
             score_bits=12, exp_fraction_bits=14, exp_table_bits=0), 11),
-    (Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"), 13),
+    (Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"), 14),
     (Config(name="iexp-wide", rows=4, cols=4, lanes=3, max_keys=29, exponential="iexp",
-            iexp_shift=30, attention_bits=5), 11),
+            iexp_shift=30, attention_bits=5), 12),
     (Config(name="iexp-one-lane", rows=4, cols=4, lanes=1, max_keys=9, exponential="iexp",
-            score_bits=6, attention_bits=3, iexp_shift=17), 11),
+            score_bits=6, attention_bits=5, iexp_shift=16), 12),
 ]
 
 
