@@ -212,6 +212,10 @@ def _extremes(make: _Maker) -> Iterator[Batch]:
                                encoding=Encoding(zero_point=128),
                                encode_shift=make.integers(0, 15, len(grid)))
         yield Batch(grid[:, 0], layer)
+    # A little above the range, and far above: each of the bits that a saturation must see.
+    far = make.integers(make.top, 2 * make.top, 40) << torch.arange(40) % 20
+    yield make.batch(far * (make.integers(0, 1, 40) * 2 - 1), Encoding(zero_point=128),
+                     config.value_bits - 9)
     high = (1 << config.norm_bits - 1) - 1
     residual = torch.tensor([-high - 1, high, -high - 1, high])
     acc = torch.tensor([-limit, -limit, limit - 1, limit - 1])
