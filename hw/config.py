@@ -79,9 +79,27 @@ class Config:
     rsqrt_bits: int = _integer(8, 18, "significant bits of the reciprocal square root",
                                default=16)
 
+    max_tokens: int = _integer(1, 4095, "longest sequence: depth of the accumulators", default=256)
+    scratch_words: int = _integer(16, 1 << 20, "words of the scratchpad's bank of activations",
+                                  default=40960)
+    residual_words: int = _integer(16, 1 << 20, "words of the bank of the residual stream",
+                                   default=10240)
+    stationary_words: int = _integer(16, 1 << 20, "words of the bank of keys and values",
+                                     default=5120)
+    axi_bits: int = _integer(64, 512, "width of the memory bus, a power of two", default=128)
+    burst_beats: int = _integer(1, 256, "longest burst on the memory bus", default=16)
+    fetch_beats: int = _integer(16, 4096, "beats of the program that are fetched ahead, a power "
+                                "of two", default=256)
+
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             self._validate(item)
+        for name in ("axi_bits", "fetch_beats"):
+            if getattr(self, name) & getattr(self, name) - 1:
+                raise ConfigError(f"{name} must be a power of two, not {getattr(self, name)}")
+        if self.burst_beats * 2 > self.fetch_beats:
+            raise ConfigError(f"fetch_beats must be at least twice burst_beats "
+                              f"({self.burst_beats}), not {self.fetch_beats}")
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise ConfigError(f"name must be letters, digits, '-' and '_', not {self.name!r}")
         if self.operand_bits < self.mantissa_bits:
