@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a row's totals to the factors that normalise it: a reciprocal square root."""
 
-__all__ = ["RowScale", "factors_word"]
+__all__ = ["RowScale", "factors_word", "tangent"]
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
@@ -106,7 +106,9 @@ class RowScale(wiring.Component):
                 self.o.payload.total.eq(Mux(halved, total << 1, total)),
                 self.o.payload.coarse.eq(coarse),
             ]
-        self._look_up(m, argument)
+        # The argument stays until the factors have been taken.
+        m.d.sync += self.o.payload.root.eq(
+            tangent(m, argument, argument[:table.step_bits], self.config.rsqrt_bits))
 
         # Table, its register, product and difference take a cycle each.
         read = Signal()
@@ -153,25 +155,40 @@ class RowScale(wiring.Component):
             m.d.sync += [count.eq(count << 2), total.eq(total << 2)]
         return count, total, coarse
 
-    def _look_up(self, m: Module, argument: Signal) -> None:
-        """Drive ``o.payload.root``: base and slope from the table, then the tangent."""
-        table = rsqrt_table(self.config.rsqrt_bits)
-        rows = [base | slope << table.base_bits
-                for base, slope in zip(table.base, table.slope, strict=True)]
-        memory: Memory = Memory(
-            shape=unsigned(table.base_bits + table.slope_bits), depth=len(rows), init=rows)
-        m.submodules.table = memory
-        port = memory.read_port()
-        entry = Signal.like(port.data, reset_less=True)
-        fall = Signal(table.slope_bits + table.step_bits, reset_less=True)
-        base = Signal(table.base_bits, reset_less=True)
-        m.d.comb += [port.addr.eq(argument[table.step_bits:]), port.en.eq(1)]
-        m.d.sync += [
-            # A block memory is slow enough to deserve a register of its own.
-            entry.eq(port.data),
-            # The argument stays until the factors have been taken.
-            fall.eq(entry[table.base_bits:] * argument[:table.step_bits]),
-            base.eq(entry[:table.base_bits]),
-            # Never negative and below 2**rsqrt_bits, by the table's construction.
-            self.o.payload.root.eq((base - (fall >> table.slope_shift)) >> GUARD),
-        ]
+
+def tangent(m: Module, argument: Value, position: Value, bits: int) -> Value:
+    """Look up ``1/sqrt(v)``: table, its register, product; the difference is unregistered.
+
+    Parameters
+    ----------
+    argument
+        v as `hw.rsqrt_table` takes it, in the cycle in which the table is addressed.
+    position
+        Lower bits of the argument, two cycles later.
+    bits
+        Significant bits of the root.
+
+    Returns
+    -------
+    Value
+        The root, three cycles after `argument`.
+    """
+    table = rsqrt_table(bits)
+    rows = [base | slope << table.base_bits
+            for base, slope in zip(table.base, table.slope, strict=True)]
+    memory: Memory = Memory(
+        shape=unsigned(table.base_bits + table.slope_bits), depth=len(rows), init=rows)
+    m.submodules.table = memory
+    port = memory.read_port()
+    entry = Signal.like(port.data, reset_less=True)
+    fall = Signal(table.slope_bits + table.step_bits, reset_less=True)
+    base = Signal(table.base_bits, reset_less=True)
+    m.d.comb += [port.addr.eq(argument[table.step_bits:]), port.en.eq(1)]
+    m.d.sync += [
+        # A block memory is slow enough to deserve a register of its own.
+        entry.eq(port.data),
+        fall.eq(entry[table.base_bits:] * position),
+        base.eq(entry[:table.base_bits]),
+    ]
+    # Never negative and below 2**bits, by the table's construction.
+    return (base - (fall >> table.slope_shift)) >> GUARD

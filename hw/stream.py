@@ -6,7 +6,7 @@ step, on a cycle without none does. `advance` is the ready of the `Skid` at the 
 from a register, so back-pressure never passes combinationally from output to input.
 """
 
-__all__ = ["Skid", "delay", "signature"]
+__all__ = ["Skid", "delay", "layout", "signature"]
 
 from amaranth.hdl import Module, Mux, Shape, Signal, ValueLike, signed, unsigned
 from amaranth.lib import data, stream, wiring
@@ -20,9 +20,14 @@ def _shape(field: Field) -> Shape | data.ArrayLayout:
     return element if field.count is None else data.ArrayLayout(element, field.count)
 
 
+def layout(word: Word) -> data.StructLayout:
+    """Return the fields of `word`, first field in the low bits."""
+    return data.StructLayout({item.name: _shape(item) for item in word.fields})
+
+
 def signature(word: Word) -> stream.Signature:
-    """Stream signature whose payload has the fields of `word`, first field in the low bits."""
-    return stream.Signature(data.StructLayout({item.name: _shape(item) for item in word.fields}))
+    """Stream signature whose payload is the layout of `word`."""
+    return stream.Signature(layout(word))
 
 
 def delay(m: Module, value: ValueLike, *, advance: ValueLike, cycles: int = 1,
