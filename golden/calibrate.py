@@ -80,7 +80,7 @@ class _Calibration:
     def network(self) -> Network:
         pixel = Uniform(scale=1 / 255)
         stream = self.stream("embedding")
-        embedding, position = self.embedding(pixel, stream)
+        embedding, position, position_format = self.embedding(pixel, stream)
         blocks = []
         for index in range(self.spec.depth):
             block, stream = self.block(f"blocks.{index}", stream)
@@ -90,8 +90,8 @@ class _Calibration:
         head = Uniform.symmetric(float(weight.abs().max()), self.config.weight_bits)
         step = float(normed.scale) * float(head.scale)
         return Network(config=self.config, spec=self.spec, embedding=embedding, position=position,
-                       blocks=tuple(blocks), norm=norm, head_input=normed,
-                       head=head.quantize(weight).T.contiguous(),
+                       position_format=position_format, blocks=tuple(blocks), norm=norm,
+                       head_input=normed, head=head.quantize(weight).T.contiguous(),
                        head_bias=_steps(self.weights["head.bias"] / step), logit_scale=step,
                        formats=self.formats)
 
@@ -142,16 +142,42 @@ class _Calibration:
         pairs = [dyadic(value, self.config) for value in ratio.tolist()]
         return torch.tensor([m for m, _ in pairs]), torch.tensor([s for _, s in pairs])
 
-    def embedding(self, pixel: Uniform, stream: Shifted) -> tuple[Linear, Tensor]:
-        """Patch embedding; its residual is position + bias, and position + class token."""
+    def embedding(self, pixel: Uniform, stream: Shifted) -> tuple[Linear, Tensor, Shifted]:
+        """Patch embedding; its residual is the position, with the class token in row 0.
+
+        The middle of each channel's constants goes into the bias, which the class token gets too
+        (its products are zero), so that the codes only have to span what differs among tokens.
+        """
         weights, scale = self.matrix("patch_embed.proj")
+        scale = scale * pixel.scale
         constant = self.weights["pos_embed"][0].clone()
         constant[0] += self.weights["cls_token"][0, 0]
         constant[1:] += self.weights["patch_embed.proj.bias"]
-        top = (1 << self.config.norm_bits - 1) - 1
-        step = max(float(constant.abs().max()), 1e-9) / top
-        layer = self.residual(scale * pixel.scale, torch.zeros_like(scale), step, stream)
-        return Linear(input=pixel, weights=weights, requantization=layer), _steps(constant / step)
+        middle = (constant.amax(0) + constant.amin(0)) / 2
+        constant = constant - middle
+        position = self.position(constant)
+        layer = self.residual(scale, middle, float(position.scale), stream)
+        return (Linear(input=pixel, weights=weights, requantization=layer),
+                position.quantize(constant), position)
+
+    def position(self, constant: Tensor) -> Shifted:
+        """Codes of a constant ``[tokens, dim]`` around zero, a shift for each channel.
+
+        The scale and, channel by channel, the shift of the least squared error.
+        """
+        levels = min(4, self.config.norm_bits - self.config.mantissa_bits + 1)
+        widest = max(float(constant.abs().max()), 1e-9) / (127 << levels - 1)
+        best, least = None, float("inf")
+        for percent in range(100, 45, -5):
+            scale = widest * percent / 100
+            errors = torch.stack([
+                (found.dequantize(found.quantize(constant)) - constant).square().sum(0)
+                for found in (Shifted(scale=scale, zero_point=128, shift=torch.tensor(shift))
+                              for shift in range(levels))])
+            if (error := float(errors.amin(0).sum())) < least:
+                best, least = Shifted(scale=scale, zero_point=128, shift=errors.argmin(0)), error
+        assert best is not None
+        return best
 
     def branch(self, name: str, source: Format, before: Shifted, after: Shifted) -> Linear:
         """Linear layer whose result is added to the residual stream."""

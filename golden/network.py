@@ -9,8 +9,8 @@ with 8-bit weights and activations and 4-bit log2 attention, made integer from e
 - LayerNorm reads PTF codes and gives uniform ones;
 - K and V are the stationary operands of the two attention products, so they are symmetric;
 - GeLU's result is in signed two-scale codes (after TSPTQ-ViT, arXiv 2305.12901; a reconstruction);
-- the class token and the position embedding, with the bias of the patch embedding, are one constant
-  residual of the first layer.
+- the class token and the position embedding, with the bias of the patch embedding, are codes like
+  the residual stream's: the constant residual of the first layer.
 """
 
 __all__ = ["Attention", "Block", "Call", "Linear", "Network", "Norm", "image_codes", "run"]
@@ -88,8 +88,10 @@ class Network:
     ----------
     config
         Configuration whose widths the integers fit.
-    embedding, position
-        Patch embedding, and its constant residual ``[tokens, dim]`` of `norm_bits`.
+    embedding
+        Patch embedding.
+    position, position_format
+        Its constant residual: codes ``[tokens, dim]``, and what they mean.
     head
         int64 ``[dim, classes]``, with `head_bias` ``[classes]``: the logits are the accumulators.
     head_input
@@ -105,6 +107,7 @@ class Network:
     spec: VitSpec
     embedding: Linear
     position: Tensor
+    position_format: Shifted
     blocks: tuple[Block, ...]
     norm: Norm
     head_input: Uniform
@@ -259,8 +262,8 @@ def run(network: Network, images: Tensor, record: Callable[[Call], object] | Non
     layer = network.embedding
     acc = units.product("patch_embed.proj", layer.input.decode(codes), layer.weights)
     acc = torch.cat((acc.new_zeros(len(acc), 1, spec.dim), acc), dim=1)
-    stream = units.requantize("embedding", acc, layer.requantization,
-                              network.position.expand(acc.shape))
+    position = network.position_format.operand(network.position)
+    stream = units.requantize("embedding", acc, layer.requantization, position.expand(acc.shape))
     for index, block in enumerate(network.blocks):
         stream = _block(units, f"blocks.{index}", stream, block, spec.heads)
     normed = units.norm("norm", stream[:, :1], network.norm)

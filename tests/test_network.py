@@ -143,7 +143,7 @@ def test_every_tensor_is_close_to_the_float_one(whole: Network, calls: list[Call
             ratios[name] = signal_to_noise(seen[name], found)
     assert len(ratios) == 2 + 8 * 4   # all but qkv, whose parts have formats
     assert ratios["embedding"] > 37
-    assert ratios["blocks.0.norm1"] > 35
+    assert ratios["blocks.0.norm1"] > 34.5
     assert ratios["blocks.0.attn.scores"] > 30
     # Four-bit powers of two are within 41 % of a probability, so the noise is theirs from here on.
     assert min(ratios.values()) > 12
