@@ -3,12 +3,13 @@
 
 __all__ = ["Normalize", "codes_word", "parameters_word"]
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.layernorm_format import CODE_BITS, FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
+from hw.layernorm_format import CODE_BITS, FRACTION, GAMMA_BITS, OFFSET_BITS
+from hw.layernorm_lane import LaneWidths, lane
 from hw.layernorm_scale import factors_word
 from hw.layernorm_statistics import elements_word
 from hw.stream import Skid, delay, signature
@@ -118,9 +119,11 @@ class Normalize(wiring.Component):
             skid.i.valid.eq(valid[9] & (held | ~valid[7])),
             skid.i.payload.last.eq(delay(m, word.last, advance=advance, cycles=9, name="last")),
         ]
+        widths = LaneWidths.of(self.config)
         for n in range(self.config.lanes):
-            y = self._lane(m, advance, n, word.x[n], counts[n % 3], total, coarse, roots[n % 3],
-                           parameters.gamma[n], parameters.offset[n])
+            y = lane(m, widths, n, advance, x=word.x[n], count=counts[n % 3], total=total,
+                     coarse=coarse, root=roots[n % 3], gamma=parameters.gamma[n],
+                     offset=parameters.offset[n])
             with m.If(keep[n]):
                 m.d.comb += skid.i.payload.code[n].eq(
                     Mux(y < 0, 0, Mux(y >> CODE_BITS != 0, (1 << CODE_BITS) - 1, y)))
@@ -134,46 +137,3 @@ class Normalize(wiring.Component):
         with m.If(enable):
             m.d.sync += register.eq(value)
         return register
-
-    def _lane(self, m: Module, advance: Signal, n: int, x: Value, count: Signal, total: Signal,
-              coarse: Signal, root: Signal, gamma: Value, offset: Value) -> Signal:
-        """Build one lane, from an element to its code before saturation."""
-        width = NormFormat(self.config)
-        offset = delay(m, offset, advance=advance, name=f"offset_{n}")
-        element = Signal(signed(self.config.norm_bits), name=f"element_{n}", reset_less=True)
-        product = Signal(signed(width.difference_bits), name=f"product_{n}", reset_less=True)
-        # A multiplier needs a register next to it, beside the one next to what follows.
-        settled = Signal.like(product, name=f"settled_{n}", reset_less=True)
-        difference = Signal(signed(width.difference_bits), name=f"difference_{n}",
-                            reset_less=True)
-        scaled = Signal(signed(width.element_bits), name=f"scaled_{n}", reset_less=True)
-        normal = Signal(signed(width.element_bits), name=f"normal_{n}", reset_less=True)
-        passed = Signal.like(normal, name=f"passed_{n}", reset_less=True)
-        # Bits below the offset's last one can't change the floor.
-        weighted = Signal(signed(width.element_bits + GAMMA_BITS - 1 - width.element_fraction),
-                          name=f"weighted_{n}", reset_less=True)
-        y = Signal(signed(max(len(weighted), OFFSET_BITS) + 1 - FRACTION), name=f"y_{n}",
-                   reset_less=True)
-        # A shift by a constant for each `coarse`: the value fits after it, by `NormFormat`.
-        shifted = Signal(signed(width.element_bits), name=f"shifted_{n}")
-        with m.Switch(coarse):
-            for index in range(width.coarse_max + 1):
-                up = width.coarse_step * index - width.drop
-                # The last is the default, since the values beyond it don't occur.
-                with m.Case(index) if index < width.coarse_max else m.Default():
-                    m.d.comb += shifted.eq(difference << up if up >= 0 else difference >> -up)
-        with m.If(advance):
-            m.d.sync += [
-                element.eq(x),
-                # Truncated: the difference fits, so its terms may wrap around.
-                product.eq(element * count),
-                settled.eq(product),
-                difference.eq(settled - total),
-                scaled.eq(shifted),
-                # Exact: |n| < 2**spread_bits.
-                normal.eq((scaled * root) >> self.config.rsqrt_bits - 1),
-                passed.eq(normal),
-                weighted.eq((passed * gamma) >> width.element_fraction),
-                y.eq((weighted + offset) >> FRACTION),
-            ]
-        return y
