@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operand path: every mode against its golden function, in any order, on every cycle."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from amaranth.hdl import Fragment
+from amaranth.sim import Simulator
+
+from golden.formats import Log2, TwoScale, Uniform
+from golden.layernorm import layernorm, offset, reciprocal_root
+from golden.softmax import ShiftScale, _offset, log_softmax, statistics
+from hw.config import Config, load
+from hw.instruction import NORM_PARAMETER, OPERANDS
+from hw.layernorm_format import GAMMA_BITS, NormFormat
+from hw.operand import OperandPath
+from hw.operand_decode import FORMATS
+from hw.operand_format import OperandFormat
+from hw.softmax_tables import ShiftWidths
+from hw.systolic import SystolicArray
+
+CONFIGS = [
+    load("tiny"),
+    Config(name="8x8", rows=8, cols=8, lanes=4, max_channels=96, max_tokens=20, max_keys=64,
+           norm_bits=16, exp_fraction_bits=14, rsqrt_bits=18),
+    Config(name="3x3", rows=3, cols=3, lanes=3, max_channels=8, max_tokens=5, max_keys=20,
+           norm_bits=9, exp_fraction_bits=4, rsqrt_bits=8, attention_bits=3, operand_bits=18),
+    Config(name="channels", rows=4, cols=4, lanes=2, max_channels=1024, max_tokens=9, max_keys=30),
+]
+#: Of each of the two rounds.
+WORDS = 250
+by_name = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+
+
+class Random:
+    """Integers of one generator."""
+
+    def __init__(self, seed):
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def below(self, high, low=0):
+        return int(torch.randint(low, high, (1,), generator=self.rng))
+
+    def tensor(self, low, high, *shape):
+        return torch.randint(low, high, shape, generator=self.rng)
+
+    def shuffle(self, values):
+        order = torch.randperm(len(values), generator=self.rng).tolist()
+        values[:] = [values[index] for index in order]
+
+    def chance(self, probability):
+        return float(torch.rand(1, generator=self.rng)) < probability
+
+
+@dataclass
+class Word:
+    """A request, the word of the bank that it gets, and the operands that it must give."""
+
+    fields: dict
+    codes: list
+    operands: list = field(default_factory=list)
+
+
+class Case:
+    """Contents of the memories, and words that use them."""
+
+    def __init__(self, config, rng):
+        self.config, self.rng = config, rng
+        tokens = range(config.max_tokens)
+        self.norms = [self._norm(slot) for slot in range(2)]
+        self.rows = [self._row(token) for token in tokens]
+        self.keys = [[self._keys(token) for token in tokens] for _ in range(2)]
+
+    def _norm(self, slot):
+        """Channels, zero points and parameters of a slot."""
+        config, rng = self.config, self.rng
+        tiles = config.max_channels // config.rows
+        channels = config.rows * (tiles if slot else rng.below(tiles + 1, 1))
+        gain = (1 << GAMMA_BITS - 1) - 1
+        gamma = rng.tensor(-4000, 4001, channels)
+        gamma[rng.tensor(0, 9, channels) == 0] = gain
+        gamma[rng.tensor(0, 9, channels) == 0] = -gain - 1
+        return {
+            "channels": channels, "zero_point": rng.below(256), "to": rng.below(256),
+            "shift": rng.tensor(0, min(7, config.norm_bits - 9) + 1, channels),
+            "gamma": gamma, "beta": rng.tensor(-40000, 40001, channels)}
+
+    def _row(self, token):
+        """Codes of a token, its factors, and LayerNorm's result."""
+        config, rng = self.config, self.rng
+        width = NormFormat(config)
+        norm = self.norms[token % 2]
+        channels, zero = norm["channels"], norm["zero_point"]
+        middle = rng.below(256)
+        codes = [rng.tensor(0, 256, channels),
+                 torch.full((channels,), middle),
+                 torch.where(rng.tensor(0, 2, channels) == 0, 0, 255),
+                 (middle + rng.tensor(-1, 2, channels)).clamp(0, 255)][token % 4]
+        if token % 8 == 6:
+            # As far from the mean as an element can be.
+            codes = torch.full((channels,), middle)
+            codes[rng.below(channels)] = 255
+        x = codes - zero << norm["shift"]
+        total = x.sum()
+        variance = channels * (x * x).sum() - total * total
+        root, up = reciprocal_root(variance, config)
+        step = width.coarse_step
+        result = layernorm(codes - zero, norm["shift"], norm["gamma"], norm["beta"], norm["to"],
+                           config)
+        factors = {"count": channels << int(up) % step, "total": int(total) << int(up) % step,
+                   "coarse": int(up) // step, "root": int(root)}
+        return {"codes": codes, "factors": factors, "result": result}
+
+    def _keys(self, token):
+        """Score codes of a token, its offset, and softmax's result."""
+        config, rng = self.config, self.rng
+        count = rng.below(config.max_keys + 1, 1)
+        spread = 1 << rng.below(9)
+        scores = rng.tensor(-spread // 2, (spread + 1) // 2, count).clamp(-128, 127)
+        top = (1 << ShiftWidths.multiplier) - 1
+        scale = ShiftScale([1, top, rng.below(top, 1), rng.below(2000, 1)][token % 4])
+        keep = torch.ones(count, dtype=torch.bool)
+        widths = ShiftWidths(config)
+        found = int(_offset(*statistics(scores, keep, scale, config), widths))
+        return {"codes": scores + 128, "multiplier": scale.multiplier,
+                "offset": found + (1 << widths.fraction - 1) & (1 << widths.offset) - 1,
+                "result": log_softmax(scores, keep, scale, config)}
+
+    def writes(self):
+        """Yield what the ports `norm_write`, `factor_write` and `probability_write` get."""
+        config = self.config
+        part_bits = config.cols * 8
+        for slot, norm in enumerate(self.norms):
+            words = NORM_PARAMETER.pack({
+                "gamma": norm["gamma"].numpy(), "shift": norm["shift"].numpy(),
+                "offset": offset(norm["beta"], norm["to"]).numpy(),
+                "reserved": self.rng.tensor(0, 1 << 23, norm["channels"]).numpy()})
+            for tile in range(norm["channels"] // config.rows):
+                bits = sum(word << 64 * n for n, word in
+                           enumerate(words[tile * config.rows:(tile + 1) * config.rows]))
+                for part in range(8):
+                    yield "norm_write", {
+                        "slot": slot, "tile": tile, "part": part,
+                        "data": bits >> part * part_bits & (1 << part_bits) - 1}
+        for token, row in enumerate(self.rows):
+            yield "factor_write", {"token": token, "payload": row["factors"]}
+        for slot, rows in enumerate(self.keys):
+            for token, row in enumerate(rows):
+                yield "probability_write", {"slot": slot, "token": token, "offset": row["offset"]}
+
+    def word(self):
+        """Draw a word of any mode; what a mode doesn't use is noise."""
+        config, rng = self.config, self.rng
+        token = rng.below(config.max_tokens)
+        fields = {
+            "valid": 1, "token": token, "tile": rng.below(OperandFormat(config).tiles),
+            "last": rng.below(2), "blank": int(rng.chance(0.05)),
+            "valid_rows": rng.below(config.rows + 1), "operand": 0,
+            "operand_format": rng.below(4), "operand_zero_point": rng.below(256),
+            "operand_m": rng.below(8), "operand_signed": rng.below(2),
+            "operand_bits": rng.below(9, 2), "norm_zero_point": rng.below(256),
+            "norm_slot": rng.below(2), "probability_slot": rng.below(2),
+            "softmax_multiplier": rng.below(1 << 18)}
+        mode = ("plain", "norm", "softmax")[rng.below(3)]
+        fields["operand"] = OPERANDS[mode]
+        word = {"plain": self._plain, "norm": self._normalised, "softmax": self._softmax}[mode](
+            fields)
+        if fields["blank"]:
+            word.operands = [(0, None)] * config.rows
+        return word
+
+    def _plain(self, fields):
+        config, rng = self.config, self.rng
+        bits, high = fields["operand_bits"], 256
+        form = Uniform(scale=1.0, zero_point=fields["operand_zero_point"])
+        if fields["operand_format"] == FORMATS["two-scale"]:
+            high = 1 << bits
+            form = TwoScale(scale=1.0, bits=bits, m=fields["operand_m"],
+                            signed=bool(fields["operand_signed"]))
+        elif fields["operand_format"] == FORMATS["log2"]:
+            bits = fields["operand_bits"] = rng.below(5, 2)
+            high = 1 << bits
+            form = Log2.of_bits(bits)
+        codes = rng.tensor(0, high, config.rows)
+        codes[rng.tensor(0, 5, config.rows) == 0] = high - 1
+        pairs = zip(*(part.tolist() for part in form.decode(codes)), strict=True)
+        return Word(fields, codes.tolist(), list(pairs))
+
+    def _softmax(self, fields):
+        config, rng = self.config, self.rng
+        row = self.keys[fields["probability_slot"]][fields["token"]]
+        start = rng.below(-(-len(row["codes"]) // config.rows)) * config.rows
+        here = slice(start, start + config.rows)
+        codes, result = row["codes"][here], row["result"][here]
+        count = len(codes)
+        fields |= {"softmax_multiplier": row["multiplier"], "valid_rows": count}
+        noise = rng.tensor(0, 256, config.rows - count)
+        operands = Log2.of_bits(config.attention_bits).operand(result).tolist()
+        return Word(fields, [*codes.tolist(), *noise.tolist()],
+                    [(value, None) for value in operands] + [(0, None)] * len(noise))
+
+    def _normalised(self, fields):
+        config, rng = self.config, self.rng
+        norm = self.norms[fields["token"] % 2]
+        row = self.rows[fields["token"]]
+        tile = rng.below(norm["channels"] // config.rows)
+        here = slice(tile * config.rows, (tile + 1) * config.rows)
+        fields |= {"norm_slot": fields["token"] % 2, "tile": tile,
+                   "norm_zero_point": norm["zero_point"]}
+        operands = row["result"][here] - fields["operand_zero_point"]
+        return Word(fields, row["codes"][here].tolist(), [(v, 0) for v in operands.tolist()])
+
+
+def simulate(dut, bench):
+    simulator = Simulator(Fragment.get(dut, None))
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+def check(config, seen, words, latency):
+    """Compare what was seen after every number of steps; None stands for no word."""
+    word = SystolicArray.words(config)["a"]
+    fields = word.unpack([payload for _, _, payload in seen])
+    for index, (steps, valid, _) in enumerate(seen):
+        source = words[steps - latency] if latency <= steps < latency + len(words) else None
+        assert valid == (source is not None), (index, steps)
+        if source is None:
+            continue
+        assert fields["last"][index] == source.fields["last"]
+        for lane, (operand, shift) in enumerate(source.operands):
+            got = int(fields["mantissa"][index][lane]), int(fields["shift"][index][lane])
+            if shift is None:
+                got = got[0] << got[1], None
+            assert got == (operand, shift), (source, lane)
+
+
+@by_name
+def test_words_of_all_modes_one_after_the_other(config):
+    rng = Random(1)
+    dut = OperandPath(config)
+    seen, words = [], []
+
+    async def bench(ctx):
+        bank = [0, 0]
+
+        async def cycle(word, advance):
+            """Present a request; the bank answers two steps later."""
+            ctx.set(dut.advance, advance)
+            ctx.set(dut.i, word.fields if word else {"valid": 0})
+            ctx.set(dut.codes, bank[0])
+            seen.append((len(words), ctx.get(dut.o.valid), ctx.get(dut.o.payload.as_value())))
+            await ctx.tick()
+            if advance:
+                bank.append(sum(code << 8 * n for n, code in enumerate(word.codes)) if word
+                            else rng.below(1 << 62))
+                bank.pop(0)
+                words.append(word)
+
+        for free in (True, False):
+            case = Case(config, rng)
+            # The last words of the round before have just left, and the first follow at once.
+            writes = list(case.writes())
+            rng.shuffle(writes)
+            for name, value in writes:
+                ctx.set(getattr(dut, name), value | {"en": 1})
+                await cycle(None, free or rng.chance(0.5))
+                ctx.set(getattr(dut, name), value | {"en": 0})
+            for _ in range(WORDS):
+                word = case.word() if rng.chance(0.9) else None
+                while not (free or rng.chance(0.7)):
+                    await cycle(word, 0)
+                await cycle(word, 1)
+            for _ in range(dut.latency - 1):
+                await cycle(None, 1)
+
+    simulate(dut, bench)
+    check(config, seen, words, dut.latency)
+    modes = {word.fields["operand"] for word in words if word}
+    assert modes == set(OPERANDS.values())
+
+
+@pytest.mark.parametrize(("name", "values"), [
+    ("cols", {"cols": 8}), ("exponential", {"exponential": "iexp"}),
+    ("attention", {"attention": "linear"}), ("score_bits", {"score_bits": 9}),
+    ("mantissa_bits", {"mantissa_bits": 8}), ("attention_bits", {"attention_bits": 5}),
+    ("max_channels", {"max_channels": 8})])
+def test_what_it_does_not_do_is_refused_by_name(name, values):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        OperandPath(Config(**({"rows": 16, "cols": 16} | values)))
