@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The accelerator's registers: what a host sees of it, over AXI4-Lite, and the interrupt."""
+
+__all__ = ["COUNTED", "FAULT_LAYOUT", "Registers"]
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.axi_lite import AxiLite, AxiLiteSlave
+from hw.config import Config
+from hw.counters import Counters
+from hw.register_map import ADDRESS_BITS, BUFFERS, COUNTERS, REGISTERS, Register, constants, find
+from hw.run_state import FAULT_LAYOUT, BufferCheck, RunState
+
+#: The counters that the datapath drives; `cycles` is counted here.
+COUNTED = tuple(name for name in COUNTERS if name != "cycles")
+
+
+class Registers(wiring.Component):
+    """The registers of `hw.register_map`, between a host and the datapath.
+
+    A run begins in the cycle of `start` and ends in the first cycle in which `busy` is low after
+    (or with) a pulse of `done` or `fault`. CYCLES counts both of these cycles, and STATUS changes
+    in the next one. So the datapath may say at once that it fails, and keep `busy` high until its
+    bus is quiet; it may raise `busy` as late after `start` as it wants. The first fault is kept; a
+    fault counts more than `done`. Events are counted in the cycles of a run only.
+
+    `start` comes only if addresses and lengths of the buffers are multiples of `LINE`, the program
+    is not empty, and no buffer reaches beyond the 32-bit address space; otherwise the run is one
+    cycle with that fault. So the datapath can add an offset below a length to an address without a
+    carry. The buffers don't change during a run.
+
+    Between runs the datapath may be reset, but not the registers: they hold what the host wrote and
+    how the run ended.
+
+    Members
+    -------
+    s_axi : :py:`In(AxiLite(12))`
+        The host's bus.
+    interrupt : :py:`Out(1)`
+        High while an enabled event is not cleared; a register.
+    start : :py:`Out(1)`
+        Pulse: begin at the program's first byte.
+    stop : :py:`Out(1)`
+        Pulse: end the run with a fault of the kind "stopped". Only during a run, but perhaps after
+        its `done` or `fault`, and perhaps more than once.
+    program_address, program_bytes, input_address, input_bytes, output_address, output_bytes
+        :py:`Out(32)`; the buffers.
+    busy : :py:`In(1)`
+        The datapath or its bus is at work. Low outside a run.
+    done : :py:`In(1)`
+        Pulse: END was executed, and everything is written.
+    fault : :py:`In(FAULT_LAYOUT)`
+        Something is wrong: `valid` is a pulse.
+    events : :py:`In(StructLayout)`
+        A bit for each of `COUNTED`: count it in this cycle.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        buffers = {f"{name}_{part}": Out(32) for name in BUFFERS for part in ("address", "bytes")}
+        super().__init__({
+            "s_axi": In(AxiLite(ADDRESS_BITS)), "interrupt": Out(1),
+            "start": Out(1), "stop": Out(1), **buffers,
+            "busy": In(1), "done": In(1), "fault": In(FAULT_LAYOUT),
+            "events": In(data.StructLayout({name: unsigned(1) for name in COUNTED})),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.slave = slave = AxiLiteSlave(ADDRESS_BITS)
+        m.submodules.run = run = RunState()
+        m.submodules.check = check = BufferCheck()
+        m.submodules.counters = counters = Counters(tuple(COUNTERS))
+        wiring.connect(m, wiring.flipped(self.s_axi), slave.bus)
+
+        enable = Signal(2)
+        pending = Signal(2)
+        buffers = {register.name: getattr(self, register.name.lower())
+                   for register in REGISTERS if register.locked}
+        values: dict[str, Any] = {
+            **{name: Const(value, 32) for name, value in constants(self.config).items()},
+            "CONTROL": Const(0),
+            "STATUS": Cat(run.running, run.succeeded, run.failed, run.stopped),
+            "FAULT": run.report.kind, "FAULT_INSTRUCTION": run.report.instruction,
+            "FAULT_ADDRESS": run.report.address, "IRQ_ENABLE": enable, "IRQ_STATUS": pending,
+            **buffers,
+            **{f"{name.upper()}_LOW": counters.low[name] for name in COUNTERS},
+            **{f"{name.upper()}_HIGH": counters.high for name in COUNTERS},
+        }
+        self._reads(m, slave, values)
+        self._writes(m, slave, run, {**buffers, "IRQ_ENABLE": enable})
+        m.d.comb += [
+            *(getattr(check, name.lower()).eq(value) for name, value in buffers.items()),
+            run.wrong.eq(check.fault), run.busy.eq(self.busy), run.done.eq(self.done),
+            run.fault.eq(self.fault), self.start.eq(run.start),
+            counters.clear.eq(run.begin), counters.events.cycles.eq(run.running),
+            *(counters.events[name].eq(run.running & self.events[name]) for name in COUNTED),
+            *(counters.keep[name].eq(slave.read & self._is(slave.read_address,
+                                                           f"{name.upper()}_LOW"))
+              for name in COUNTERS),
+        ]
+
+        clear = Signal(2)
+        with m.If(slave.write & self._is(slave.write_address, "IRQ_STATUS")):
+            m.d.comb += clear.eq(slave.write_data & slave.write_mask)   # the bits that exist
+        # What happens while its bit is being cleared is not lost.
+        m.d.sync += [pending.eq(pending & ~clear | run.ended),
+                     self.interrupt.eq((pending & enable).any())]
+        return m
+
+    @staticmethod
+    def _is(address: Value, name: str) -> Value:
+        return address == find(name).offset // 4
+
+    def _reads(self, m: Module, slave: AxiLiteSlave, values: dict[str, Any]) -> None:
+        m.d.comb += slave.read_error.eq(1)
+        with m.Switch(slave.read_address):
+            for register in REGISTERS:
+                with m.Case(register.offset // 4):
+                    m.d.comb += [slave.read_error.eq(0),
+                                 slave.read_data.eq(values[register.name])]
+
+    def _writes(self, m: Module, slave: AxiLiteSlave, run: RunState,
+                storage: dict[str, Any]) -> None:
+        m.d.comb += slave.write_error.eq(1)
+        m.d.sync += self.stop.eq(0)
+        with m.Switch(slave.write_address):
+            for register in REGISTERS:
+                if register.access == "ro":
+                    continue
+                with m.Case(register.offset // 4):
+                    m.d.comb += slave.write_error.eq(run.running if register.locked else 0)
+                    if register.access == "command":
+                        self._command(m, register, slave, run)
+                    elif register.access == "rw":
+                        with m.If(slave.write & ~slave.write_error):
+                            # A short register takes the bits that it has.
+                            target = storage[register.name]
+                            m.d.sync += target.eq(slave.write_data & slave.write_mask
+                                                  | target & ~slave.write_mask)
+
+    def _command(self, m: Module, register: Register, slave: AxiLiteSlave, run: RunState) -> None:
+        bits = slave.write_data & slave.write_mask
+        start, stop = (bits[register.field(name).low] for name in ("start", "stop"))
+        m.d.comb += [
+            slave.write_error.eq(start & (stop | run.running)),
+            run.begin.eq(slave.write & start & ~slave.write_error),
+        ]
+        m.d.sync += self.stop.eq(slave.write & stop & ~start & run.running)
