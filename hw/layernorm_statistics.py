@@ -3,22 +3,15 @@
 
 __all__ = ["Statistics", "elements_word", "totals_word"]
 
-import operator
-from collections.abc import Sequence
-from functools import reduce
-from itertools import pairwise
-
-from amaranth.hdl import Cat, Module, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.layernorm_format import NormFormat
+from hw.layernorm_sums import VARIANCE_STEPS, add_pairs, lane_sums, register, variance
 from hw.stream import delay, signature
 from hw.words import Field, Word
-
-#: Digits of Q: unsigned, so that they fit a signed 18-bit multiplier.
-DIGIT = 17
 
 
 def elements_word(config: Config) -> Word:
@@ -43,9 +36,7 @@ class Statistics(wiring.Component):
     A row's word leaves ``latency`` cycles after the row's last word has entered; initiation
     interval 1. Everything moves as a whole unless a finished row waits to be taken.
 
-    Widths: see `hw.layernorm_format`. C*Q is a sum of products by 17-bit digits of Q, S*S is
-    ``(a << 2*half | b*b) + (a*b << half+1)`` for ``S = (a << half) + b``: no product is wider than
-    18 by 18 bits.
+    Widths: see `hw.layernorm_format`; arithmetic: `hw.layernorm_sums`.
 
     Members
     -------
@@ -71,31 +62,22 @@ class Statistics(wiring.Component):
         advance = Signal()
         m.d.comb += [advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance)]
 
-        # Square, then add up the lanes, one register a level. Multipliers have registers of their
-        # own on both sides, so that the way to them and back isn't part of another path.
         word = self.i.payload
-        square_shape = unsigned(2 * self.config.norm_bits - 1)
-        lanes = range(self.config.lanes)
-        inputs = [delay(m, word.x[n], advance=advance, name=f"input_{n}") for n in lanes]
-        xs = [delay(m, x, advance=advance, name=f"x_{n}") for n, x in enumerate(inputs)]
-        squares = [self._register(m, advance, f"square_{n}", x * x, square_shape)
-                   for n, x in enumerate(inputs)]
-        population = self._register(m, advance, "population", _population(word.keep))
+        sums = lane_sums(m, [word.x[n] for n in range(self.config.lanes)], advance=advance,
+                         config=self.config)
+        population = register(m, advance, "population", _population(word.keep))
         kept = [delay(m, population, advance=advance, name="kept")]
         valid = delay(m, self.i.valid, advance=advance, cycles=self.levels + 2, name="valid",
                       init=0)
         last = delay(m, word.last, advance=advance, cycles=self.levels + 2, name="last")
         for level in range(self.levels):
-            xs = self._add(m, advance, f"x_sum_{level}", xs)
-            squares = self._add(m, advance, f"square_sum_{level}", squares)
-            kept = self._add(m, advance, f"kept_{level}", kept)
+            kept = add_pairs(m, advance, f"kept_{level}", kept)
 
         # A running sum goes back to 0 when the row's total leaves it: no multiplexer.
         shapes = {"count": unsigned(width.count_bits), "total": signed(width.sum_bits),
                   "squares": unsigned(width.square_bits)}
         totals = {}
-        for (name, shape), value in zip(shapes.items(), (kept[0], xs[0], squares[0]),
-                                        strict=True):
+        for (name, shape), value in zip(shapes.items(), (kept[0], *sums), strict=True):
             running = Signal(shape, name=f"running_{name}")
             total = Signal(shape, name=f"row_{name}", reset_less=True)
             # The row's bounds make every partial sum fit.
@@ -107,54 +89,19 @@ class Statistics(wiring.Component):
             with m.If(advance & valid & last):
                 m.d.sync += running.eq(0)
             totals[name] = total
-        gathered = delay(m, valid & last, advance=advance, cycles=2, name="gathered", init=0)
 
-        count, total, squares_total = (delay(m, item, advance=advance, name=f"final_{name}")
-                                       for name, item in totals.items())
-        digits = [self._register(m, advance, f"digit_{low}",
-                                 count * squares_total[low:low + DIGIT])
-                  for low in range(0, width.square_bits, DIGIT)]
-        half = (width.sum_bits + 1) // 2
-        high = Signal(signed(width.sum_bits - half))
-        m.d.comb += high.eq(total >> half)
-        high_square = self._register(m, advance, "high_square", high * high,
-                                     unsigned(2 * (width.sum_bits - half) - 1))
-        low_square = self._register(m, advance, "low_square", total[:half] * total[:half])
-        cross = self._register(m, advance, "cross", high * total[:half])
-        multiplied = delay(m, gathered, advance=advance, name="multiplied", init=0)
-
-        # Both are at most C*Q, below 2**variance_bits, or equal to it in C*Q's and S*S's extreme.
-        shape = unsigned(width.variance_bits + 1)
-        product = self._register(
-            m, advance, "product",
-            reduce(operator.add, (digit << DIGIT * n for n, digit in enumerate(digits))), shape)
-        square = self._register(m, advance, "square",
-                                Cat(low_square, high_square) + (cross << half + 1), shape)
+        found = variance(m, totals["count"], totals["total"], totals["squares"], advance=advance,
+                         config=self.config)
         m.d.comb += [
-            self.o.valid.eq(delay(m, multiplied, advance=advance, name="finished", init=0)),
-            # V itself is always below 2**variance_bits.
-            self.o.payload.variance.eq(product - square),
-            self.o.payload.count.eq(delay(m, count, advance=advance, cycles=2, name="count")),
-            self.o.payload.total.eq(delay(m, total, advance=advance, cycles=2, name="total")),
+            self.o.valid.eq(delay(m, valid & last, advance=advance, cycles=1 + VARIANCE_STEPS,
+                                  name="finished", init=0)),
+            self.o.payload.variance.eq(found),
+            self.o.payload.count.eq(delay(m, totals["count"], advance=advance,
+                                          cycles=VARIANCE_STEPS, name="count")),
+            self.o.payload.total.eq(delay(m, totals["total"], advance=advance,
+                                          cycles=VARIANCE_STEPS, name="total")),
         ]
         return m
-
-    @staticmethod
-    def _register(m: Module, advance: Signal, name: str, value: Value,
-                  shape: Shape | None = None) -> Signal:
-        """Register `value` on `advance`, in its own shape unless a bound gives a narrower one."""
-        register = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
-        with m.If(advance):
-            m.d.sync += register.eq(value)
-        return register
-
-    def _add(self, m: Module, advance: Signal, name: str, values: Sequence[Signal]) -> list[Signal]:
-        """One level of an adder tree: half as many values."""
-        values = list(values)
-        pairs = [left + right for left, right in list(pairwise(values))[::2]]
-        odd: list[Value] = [values[-1]] if len(values) % 2 else []
-        return [self._register(m, advance, f"{name}_{n}", value)
-                for n, value in enumerate([*pairs, *odd])]
 
 
 def _population(bits: Value) -> Value:

@@ -26,30 +26,53 @@ class SoftmaxStatistics(wiring.Component):
     before is shifted right by the growth in the cycle in which the word is added. So the two
     feedback loops are one subtraction (reference), and one shift and one addition (sum).
 
+    With `resume` a row may come in segments, with others between them: both loops take what they
+    have kept of the row from outside at a segment's first word, and show what they have after every
+    word. Each loop has its own time, so the sum's state is read and written after the reference's.
+
+    Parameters
+    ----------
+    resume
+        Whether rows come in segments.
+
     Members
     -------
     i : :py:`In(stream.Signature(StructLayout({scores, keep, multiplier, last})))`
-        A word of `lanes` keys; always ready.
+        A word of `lanes` keys; always ready. With `resume` also `begin`, for the first word of a
+        segment, and `first`, which says on that word that it is the row's first too.
+    reference_state, sum_state : In, with `resume`
+        State of the row, `reference_at` and `sum_at` cycles after the first word of a segment that
+        isn't the row's first.
+    reference, sum : Out, with `resume`
+        State after a word, one cycle later than that.
     o : :py:`Out(stream.Signature(unsigned(10 + exp_fraction_bits)))`
         ``reference + log2(sum)``, and half a code more for log2 codes, modulo ``2**10``; the
         consumer must be always ready.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, *, resume: bool = False):
         self.config = config
         self.widths = ShiftWidths(config)
+        self._resume = resume
         #: Registers between the exponents and the reference: the trees, but no less than the
         #: table needs.
         self._levels = max(depth(config.lanes), 1)
         self._adders = depth(config.lanes)
         self.latency = 10 + self._levels + self._adders
+        #: Cycles from a word to the step of the reference, and to that of the sum.
+        self.reference_at = 2 + self._levels
+        self.sum_at = self.reference_at + 3 + self._adders
         word = data.StructLayout({
             "scores": data.ArrayLayout(signed(config.score_bits), config.lanes),
             "keep": unsigned(config.lanes),
             "multiplier": unsigned(self.widths.multiplier),
             "last": unsigned(1),
+            **({"begin": unsigned(1), "first": unsigned(1)} if resume else {}),
         })
+        states = {"reference": signed(self.widths.integer), "sum": unsigned(self.widths.sum)}
         super().__init__({
+            **({f"{name}_state": In(shape) for name, shape in states.items()} if resume else {}),
+            **({name: Out(shape) for name, shape in states.items()} if resume else {}),
             "i": In(stream.Signature(word, always_ready=True)),
             "o": Out(stream.Signature(unsigned(self.widths.offset), always_ready=True)),
         })
@@ -81,11 +104,23 @@ class SoftmaxStatistics(wiring.Component):
         # First loop: the reference.
         reference = Signal(signed(widths.integer), reset_less=True)
         first = Signal(init=1)
-        difference = largest - reference
+        load: Value = Const(0)
+        before: Value = reference
+        if self._resume:
+            begin, row = (late(self.i.p[name], cycles=self.reference_at, name=name)
+                          for name in ("begin", "first"))
+            load = begin & ~row
+            before = Mux(load, self.reference_state, reference).as_signed()
+            m.d.comb += [first.eq(begin & row), self.reference.eq(reference)]
+        difference = largest - before
         with m.If(valid):
-            m.d.sync += first.eq(last)
+            if not self._resume:
+                m.d.sync += first.eq(last)
             with m.If(first | (difference > 0)):
                 m.d.sync += reference.eq(largest)
+            if self._resume:
+                with m.Elif(load):
+                    m.d.sync += reference.eq(before)
         growth = late(difference, name="growth")
         fresh = late(first, name="fresh")
         valid = late(valid, name="valid_at_distance", init=0)
@@ -133,8 +168,13 @@ class SoftmaxStatistics(wiring.Component):
         last = late(last, cycles=2 + self._adders, name="last_at_sum")
         added = tree(m, terms, lambda left, right: left + right, advance=Const(1), name="added")
         total = Signal(widths.sum, reset_less=True)
+        before = total
+        if self._resume:
+            load = late(load, cycles=3 + self._adders, name="load")
+            before = Mux(load, self.sum_state, total)
+            m.d.comb += self.sum.eq(total)
         with m.If(valid):
-            m.d.sync += total.eq(Mux(clear, 0, total >> shrink) + added)
+            m.d.sync += total.eq(Mux(clear, 0, before >> shrink) + added)
         done = late(valid & last, name="done", init=0)
         final = late(reference, cycles=3 + self._adders, name="final")
 
