@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from golden.formats import Log2, TwoScale, Uniform
 from golden.layernorm import layernorm, offset, reciprocal_root
-from golden.softmax import ShiftScale, _offset, log_softmax, statistics
+from golden.softmax import ShiftScale, _exponents, _offset, log_softmax, statistics
 from hw.config import Config, load
 from hw.instruction import NORM_PARAMETER, OPERANDS
 from hw.layernorm_format import GAMMA_BITS, NormFormat
@@ -116,16 +116,22 @@ class Case:
         """Score codes of a token, its offset, and softmax's result."""
         config, rng = self.config, self.rng
         count = rng.below(config.max_keys + 1, 1)
-        spread = 1 << rng.below(9)
-        scores = rng.tensor(-spread // 2, (spread + 1) // 2, count).clamp(-128, 127)
+        spread, middle = 1 << rng.below(9), rng.below(256)
+        scores = (rng.tensor(-spread // 2, (spread + 1) // 2, count) + middle).clamp(0, 255) - 128
         top = (1 << ShiftWidths.multiplier) - 1
         scale = ShiftScale([1, top, rng.below(top, 1), rng.below(2000, 1)][token % 4])
         keep = torch.ones(count, dtype=torch.bool)
         widths = ShiftWidths(config)
+        result = log_softmax(scores, keep, scale, config)
         found = int(_offset(*statistics(scores, keep, scale, config), widths))
-        return {"codes": scores + 128, "multiplier": scale.multiplier,
-                "offset": found + (1 << widths.fraction - 1) & (1 << widths.offset) - 1,
-                "result": log_softmax(scores, keep, scale, config)}
+        found += 1 << widths.fraction - 1
+        if rng.chance(0.5):
+            # An offset beside the end of a code, for the likeliest key.
+            y = _exponents(scores, scale, widths)
+            found = int(y.max()) + (rng.below(20, 1) << widths.fraction) - rng.below(2)
+            result = (found - y >> widths.fraction).clamp_max((1 << config.attention_bits) - 1)
+        return {"codes": scores + 128, "multiplier": scale.multiplier, "result": result,
+                "offset": found & (1 << widths.offset) - 1}
 
     def writes(self):
         """Yield what the ports `norm_write`, `factor_write` and `probability_write` get."""
