@@ -8,6 +8,8 @@ is used here and nowhere after.
 
 __all__ = ["calibrate", "observations"]
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,8 @@ def observations(model: Vit, images: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def calibrate(model: Vit, codes: Tensor, config: Config) -> Network:
+def calibrate(model: Vit, codes: Tensor, config: Config,
+              weight_bits: int | Mapping[str, int] | None = None) -> Network:
     """Quantize a network.
 
     Parameters
@@ -44,12 +47,15 @@ def calibrate(model: Vit, codes: Tensor, config: Config) -> Network:
         Calibration images, uint8 ``[B, H, W]`` or ``[B, channels, H, W]``.
     config
         Configuration that will run it.
+    weight_bits
+        Width of the weights of all layers, or of those that are named ("blocks.0.mlp.fc1");
+        the others have `weight_bits` of the configuration, which keys and values always have.
 
     Raises
     ------
     ValueError
-        If the configuration can't run it (the message names the field), or the images have
-        another size.
+        If the configuration can't run it (the message names the field), the images have another
+        size, or a width of weights is out of range or of no layer.
     """
     spec = model.spec
     for name, least, why in (("mantissa_bits", 9, "8-bit codes less a zero point"),
@@ -64,17 +70,35 @@ def calibrate(model: Vit, codes: Tensor, config: Config) -> Network:
     if config.attention != "log2":
         raise ValueError(f"attention must be log2 for this network, not {config.attention}")
     seen = observations(model, image_codes(codes, spec).to(torch.float32) / 255)
-    return _Calibration(model, seen, config).network()
+    return _Calibration(model, seen, config, _widths(model, config, weight_bits)).network()
+
+
+def _widths(model: Vit, config: Config, given: int | Mapping[str, int] | None) -> dict[str, int]:
+    """Width of every layer's weights."""
+    names = [name.removesuffix(".weight") for name, value in model.named_parameters()
+             if name.endswith(".weight") and value.ndim > 1]
+    if isinstance(given, int):
+        given = dict.fromkeys(names, given)
+    for name, bits in (given or {}).items():
+        if name not in names:
+            raise ValueError(f"weight_bits must be of the layers {', '.join(names)}, "
+                             f"not of {name!r}")
+        if not 2 <= bits <= config.weight_bits:
+            raise ValueError(f"weight_bits of {name} must be 2 to {config.weight_bits}, "
+                             f"not {bits}")
+    return dict.fromkeys(names, config.weight_bits) | dict(given or {})
 
 
 class _Calibration:
     """One calibration: the weights, what was observed, and the formats found so far."""
 
-    def __init__(self, model: Vit, seen: dict[str, Tensor], config: Config) -> None:
+    def __init__(self, model: Vit, seen: dict[str, Tensor], config: Config,
+                 widths: dict[str, int]) -> None:
         self.spec: VitSpec = model.spec
         self.weights = {name: value.double() for name, value in model.state_dict().items()}
         self.seen = seen
         self.config = config
+        self.widths = widths
         self.formats: dict[str, Format] = {}
 
     def network(self) -> Network:
@@ -87,7 +111,7 @@ class _Calibration:
             blocks.append(block)
         norm, normed = self.norm("norm", stream, self.seen["norm"][:, 0])
         weight = self.weights["head.weight"]
-        head = Uniform.symmetric(float(weight.abs().max()), self.config.weight_bits)
+        head = Uniform.symmetric(float(weight.abs().max()), self.widths["head"])
         step = float(normed.scale) * float(head.scale)
         return Network(config=self.config, spec=self.spec, embedding=embedding, position=position,
                        position_format=position_format, blocks=tuple(blocks), norm=norm,
@@ -132,7 +156,7 @@ class _Calibration:
     def matrix(self, name: str) -> tuple[Tensor, Tensor]:
         """Integer weights ``[K, N]`` and their scales ``[N]``."""
         weight = self.weights[f"{name}.weight"].flatten(1)
-        found = Uniform.symmetric(weight.abs().amax(1, keepdim=True), self.config.weight_bits)
+        found = Uniform.symmetric(weight.abs().amax(1, keepdim=True), self.widths[name])
         self.formats[f"{name}.weight"] = found
         assert isinstance(found.scale, Tensor)
         return found.quantize(weight).T.contiguous(), found.scale[:, 0]

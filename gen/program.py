@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m gen.program``: a quantized network as a program and a memory image."""
+
+__all__ = ["Image", "compile_network", "main", "memory_image"]
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gen.cli import replace_folder, run_command
+from gen.program_compile import Compiled, compile_network
+from gen.program_listing import listing
+from gen.program_model import NAMES, quantized
+from golden.network import Network, image_codes
+from golden.program import output_bytes
+from hw.config import load, preset_names
+from hw.instruction import LINE
+from sim.image import read_image
+
+#: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Image:
+    """A memory with all three buffers: their addresses and sizes, and its bytes."""
+
+    buffers: dict[str, tuple[int, int]]
+    data: bytes
+
+    @property
+    def program(self) -> bytes:
+        """Bytes of the program."""
+        return self._of("program")
+
+    @property
+    def input(self) -> bytes:
+        """Bytes of the input buffer."""
+        return self._of("input")
+
+    def _of(self, name: str) -> bytes:
+        address, size = self.buffers[name]
+        return self.data[address:address + size]
+
+
+def input_buffer(codes: Tensor, compiled: Compiled) -> bytes:
+    """Return an image ``[1, channels, H, W]`` as the input buffer has it: raster, by channel."""
+    raster = image_codes(codes, compiled.spec).to(torch.uint8).numpy().tobytes()
+    return raster.ljust(compiled.input_bytes, b"\0")
+
+
+def memory_image(compiled: Compiled, codes: Tensor, start: int = 0) -> Image:
+    """Lay out program, input and output from the address `start` on.
+
+    Parameters
+    ----------
+    codes
+        The image, uint8 ``[1, H, W]`` or ``[1, channels, H, W]``.
+    """
+    parts = {"program": compiled.program, "input": input_buffer(codes, compiled),
+             "output": bytes(compiled.output_bytes)}
+    buffers, data = {}, bytearray(start)
+    for name, part in parts.items():
+        data += bytes(-len(data) % PAGE)
+        buffers[name] = len(data), len(part)
+        data += part
+    return Image(buffers, bytes(data))
+
+
+def describe(compiled: Compiled, network: Network, image: Image) -> str:
+    """Return the text of ``memory.json``."""
+    config = compiled.config
+    line = output_bytes(1, config)
+    offsets = [c // config.cols * line + c % config.cols * 4 for c in range(compiled.spec.classes)]
+    return json.dumps({
+        "config": config.name, "config_hash": config.hash(),
+        "buffers": {name: {"address": address, "bytes": size}
+                    for name, (address, size) in image.buffers.items()},
+        "classes": compiled.spec.classes, "logit_scale": network.logit_scale,
+        "logit_offsets": offsets, "line": LINE,
+    }, indent=1) + "\n"
+
+
+def _image(args: argparse.Namespace, compiled: Compiled) -> Tensor:
+    spec = compiled.spec
+    if args.image is not None or (spec.in_channels, spec.image_size) == (1, 28):
+        return read_image(args.image or "0")
+    shape = (1, spec.in_channels, spec.image_size, spec.image_size)
+    generator = torch.Generator().manual_seed(args.random or 0)
+    return torch.randint(256, shape, generator=generator).to(torch.uint8)
+
+
+def _write(args: argparse.Namespace) -> int:
+    network = quantized(args.model, load(args.config), file=args.checkpoint,
+                        calibration=args.calibration, images=args.images, seed=args.random,
+                        weight_bits=args.weights)
+    compiled = compile_network(network)
+    image = memory_image(compiled, _image(args, compiled))
+    with replace_folder(args.output) as folder:
+        (folder / "program.bin").write_bytes(compiled.program)
+        (folder / "memory.bin").write_bytes(image.data)
+        (folder / "memory.json").write_text(describe(compiled, network, image), encoding="ascii")
+        (folder / "listing.txt").write_text(listing(compiled), encoding="ascii")
+    print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gen.program", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Quantize a network, compile it for the accelerator, and write the program,\n"
+                    "a memory image with an input, and a listing.",
+        epilog="example: python -m gen.program mnist --config edge8 -o build/program")
+    parser.add_argument("model", metavar="MODEL", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
+                        help="its state dict, .safetensors or .pth (mnist has its own)")
+    parser.add_argument("--calibration", type=Path, metavar="DIR",
+                        help="folder of class folders with pictures (mnist has its own)")
+    parser.add_argument("--images", type=int, default=10, metavar="N",
+                        help="calibration pictures (default: 10)")
+    parser.add_argument("--random", type=int, metavar="SEED",
+                        help="random parameters and pictures: the same program but for its values")
+    parser.add_argument("--weights", type=int, metavar="BITS",
+                        help="width of the weights, 2 to 8 (default: the configuration's)")
+    parser.add_argument("--image", metavar="N|FILE",
+                        help="input of the memory image: a shipped digit (default: 0) or a .npy "
+                             "file; other networks have a random one")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+                        help="folder to write: program.bin, memory.bin, memory.json, listing.txt")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the folder; exit code 2 with one line for bad input."""
+    return run_command(_write, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

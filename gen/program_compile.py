@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an integer network to the accelerator's program: order, places, synchronisation, bytes."""
+
+__all__ = ["Compiled", "compile_network"]
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from gen.program_check import bound, hazards
+from gen.program_image import Patches, copy_load
+from gen.program_memory import DoesNotFitError, allocate, lives
+from gen.program_schedule import STYLES, Schedule, Style, schedule
+from gen.program_steps import Region, Step
+from golden.network import Network
+from golden.program import Instruction, assemble, lines, output_bytes
+from golden.vit import VitSpec
+from hw.config import Config
+from hw.instruction import DESTINATIONS
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A program, and what it was made of.
+
+    Attributes
+    ----------
+    program
+        Its bytes.
+    instructions
+        The same, before they were packed: two LOADs, the passes, END.
+    steps
+        What each pass does, in order.
+    regions
+        Tensors and their places in the banks.
+    needed
+        Words of every bank that are used.
+    style
+        How the passes are interleaved.
+    input_bytes, output_bytes
+        Sizes of the buffers.
+    """
+
+    spec: VitSpec
+    config: Config
+    program: bytes
+    instructions: tuple[Instruction, ...]
+    steps: tuple[Step, ...]
+    regions: tuple[Region, ...]
+    needed: dict[str, int]
+    style: Style
+    input_bytes: int
+    output_bytes: int
+
+
+def _supported(spec: VitSpec, config: Config) -> None:
+    """Refuse what the accelerator doesn't do."""
+    wanted = {"cols": config.rows, "exponential": "shift", "attention": "log2", "score_bits": 8,
+              "weight_bits": 8, "acc_bits": 32, "multiplier_bits": 16}
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{name} must be {value} for the accelerator, "
+                             f"not {getattr(config, name)}")
+    for name in ("rows", "lanes"):
+        if (value := getattr(config, name)) & value - 1:
+            raise ValueError(f"{name} must be a power of two for the accelerator, not {value}")
+    if config.rows % config.lanes:
+        raise ValueError(f"lanes must divide rows ({config.rows}), not be {config.lanes}")
+    channels = -(-spec.dim // config.rows) * config.rows
+    for name, least, what in (("max_tokens", spec.tokens, "tokens"),
+                              ("max_keys", spec.tokens, "tokens"),
+                              ("max_channels", channels, "channels")):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least} for this network's {what}, "
+                             f"not {getattr(config, name)}")
+
+
+def compile_network(network: Network) -> Compiled:
+    """Compile a network for the configuration it was calibrated for.
+
+    Raises
+    ------
+    ValueError
+        If the accelerator of this configuration can't run it; the message says which field, or
+        which bank and how many bytes, is in the way.
+    """
+    spec, config = network.spec, network.config
+    _supported(spec, config)
+    refusal: ValueError | None = None
+    for style in STYLES:
+        plan = schedule(network, style)
+        regions = lives(plan.steps, (plan.patches, plan.stream))
+        try:
+            needed = allocate(regions, config)
+        except DoesNotFitError as error:
+            refusal = error
+            continue
+        instructions = _instructions(network, plan)
+        data = plan.position.astype(np.uint8).tobytes()
+        program = assemble(instructions, config, data)
+        return Compiled(
+            spec=spec, config=config, program=program, instructions=tuple(instructions),
+            steps=plan.steps, regions=tuple(regions), needed=needed, style=style,
+            input_bytes=Patches(spec, config).bytes,
+            output_bytes=output_bytes(spec.classes, config))
+    assert refusal is not None
+    raise refusal
+
+
+def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
+    spec, config = network.spec, network.config
+    image = Patches(spec, config).load(plan.patches.base)
+    image["destination"] = DESTINATIONS["scratch"]
+    passes = [step.instruction() for step in plan.steps]
+    for number, late in enumerate(hazards(passes, config)):
+        passes[number] = dataclasses.replace(
+            passes[number], fields=dict(passes[number].fields) | {"late": late})
+    top = 1 << config.acc_bits - 1
+    for step, item in zip(plan.steps, passes, strict=True):
+        if (reach := bound(item, config)) >= top:
+            raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
+                             f"whose sums may reach {reach}")
+    position = copy_load(plan.stream.base, plan.stream.words, config)
+    position |= {"program": 1, "destination": DESTINATIONS["residual"]}
+    result = [Instruction("LOAD", image), Instruction("LOAD", position), *passes,
+              Instruction("END", {})]
+    position["offset"] = sum(lines(item.size(config)) for item in result)
+    return result
