@@ -157,7 +157,7 @@ BUFFERS = {
 
 #: 64-bit counters of a run, in cycles if not said otherwise.
 COUNTERS = {
-    "cycles": "from start to done, both included",
+    "cycles": "of the run: from the start to the last transfer on the bus",
     "array_busy": "in which the systolic array takes a word of operands",
     "weight_wait": "in which the array waits for weights",
     "memory_wait": "in which data of the memory is outstanding and none arrives",
