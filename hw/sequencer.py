@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the program word by word, check it, and hand every part of it to its engine."""
+
+__all__ = ["FAULTS", "Sequencer"]
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.instruction import (
+    DESTINATIONS,
+    LINE,
+    LOAD,
+    LOOPS,
+    OPCODES,
+    OPERANDS,
+    OPERATIONS,
+    PASS,
+    STATISTICS,
+)
+from hw.passes import DRAIN_FIELDS, PASSES, REQUEST_FIELDS, WEIGHT_FIELDS, layout
+from hw.register_map import FAULTS
+from hw.words import Word
+
+#: Parts of `cols` bytes in the parameters of `cols` channels.
+PARTS = 8
+#: Cycles without a word after which a program whose bytes have all been read is over.
+PATIENCE = 64
+
+
+def _view(word: Word, value: Value) -> Any:
+    shapes = {item.name: signed(item.bits) if item.signed else unsigned(item.bits)
+              for item in word.fields}
+    return data.View(data.StructLayout(shapes), value)
+
+
+def placement_layout() -> data.StructLayout:
+    """Return what the placer needs of a LOAD."""
+    loops = {f"{name}_{loop}": shape for loop in range(LOOPS)
+             for name, shape in (("count", unsigned(12)), ("delta", signed(20)))}
+    return data.StructLayout({"piece": unsigned(3), "base": unsigned(28),
+                              "destination": unsigned(2), "bytes": unsigned(32), **loops})
+
+
+class Sequencer(wiring.Component):
+    """Turn the stream of words into passes, parameters, weights and loads.
+
+    States, a cycle each or a cycle a word: HEAD (words of an instruction), CHECK, DECODE, then for a PASS
+    NORM (8 words a tile), PARAMETER (8 words), PUSH, WEIGHTS (`rows` words a tile); for a LOAD
+    ISSUE and LOADING, for END FINISH. DECODE of a PASS waits while `PASSES` passes are under way, a
+    LOAD and END until none is.
+
+    Members
+    -------
+    words, bits, align :
+        Words of `cols` elements, the width of a packed element, and whether the word that is
+        taken now is the last of its block.
+    exhausted : In(1)
+        All bytes of the program have been read from memory.
+    requests, weights_of, tiles, drains : Out(streams)
+        The pass, for the feeder, the weight source, the accumulators and the drain; always ready,
+        since no more than `PASSES` are under way.
+    weights : Out(stream of cols * 8 bits)
+    parameter_write, norm_write : Out
+        Slot (and tile), part, and `cols` bytes.
+    load, placement : Out(streams)
+        Address and bytes for the memory reader; the rest for the placer.
+    loaded : In(1)
+        Pulse: everything of the LOAD is in its bank.
+    landed : In(1)
+        Pulse of the drain.
+    idle : In(1)
+        The memory writer has nothing under way.
+    program_address, input_address, program_bytes, input_bytes, output_bytes : In(32)
+    done : Out(1)
+        Pulse.
+    fault : Out(struct)
+        `valid` (pulse), `kind` and `address`.
+    instruction : Out(32)
+        Number of the instruction that is being read, from 0.
+    counted : Out(1)
+        Pulse: an instruction has been decoded.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        word = config.cols * 8
+        tile_bits = max(1, (config.max_channels // config.rows - 1).bit_length())
+        super().__init__({
+            "words": In(stream.Signature(word)), "bits": Out(4), "align": Out(1),
+            "exhausted": In(1),
+            "requests": Out(stream.Signature(layout(REQUEST_FIELDS))),
+            "weights_of": Out(stream.Signature(layout(WEIGHT_FIELDS))),
+            "tiles": Out(stream.Signature(12)),
+            "drains": Out(stream.Signature(layout(DRAIN_FIELDS, slot=2, bank=1))),
+            "weights": Out(stream.Signature(word)),
+            "parameter_write": Out(data.StructLayout({"en": 1, "slot": 2, "part": 3,
+                                                      "data": word})),
+            "norm_write": Out(data.StructLayout({"en": 1, "slot": 1, "tile": tile_bits, "part": 3,
+                                                 "data": word})),
+            "load": Out(stream.Signature(data.StructLayout({"address": 32, "bytes": 32}))),
+            "placement": Out(stream.Signature(placement_layout())),
+            "loaded": In(1), "landed": In(1), "idle": In(1),
+            "program_address": In(32), "program_bytes": In(32),
+            "input_address": In(32), "input_bytes": In(32), "output_bytes": In(32),
+            "done": Out(1),
+            "fault": Out(data.StructLayout({"valid": 1, "kind": 4, "address": 32})),
+            "instruction": Out(32), "counted": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        head_words = max(1, LINE // config.cols)
+        line = Signal(LINE * 8, reset_less=True)
+        self._pass = _view(PASS, line)
+        self._load = _view(LOAD, line)
+
+        place = Signal(range(max(head_words, PARTS, config.rows)))
+        tile = Signal(12)
+        slot = Signal(2)
+        under_way = Signal(range(PASSES + 1))
+        push = Signal()
+        take = Signal()
+        m.d.comb += take.eq(self.words.valid & self.words.ready)
+        m.d.sync += under_way.eq(under_way + push - self.landed)
+
+        self._outputs(m, slot, push)
+        bits = Signal(4, init=8)
+        m.d.comb += [
+            self.bits.eq(bits),
+            self.parameter_write.slot.eq(slot), self.parameter_write.part.eq(place),
+            self.parameter_write.data.eq(self.words.payload),
+            self.norm_write.slot.eq(self._pass.norm_slot), self.norm_write.tile.eq(tile),
+            self.norm_write.part.eq(place), self.norm_write.data.eq(self.words.payload),
+            self.weights.payload.eq(self.words.payload),
+        ]
+
+        patience = Signal(range(PATIENCE + 1))
+        starved = Signal()
+        m.d.comb += starved.eq(patience == PATIENCE)
+        with m.If(self.words.valid | ~self.exhausted):
+            m.d.sync += patience.eq(0)
+        with m.Elif(~starved):
+            m.d.sync += patience.eq(patience + 1)
+
+        opcode = self._pass.opcode
+        bad = self._checks(m)
+        found = Signal.like(bad, name="found")
+        block_end = Signal()
+
+        def steps(last: Value, next_state: str, *, tiles: Value | None = None) -> None:
+            """Count the words of a block; go on after the last."""
+            with m.If(take):
+                m.d.sync += place.eq(place + 1)
+                with m.If(place == last):
+                    m.d.sync += [place.eq(0), tile.eq(tile + 1)]
+                    with m.If(1 if tiles is None else tile == tiles - 1):
+                        m.d.sync += tile.eq(0)
+                        m.d.comb += block_end.eq(1)
+                        m.next = next_state
+            with m.Elif(starved):
+                self._fail(m, "program without end")
+                m.next = "STOPPED"
+
+        m.d.comb += self.align.eq(block_end)
+        with m.FSM(name="state"):
+            with m.State("HEAD"):
+                m.d.comb += self.words.ready.eq(1)
+                with m.If(take):
+                    m.d.sync += line.eq(Cat(line, self.words.payload)[-len(line):])
+                steps(Value.cast(head_words - 1), "CHECK")
+            with m.State("CHECK"):
+                m.d.sync += found.eq(bad)
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                with m.If(found.valid):
+                    m.d.comb += self.fault.eq(found)
+                    m.next = "STOPPED"
+                with m.Elif(opcode == OPCODES["PASS"]):
+                    with m.If(under_way != PASSES):
+                        m.d.comb += self.counted.eq(1)
+                        m.next = "PARAMETER"
+                        with m.If(self._pass.has_norm):
+                            m.next = "NORM"
+                with m.Elif(under_way == 0):
+                    m.d.comb += self.counted.eq(1)
+                    m.next = "ISSUE"
+                    with m.If(opcode == OPCODES["END"]):
+                        m.next = "FINISH"
+            with m.State("NORM"):
+                m.d.comb += [self.words.ready.eq(1), self.norm_write.en.eq(take)]
+                steps(Value.cast(PARTS - 1), "PARAMETER", tiles=self._pass.tiles)
+            with m.State("PARAMETER"):
+                m.d.comb += [self.words.ready.eq(1), self.parameter_write.en.eq(take)]
+                steps(Value.cast(PARTS - 1), "PUSH")
+            with m.State("PUSH"):
+                m.d.comb += push.eq(1)
+                m.d.sync += [slot.eq(slot + 1), self.instruction.eq(self.instruction + 1)]
+                m.next = "HEAD"
+                with m.If(~self._pass.stationary):
+                    m.d.sync += bits.eq(self._pass.weight_bits)
+                    m.next = "WEIGHTS"
+            with m.State("WEIGHTS"):
+                m.d.comb += [self.weights.valid.eq(self.words.valid),
+                             self.words.ready.eq(self.weights.ready)]
+                steps(Value.cast(config.rows - 1), "HEAD", tiles=self._pass.tiles)
+                with m.If(block_end):
+                    m.d.sync += bits.eq(8)
+            with m.State("ISSUE"):
+                m.d.comb += [self.load.valid.eq(self.placement.ready),
+                             self.placement.valid.eq(self.load.ready)]
+                with m.If(self.load.ready & self.placement.ready):
+                    m.next = "LOADING"
+            with m.State("LOADING"):
+                with m.If(self.loaded):
+                    m.d.sync += self.instruction.eq(self.instruction + 1)
+                    m.next = "HEAD"
+            with m.State("FINISH"):
+                with m.If(self.idle):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "STOPPED"
+            with m.State("STOPPED"):
+                pass
+        return m
+
+    def _outputs(self, m: Module, slot: Value, push: Value) -> None:
+        fields: Any = self._pass
+        for target in (self.requests, self.weights_of, self.drains):
+            names = target.payload.shape().members
+            m.d.comb += [target.payload[name].eq(fields[name])
+                         for name in names if name not in ("slot", "bank")]
+            m.d.comb += target.valid.eq(push)
+        m.d.comb += [
+            self.drains.payload.slot.eq(slot), self.drains.payload.bank.eq(slot[0]),
+            self.tiles.valid.eq(push), self.tiles.payload.eq(fields.tiles),
+            self.load.payload.address.eq(
+                Mux(self._load.program, self.program_address, self.input_address)
+                + self._load.offset),
+            self.load.payload.bytes.eq(self._load.bytes),
+            *(self.placement.payload[name].eq(self._load[name])
+              for name in self.placement.payload.shape().members),
+        ]
+
+    def _fail(self, m: Module, kind: str, address: Value | int = 0) -> None:
+        m.d.comb += [self.fault.valid.eq(1), self.fault.kind.eq(FAULTS[kind]),
+                     self.fault.address.eq(address)]
+
+    def _checks(self, m: Module) -> Any:
+        """Look at the whole instruction: its first fault, in the cycle of DECODE."""
+        config, fields, load = self.config, self._pass, self._load
+        bad = Signal(self.fault.shape())
+        is_pass = fields.opcode == OPCODES["PASS"]
+        is_load = fields.opcode == OPCODES["LOAD"]
+        raw = is_pass & (fields.operation == OPERATIONS["raw"])
+
+        def check(wrong: Value, kind: str, address: Value | int = 0) -> None:
+            with m.Elif(wrong):
+                m.d.comb += [bad.valid.eq(1), bad.kind.eq(FAULTS[kind]), bad.address.eq(address)]
+
+        size = Mux(load.program, self.program_bytes, self.input_bytes)
+        result = fields.tokens << (config.cols * 4).bit_length() - 1
+        counts = [load[f"count_{loop}"] == 0 for loop in range(LOOPS)]
+        with m.If(~is_pass & ~is_load & (fields.opcode != OPCODES["END"])):
+            m.d.comb += [bad.valid.eq(1), bad.kind.eq(FAULTS["unknown opcode"]),
+                         bad.address.eq(fields.opcode)]
+        check(is_pass & ((fields.tokens == 0) | (fields.tokens > config.max_tokens)
+                         | (fields.tiles == 0)), "bad length")
+        check(is_pass & ((fields.operand == OPERANDS["norm"]) | fields.has_norm)
+              & (fields.tiles > config.max_channels // config.rows), "bad length")
+        check(is_pass & ~fields.stationary
+              & ((fields.weight_bits < 2) | (fields.weight_bits > config.weight_bits)),
+              "bad field")
+        check(is_pass & ((fields.operand == 3) | (fields.statistics == 3)
+                         | ((fields.destination == DESTINATIONS["memory"]) != raw)
+                         | (raw & (fields.statistics != STATISTICS["none"]))), "bad field")
+        check(raw & (fields.offset[:6] != 0), "misaligned address", fields.offset)
+        check(raw & (fields.offset + result > self.output_bytes), "address outside the window",
+              fields.offset)
+        check(is_load & (load.bytes == 0), "bad length")
+        check(is_load & ((load.offset[:6] != 0) | (load.bytes[:6] != 0)), "misaligned address",
+              load.offset)
+        check(is_load & (load.offset + load.bytes > size), "address outside the window",
+              load.offset)
+        check(is_load & ((load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
+                         | (load.piece < (config.lanes - 1).bit_length())
+                         | (load.piece > (config.rows - 1).bit_length())), "bad field")
+        return bad
