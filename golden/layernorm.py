@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer LayerNorm of power-of-two-factor codes: the bits, and the cycles, of `hw.layernorm`."""
 
-__all__ = ["LayerNormModel", "layernorm", "layernorm_parameters", "offset", "reciprocal_root"]
+__all__ = ["LayerNormModel", "layernorm", "layernorm_parameters", "normalize", "offset",
+           "reciprocal_root"]
 
 import torch
 from torch import Tensor
 
-from golden.arithmetic import integers, round_shift, saturate
+from golden.arithmetic import integers, saturate
 from golden.layernorm_cycles import LayerNormModel
 from hw.config import Config
 from hw.layernorm_format import CODE_BITS, FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
@@ -155,14 +156,33 @@ def layernorm(mantissa: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, zero
     _fits("mantissa << shift", x, config.norm_bits)
 
     total = x.sum(-1, keepdim=True)
-    variance = channels * (x * x).sum(-1, keepdim=True) - total * total
-    root, up = reciprocal_root(variance, config)
-    difference = channels * x - total
-    u = (difference << up) >> width.drop
+    square = (x * x).sum(-1, keepdim=True)
+    return normalize(x, channels, total, square, gamma, offset(beta, zero_point), config)
+
+
+def normalize(x: Tensor, channels: int, total: Tensor, square: Tensor, gamma: Tensor,
+              offsets: Tensor, config: Config) -> Tensor:
+    """Normalise elements of rows whose sum and sum of squares are known: steps 1 to 3.
+
+    Parameters
+    ----------
+    x
+        int64 ``[..., C]``, shifted elements: all of a row or some.
+    channels
+        Of the whole row.
+    total, square
+        int64 ``[..., 1]``, S and Q of the whole row.
+    gamma, offsets
+        int64 ``[C]``; the latter of `offset`.
+    """
+    width = NormFormat(config)
+    root, up = reciprocal_root(channels * square - total * total, config)
+    u = ((channels * x - total) << up) >> width.drop
     n = u * root >> config.rsqrt_bits - 1
     fraction = width.element_fraction
-    y = round_shift(n * gamma + (beta << fraction), fraction + FRACTION)
-    return saturate(y + zero_point, 0, (1 << CODE_BITS) - 1)
+    # The offset has the half of the rounding in it.
+    code = n * gamma + (offsets << fraction) >> fraction + FRACTION
+    return saturate(code, 0, (1 << CODE_BITS) - 1)
 
 
 def _fits(name: str, value: Tensor, bits: int, *, signed: bool = True) -> None:

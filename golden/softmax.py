@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-softmax in integers: one pass with shifts, or FQ-ViT's polynomial."""
 
-__all__ = ["LogSoftmaxModel", "PolynomialScale", "ShiftScale", "log_softmax", "softmax_scale",
-           "statistics"]
+__all__ = ["LogSoftmaxModel", "PolynomialScale", "ShiftScale", "log2_codes", "log_softmax",
+           "offsets", "softmax_scale", "statistics"]
 
 import math
 from dataclasses import dataclass
@@ -133,6 +133,23 @@ def _offset(reference: Tensor, total: Tensor, widths: ShiftWidths) -> Tensor:
         _segments(widths.logarithm, fraction)
 
 
+def offsets(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) -> Tensor:
+    """Return ``log2(sum 2**y)`` of each row ``[...]``, with `exp_fraction_bits` fraction bits."""
+    return _offset(*statistics(scores, keep, scale, config), ShiftWidths(config))
+
+
+def log2_codes(scores: Tensor, keep: Tensor, offset: Tensor, scale: ShiftScale,
+               config: Config) -> Tensor:
+    """Return the codes of scores ``[..., K]``, all of a row or some, with the row's `offsets`."""
+    widths = ShiftWidths(config)
+    zero = (1 << config.attention_bits) - 1
+    distance = offset.unsqueeze(-1) - _exponents(scores, scale, widths)
+    code = distance + (1 << widths.fraction - 1) >> widths.fraction
+    # Never below 0: the tables are off by less than 0.1, and a sum is not below its largest
+    # term (the tests try every table on every pair of scores).
+    return torch.where(keep, code.clamp_max(zero), zero)
+
+
 def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScale,
                 config: Config) -> Tensor:
     """Softmax over the last dimension, as log2 codes or linear probabilities.
@@ -185,16 +202,11 @@ def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScal
     if not isinstance(scale, ShiftScale):
         raise TypeError(f"scale must be a ShiftScale, not {type(scale).__name__}")
 
-    widths = ShiftWidths(config)
-    offset = _offset(*statistics(scores, keep, scale, config), widths).unsqueeze(-1)
-    distance = offset - _exponents(scores, scale, widths)
+    offset = offsets(scores, keep, scale, config)
     if config.attention == "log2":
-        zero = (1 << config.attention_bits) - 1
-        code = distance + (1 << widths.fraction - 1) >> widths.fraction
-        # Never below 0: the tables are off by less than 0.1, and a sum is not below its largest
-        # term (the tests try every table on every pair of scores).
-        return torch.where(keep, code.clamp_max(zero), zero)
-    power = -distance
+        return log2_codes(scores, keep, offset, scale, config)
+    widths = ShiftWidths(config)
+    power = _exponents(scores, scale, widths) - offset.unsqueeze(-1)
     mantissa = (1 << widths.fraction) + _segments(widths.power, power & (1 << widths.fraction) - 1)
     shift = -(power >> widths.fraction)
     # A rounding error may leave a distance just below 0: a probability just above 1.

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the accelerator keeps between passes: banks, norm parameters, statistics of rows."""
+
+__all__ = ["State"]
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from golden.program import Array, Columns, Fault
+from golden.softmax import ShiftScale, offsets
+from hw.config import Config
+from hw.instruction import DESTINATIONS, LOOPS
+
+#: Scores are codes less this.
+HALF = 128
+#: Width of a word address.
+_ADDRESS = (1 << 24) - 1
+
+
+class State:
+    """All memories of the accelerator, zero at first.
+
+    Attributes
+    ----------
+    banks
+        Codes int64 ``[words, rows]`` of "scratch", "residual" and "stationary".
+    norm
+        Two halves of the norm parameters, a dict of columns each.
+    factors
+        Per token, int64 ``[max_tokens, 3]``: channels, sum and sum of squares of the last rows
+        that were finished.
+    probabilities
+        Two halves of the softmax statistics, int64 ``[max_tokens]``: ``log2(sum 2**y)``.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        words = {"scratch": config.scratch_words, "residual": config.residual_words,
+                 "stationary": config.stationary_words}
+        self.banks = {name: torch.zeros(count, config.rows, dtype=torch.int64)
+                      for name, count in words.items()}
+        self.norm: list[dict[str, Tensor]] = [{}, {}]
+        self.factors = torch.zeros(config.max_tokens, 3, dtype=torch.int64)
+        self.probabilities = torch.zeros(2, config.max_tokens, dtype=torch.int64)
+        self._sums = torch.zeros(config.max_tokens, 2, dtype=torch.int64)
+        self._rows: list[tuple[Tensor, Tensor]] = []
+
+    def index(self, bank: str, addresses: Array, instruction: int) -> Tensor:
+        """Check word addresses against a bank's size."""
+        wrapped = addresses & _ADDRESS
+        if int(wrapped.max()) >= len(self.banks[bank]):
+            raise Fault("scratchpad overflow", instruction,
+                        why=f"word {int(wrapped.max())} of {bank}")
+        return torch.from_numpy(wrapped)
+
+    def read(self, bank: str, addresses: Array, instruction: int) -> Tensor:
+        """Return codes int64 ``[..., rows]``."""
+        return self.banks[bank][self.index(bank, addresses, instruction)]
+
+    def load(self, fields: Mapping[str, int], data: bytes, instruction: int) -> None:
+        """Scatter the pieces of a LOAD.
+
+        Raises
+        ------
+        Fault
+            If the bytes are over before the loops, or a piece lies beyond the bank.
+        """
+        places = np.zeros(1, np.int64)
+        gone = 0
+        for loop in range(LOOPS):
+            count = fields[f"count_{loop}"]
+            # A delta is from the last place of the inner loops to the first of the next step.
+            step = fields[f"delta_{loop}"] + gone
+            places = (np.arange(count)[:, None] * step + places).reshape(-1)
+            gone += (count - 1) * step
+        size = 1 << fields["piece"]
+        if len(places) * size > len(data):
+            raise Fault("bad length", instruction, why="the loops take more than the bytes")
+        bank = self.banks[_bank(fields["destination"])]
+        elements = ((places + fields["base"]) * size)[:, None] + np.arange(size)
+        self.index(_bank(fields["destination"]), elements // self.config.rows, instruction)
+        pieces = np.frombuffer(data, np.uint8, len(places) * size).astype(np.int64)
+        bank.view(-1)[torch.from_numpy(elements)] = torch.from_numpy(pieces).reshape(-1, size)
+
+    def store_norm(self, slot: int, columns: Columns) -> None:
+        """Keep the norm parameters that came with a pass."""
+        self.norm[slot] = {name: torch.from_numpy(column) for name, column in columns.items()}
+
+    def gather_norm(self, fields: Mapping[str, int], codes: Tensor, shift: Tensor) -> None:
+        """Add codes ``[T, cols]`` to the sums of their rows."""
+        x = codes - fields["zero_point"] << shift
+        sums = torch.stack((x.sum(1), (x * x).sum(1)), 1)
+        tokens = len(codes)
+        self._sums[:tokens] = sums if fields["statistics_first"] else self._sums[:tokens] + sums
+        if fields["statistics_last"]:
+            self.factors[:tokens, 0] = fields["channels"]
+            self.factors[:tokens, 1:] = self._sums[:tokens]
+
+    def gather_softmax(self, fields: Mapping[str, int], codes: Tensor) -> None:
+        """Add score codes ``[T, cols]``, the first `valid` of them keys, to their rows.
+
+        The hardware keeps a reference and a sum; here the scores are kept until the row ends,
+        which is the same because words of `lanes` keys don't straddle passes.
+        """
+        if fields["statistics_first"]:
+            self._rows = []
+        keep = (torch.arange(codes.shape[1]) < fields["valid"]).expand(codes.shape)
+        self._rows.append((codes - HALF, keep))
+        if fields["statistics_last"]:
+            scores, kept = (torch.cat(parts, 1) for parts in zip(*self._rows, strict=True))
+            scale = ShiftScale(fields["softmax_multiplier"])
+            self.probabilities[fields["probability_slot"], :len(codes)] = offsets(
+                scores, kept, scale, self.config)
+
+
+def _bank(destination: int) -> str:
+    return next(name for name, number in DESTINATIONS.items() if number == destination)
