@@ -5,18 +5,25 @@ __all__ = ["COUNTED", "FAULT_LAYOUT", "Registers"]
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.axi_lite import AxiLite, AxiLiteSlave
 from hw.config import Config
 from hw.counters import Counters
-from hw.register_map import ADDRESS_BITS, BUFFERS, COUNTERS, REGISTERS, Register, constants, find
+from hw.register_map import ADDRESS_BITS, BUFFERS, COUNTERS, REGISTERS, constants, find
 from hw.run_state import FAULT_LAYOUT, BufferCheck, RunState
 
 #: The counters that the datapath drives; `cycles` is counted here.
 COUNTED = tuple(name for name in COUNTERS if name != "cycles")
+
+
+def _choose(bit: Value, low: Any, high: Any) -> Any:
+    """Multiplex; where there is no register, the other one will do."""
+    if low is None or high is None:
+        return low if high is None else high
+    return Mux(bit, high, low)
 
 
 class Registers(wiring.Component):
@@ -117,37 +124,40 @@ class Registers(wiring.Component):
         return address == find(name).offset // 4
 
     def _reads(self, m: Module, slave: AxiLiteSlave, values: dict[str, Any]) -> None:
-        m.d.comb += slave.read_error.eq(1)
-        with m.Switch(slave.read_address):
-            for register in REGISTERS:
-                with m.Case(register.offset // 4):
-                    m.d.comb += [slave.read_error.eq(0),
-                                 slave.read_data.eq(values[register.name])]
+        # A tree of multiplexers on the address bits: half of the logic of comparing the address
+        # with every offset.
+        words = {register.offset // 4: values[register.name] for register in REGISTERS}
+        bits = max(words).bit_length()
+        level = [words.get(number) for number in range(1 << bits)]
+        known: list[Any] = [Const(number in words) for number in range(1 << bits)]
+        for bit in slave.read_address[:bits]:
+            level = [_choose(bit, *pair) for pair in zip(level[::2], level[1::2], strict=True)]
+            known = [_choose(bit, *pair) for pair in zip(known[::2], known[1::2], strict=True)]
+        m.d.comb += [
+            slave.read_data.eq(level[0]),
+            slave.read_error.eq(~known[0] | slave.read_address[bits:].any()),
+        ]
 
     def _writes(self, m: Module, slave: AxiLiteSlave, run: RunState,
                 storage: dict[str, Any]) -> None:
-        m.d.comb += slave.write_error.eq(1)
-        m.d.sync += self.stop.eq(0)
-        with m.Switch(slave.write_address):
-            for register in REGISTERS:
-                if register.access == "ro":
-                    continue
-                with m.Case(register.offset // 4):
-                    m.d.comb += slave.write_error.eq(run.running if register.locked else 0)
-                    if register.access == "command":
-                        self._command(m, register, slave, run)
-                    elif register.access == "rw":
-                        with m.If(slave.write & ~slave.write_error):
-                            # A short register takes the bits that it has.
-                            target = storage[register.name]
-                            m.d.sync += target.eq(slave.write_data & slave.write_mask
-                                                  | target & ~slave.write_mask)
-
-    def _command(self, m: Module, register: Register, slave: AxiLiteSlave, run: RunState) -> None:
         bits = slave.write_data & slave.write_mask
-        start, stop = (bits[register.field(name).low] for name in ("start", "stop"))
+        control = find("CONTROL")
+        start, stop = (bits[control.field(name).low] for name in ("start", "stop"))
+        command = self._is(slave.write_address, control.name)
+        accepted: Value = command & ~(start & (stop | run.running))
+        for register in REGISTERS:
+            here = self._is(slave.write_address, register.name)
+            if register.locked:
+                here &= ~run.running
+            if register.access in ("rw", "w1c"):
+                accepted |= here
+            if register.access == "rw":
+                # A register of few bits takes those that it has.
+                target = storage[register.name]
+                with m.If(slave.write & here):
+                    m.d.sync += target.eq(bits | target & ~slave.write_mask)
         m.d.comb += [
-            slave.write_error.eq(start & (stop | run.running)),
-            run.begin.eq(slave.write & start & ~slave.write_error),
+            slave.write_error.eq(~accepted),
+            run.begin.eq(slave.write & command & start & ~stop & ~run.running),
         ]
-        m.d.sync += self.stop.eq(slave.write & stop & ~start & run.running)
+        m.d.sync += self.stop.eq(slave.write & command & stop & ~start & run.running)

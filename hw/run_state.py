@@ -39,8 +39,10 @@ class BufferCheck(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        found = Signal(FAULT_LAYOUT)
-        m.d.sync += self.fault.eq(found)
+        kind = Signal(FAULT_LAYOUT.members["kind"])
+        where = Signal(32)
+        m.d.sync += [self.fault.valid.eq(kind != FAULTS["none"]), self.fault.kind.eq(kind),
+                     self.fault.instruction.eq(0), self.fault.address.eq(where)]
         low = (LINE - 1).bit_length()
         kinds = ("misaligned address", "bad length", "address outside the window")
         # The assignment that comes last wins, so what is reported first comes last.
@@ -57,8 +59,9 @@ class BufferCheck(wiring.Component):
                                      end[-1] & end[:-1].any()))
             for bit in reversed(range(len(kinds))):
                 with m.If(wrong[bit]):
-                    m.d.comb += [found.valid.eq(1), found.kind.eq(FAULTS[kinds[bit]]),
-                                 found.address.eq(address)]
+                    m.d.comb += kind.eq(FAULTS[kinds[bit]])
+            with m.If(wrong.any()):
+                m.d.comb += where.eq(address)
         return m
 
 

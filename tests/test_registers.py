@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registers do what their map says: every access, every way a run ends, every counter."""
 
+import os
 import random
+import subprocess
 
 import pytest
+from amaranth.back import verilog
 from amaranth.sim import Simulator
 
+from gen.verilog import WAIVERS
 from hw.axi_lite import OKAY, SLVERR, AxiLiteSlave
 from hw.config import load
 from hw.counters import Counters
@@ -23,6 +27,7 @@ from hw.register_map import (
 )
 from hw.registers import COUNTED, Registers
 from sim.axi_lite import Master, monitor
+from sim.toolchain import find as find_tools
 
 CONFIG = load("tiny")
 AT = {register.name: register.offset for register in REGISTERS}
@@ -545,3 +550,18 @@ def test_events_are_counted_in_the_cycles_of_a_run():
             assert await host.counter(name) == expected[name], name
 
     run_host(scenario)
+
+
+# The Verilog
+
+@pytest.mark.rtl
+def test_verilog_is_lint_clean(tmp_path):
+    tools = find_tools()
+    text = verilog.convert(Registers(CONFIG), name="registers", emit_src=False,
+                           strip_internal_attrs=True)
+    (tmp_path / "registers.v").write_text(text)
+    done = subprocess.run([tools.verilator, "--lint-only", "-Wall", str(WAIVERS), "registers.v",
+                           "--top-module", "registers"], cwd=tmp_path, timeout=60, text=True,
+                          capture_output=True, check=False,
+                          env={**os.environ, **tools.environment})
+    assert (done.returncode, done.stderr) == (0, "")
