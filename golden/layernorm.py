@@ -4,6 +4,8 @@
 __all__ = ["LayerNormModel", "layernorm", "layernorm_parameters", "normalize", "offset",
            "reciprocal_root"]
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -95,8 +97,15 @@ def reciprocal_root(variance: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     # A variance of 0 ends below the first entry.
     segment = argument >> table.step_bits
     position = argument & (1 << table.step_bits) - 1
-    base, slope = torch.tensor(table.base)[segment], torch.tensor(table.slope)[segment]
-    return (base - (slope * position >> table.slope_shift)) >> GUARD, up
+    base, slope = _rows(config.rsqrt_bits)
+    fall = slope[segment] * position >> table.slope_shift
+    return (base[segment] - fall) >> GUARD, up
+
+
+@functools.cache
+def _rows(bits: int) -> tuple[Tensor, Tensor]:
+    table = rsqrt_table(bits)
+    return torch.tensor(table.base), torch.tensor(table.slope)
 
 
 def layernorm(mantissa: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, zero_point: int,

@@ -13,6 +13,7 @@ Three steps, in integers, each rounding half up:
 __all__ = ["Encoding", "Requantization", "RequantizerModel", "encode", "gelu", "operate",
            "requantize", "scale_values"]
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -92,13 +93,18 @@ def scale_values(acc: Tensor, bias: Tensor | int, multiplier: Tensor | int, shif
     return saturate(round_shift(total * factor, _bounded("shift", shift, 0, 63)), -top, top)
 
 
+@functools.cache
+def _bump(config: Config) -> Tensor:
+    return torch.tensor(bump_table(config), dtype=torch.int64)
+
+
 def gelu(value: Tensor, config: Config) -> Tensor:
     """GeLU of a value in steps of ``2**-(value_bits-5)``, in the same steps.
 
     ``relu(v) - bump(|v|)`` with the table of `hw.gelu`; off by less than 1.3 steps plus 1.3e-4.
     """
     integers(value=value)
-    table = torch.tensor(bump_table(config), dtype=torch.int64)
+    table = _bump(config)
     index = (value.abs() >> bump_drop(config)).clamp_max(len(table) - 1)
     return value.clamp_min(0) - table[index]
 
