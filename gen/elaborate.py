@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a unit and a configuration to Verilog text, the same bytes on every machine."""
+"""From a design and a configuration to Verilog text, the same bytes on every machine."""
 
 __all__ = ["Design", "elaborate", "generate"]
 
@@ -16,14 +16,14 @@ from hw.words import Word
 
 @dataclass(frozen=True)
 class Design:
-    """A generated unit.
+    """A generated unit, or the accelerator.
 
     Attributes
     ----------
     unit, verilog
         Name of the unit and of its top module, and the Verilog text.
     latency
-        Cycles, as the component documents it.
+        Cycles, as the component documents it; none of the accelerator.
     streams
         Word of every stream, by port name.
     ports
@@ -32,7 +32,7 @@ class Design:
 
     unit: str
     verilog: str
-    latency: int
+    latency: int | None
     streams: dict[str, Word]
     ports: tuple[tuple[str, bool, int | None], ...]
 
@@ -49,7 +49,7 @@ def elaborate(unit: str, config: Config) -> Design:
     streams = words(unit, config)
     ports = tuple((name, member.flow.name == "In", None if name in streams else _width(member))
                   for name, member in component.signature.members.items())
-    return Design(unit, text, component.latency, streams, ports)
+    return Design(unit, text, getattr(component, "latency", None), streams, ports)
 
 
 def _width(member: Any) -> int:

@@ -2,10 +2,12 @@
 """What the hardware takes for granted of a program, checked on the instructions themselves.
 
 The accelerator overlaps passes and waits for few things: when a pass begins, the drains of all
-passes up to the third before it have landed; at tile `late` those of all passes before it. So
+passes up to the third before it have landed; at tile `late` those of all passes before it but the
+last `pending`. So
 
 - operands that one of the two passes before makes are read from tile `late` on only, and LayerNorm
-  and softmax operands whose statistics these passes finish need ``late = 0``;
+  and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
+  makes none of them, `pending` is 1;
 - stationary weights are made by the third pass before or earlier;
 - norm parameters are fetched while up to three passes before are under way, so a half of their
   memory is written again only if the fourth pass before is its last user or an earlier one.
@@ -53,8 +55,8 @@ class _Writers:
             self.probabilities[fields["probability_slot"]] = number
 
 
-def hazards(instructions: Iterable[Instruction], config: Config) -> list[int]:
-    """Return the largest `late` that is safe for each pass, in order.
+def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[int, int]]:
+    """Return the largest `late` and `pending` that are safe for each pass, in order.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[int]:
     """
     writers = _Writers(config)
     users = [_LONG_AGO, _LONG_AGO]
-    needed: list[int] = []
+    needed: list[tuple[int, int]] = []
     passes = (item.fields for item in instructions if item.kind == "PASS")
     for number, fields in enumerate(passes):
         recent = number - _LANDED
@@ -73,7 +75,7 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[int]:
             latest = int(writers.of("stationary", starts[:, None] + inside).max())
             if latest > recent:
                 raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
-        needed.append(_late(fields, writers, recent))
+        needed.append(_late(fields, writers, number))
         if fields["operand"] == OPERANDS["norm"]:
             slot = fields["norm_slot"]
             if fields["has_norm"] and users[slot] > recent - 1:
@@ -84,20 +86,24 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[int]:
     return needed
 
 
-def _late(fields: Mapping[str, int], writers: _Writers, recent: int) -> int:
-    """First tile that needs something of a pass after `recent`."""
-    if fields["operand"] == OPERANDS["norm"] and writers.factors > recent:
-        return 0
-    if fields["operand"] == OPERANDS["softmax"] \
-            and writers.probabilities[fields["probability_slot"]] > recent:
-        return 0
+def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[int, int]:
+    """First tile that needs something of the two passes before, and how many of them may wait."""
+    recent = number - _LANDED
+    statistics = _LONG_AGO
+    if fields["operand"] == OPERANDS["norm"]:
+        statistics = writers.factors
+    if fields["operand"] == OPERANDS["softmax"]:
+        statistics = writers.probabilities[fields["probability_slot"]]
     starts = fields["a_base"] + fields["a_stride"] * np.arange(fields["tiles"])
     tokens = np.arange(fields["blank_first"], fields["tokens"])
     bank = "residual" if fields["from_residual"] else "scratch"
-    if not tokens.size:
-        return LATE_NEVER
-    fresh = writers.of(bank, starts[:, None] + tokens).max(1) > recent
-    return int(fresh.argmax()) if fresh.any() else LATE_NEVER
+    makers = np.full(fields["tiles"], _LONG_AGO)
+    if tokens.size:
+        makers = writers.of(bank, starts[:, None] + tokens).max(1)
+    makers[0] = max(makers[0], statistics)
+    if makers.max() <= recent:
+        return LATE_NEVER, 0
+    return int((makers > recent).argmax()), int(number - 1 - makers.max())
 
 
 def operand_bound(fields: Mapping[str, int]) -> int:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gen.program_check import bound, hazards
-from gen.program_image import Patches, copy_load
+from gen.program_image import Patches, inline_load
 from gen.program_memory import DoesNotFitError, allocate, lives
 from gen.program_schedule import STYLES, Schedule, Style, schedule
 from gen.program_steps import Region, Step
 from golden.network import Network
-from golden.program import Instruction, assemble, lines, output_bytes
+from golden.program import Instruction, assemble, output_bytes
 from golden.vit import VitSpec
 from hw.config import Config
 from hw.instruction import DESTINATIONS
@@ -97,8 +97,7 @@ def compile_network(network: Network) -> Compiled:
             refusal = error
             continue
         instructions = _instructions(network, plan)
-        data = plan.position.astype(np.uint8).tobytes()
-        program = assemble(instructions, config, data)
+        program = assemble(instructions, config)
         return Compiled(
             spec=spec, config=config, program=program, instructions=tuple(instructions),
             steps=plan.steps, regions=tuple(regions), needed=needed, style=style,
@@ -113,17 +112,16 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     image = Patches(spec, config).load(plan.patches.base)
     image["destination"] = DESTINATIONS["scratch"]
     passes = [step.instruction() for step in plan.steps]
-    for number, late in enumerate(hazards(passes, config)):
-        passes[number] = dataclasses.replace(
-            passes[number], fields=dict(passes[number].fields) | {"late": late})
+    for number, (late, pending) in enumerate(hazards(passes, config)):
+        fields = dict(passes[number].fields) | {"late": late, "pending": pending}
+        passes[number] = dataclasses.replace(passes[number], fields=fields)
     top = 1 << config.acc_bits - 1
     for step, item in zip(plan.steps, passes, strict=True):
         if (reach := bound(item, config)) >= top:
             raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
                              f"whose sums may reach {reach}")
-    position = copy_load(plan.stream.base, plan.stream.words, config)
-    position |= {"program": 1, "destination": DESTINATIONS["residual"]}
-    result = [Instruction("LOAD", image), Instruction("LOAD", position), *passes,
-              Instruction("END", {})]
-    position["offset"] = sum(lines(item.size(config)) for item in result)
-    return result
+    position = inline_load(plan.stream.base, plan.stream.words, config)
+    position["destination"] = DESTINATIONS["residual"]
+    data = plan.position.astype(np.uint8).tobytes()
+    return [Instruction("LOAD", image), Instruction("LOAD", position, data=data), *passes,
+            Instruction("END", {})]

@@ -8,7 +8,7 @@ are digits of a mixed radix, and a digit must not step across a word's end uneve
 would, the rest of the word stays unused (its weights are zero).
 """
 
-__all__ = ["Patches", "copy_load"]
+__all__ = ["Patches", "inline_load"]
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,25 +124,16 @@ class Patches:
         return _fields(nest, piece=self.piece, base=(base + 1) * word, size=self.bytes)
 
 
-def copy_load(base: int, words: int, config: Config) -> dict[str, int]:
-    """Fields of the LOAD that copies `words` words, in their order, to a bank from `base` on."""
-    nest, rest = [], words
-    # A count has 12 bits: split it at divisors, which exist for tiles * tokens.
-    while rest >= 1 << 12:
-        count = next(value for value in range((1 << 12) - 1, 0, -1) if rest % value == 0)
-        if count == 1:
-            raise ValueError(f"{words} words can't be split into loops of less than 4096")
-        nest.append(Loop(count, words // rest))
-        rest //= count
-    nest.append(Loop(rest, words // rest))
-    return _fields(nest, piece=config.rows, base=base, size=lines(words * config.rows))
+def inline_load(base: int, words: int, config: Config) -> dict[str, int]:
+    """Fields of the LOAD that brings `words` words for a bank from `base` on."""
+    return _fields([], piece=config.rows, base=base, size=words * config.rows) | {"inline": 1}
 
 
 def _fields(nest: list[Loop], *, piece: int, base: int, size: int) -> dict[str, int]:
     nest = [loop for loop in nest if loop.count > 1]
     if len(nest) > LOOPS:
         raise ValueError(f"a LOAD must have at most {LOOPS} loops, not {len(nest)}")
-    fields = {"program": 0, "destination": 0, "piece": piece.bit_length() - 1, "offset": 0,
+    fields = {"inline": 0, "destination": 0, "piece": piece.bit_length() - 1, "offset": 0,
               "bytes": size, "base": base}
     gone = 0
     for number in range(LOOPS):

@@ -88,7 +88,7 @@ def listing(compiled: Compiled) -> str:
         if item.kind == "LOAD":
             loops = " ".join(f"{fields[f'count_{loop}']}:{fields[f'delta_{loop}']}"
                              for loop in range(6) if fields[f"count_{loop}"] > 1)
-            source = "program" if fields["program"] else "input"
+            source = "program" if fields["inline"] else "input"
             loads.append((f"{offset:#x}", "", f"{source} {fields['offset']:#x}", fields["bytes"],
                           f"{_DESTINATIONS[fields['destination']]} {fields['base']}",
                           1 << fields["piece"], loops))

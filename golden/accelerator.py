@@ -93,9 +93,9 @@ def execute(program: bytes, image: bytes, config: Config, output: int,
     number = 0
     for index, item in enumerate(parse(program, config, image=len(image), output=output)):
         if item.kind == "LOAD":
-            source = program if item.fields["program"] else image
             offset = item.fields["offset"]
-            machine.state.load(item.fields, source[offset:offset + item.fields["bytes"]], index)
+            data = item.data or image[offset:offset + item.fields["bytes"]]
+            machine.state.load(item.fields, data, index)
         elif item.kind == "PASS":
             found = machine.run_pass(item, index, number)
             if record:

@@ -61,22 +61,25 @@ class State:
         return self.banks[bank][self.index(bank, addresses, instruction)]
 
     def load(self, fields: Mapping[str, int], data: bytes, instruction: int) -> None:
-        """Scatter the pieces of a LOAD.
+        """Scatter the pieces of a LOAD, or copy the words of an inline one.
 
         Raises
         ------
         Fault
             If the bytes are over before the loops, or a piece lies beyond the bank.
         """
+        size = 1 << fields["piece"]
         places = np.zeros(1, np.int64)
         gone = 0
-        for loop in range(LOOPS):
+        if fields["inline"]:
+            size = self.config.rows
+            places = np.arange(len(data) // size)
+        for loop in range(0 if fields["inline"] else LOOPS):
             count = fields[f"count_{loop}"]
             # A delta is from the last place of the inner loops to the first of the next step.
             step = fields[f"delta_{loop}"] + gone
             places = (np.arange(count)[:, None] * step + places).reshape(-1)
             gone += (count - 1) * step
-        size = 1 << fields["piece"]
         if len(places) * size > len(data):
             raise Fault("bad length", instruction, why="the loops take more than the bytes")
         bank = self.banks[_bank(fields["destination"])]

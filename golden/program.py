@@ -68,6 +68,8 @@ class Instruction:
         `PARAMETER` of `cols` channels; None but for a PASS.
     weights
         int8 ``[tiles, rows, cols]``; None if they are stationary.
+    data
+        Words of an inline LOAD.
     """
 
     kind: str
@@ -75,11 +77,11 @@ class Instruction:
     norm: Columns | None = None
     parameters: Columns | None = None
     weights: npt.NDArray[np.int8] | None = None
+    data: bytes | None = None
 
     def size(self, config: Config) -> int:
         """Return the bytes that the instruction takes with its blocks."""
-        blocks = block_bytes(self.fields, config) if self.kind == "PASS" else ()
-        return LINE + sum(lines(block) for block in blocks)
+        return LINE + sum(map(lines, _sizes(self.kind, self.fields, config)))
 
 
 def lines(size: int) -> int:
@@ -174,8 +176,15 @@ def _head(instruction: Instruction) -> bytes:
     return word.pack({name: [value] for name, value in values.items()})[0].to_bytes(LINE, "little")
 
 
-def assemble(instructions: Sequence[Instruction], config: Config, data: bytes = b"") -> bytes:
-    """Make the bytes of a program; `data` follows the last instruction, at the next line.
+def _sizes(kind: str, fields: Mapping[str, int], config: Config) -> tuple[int, ...]:
+    """Bytes of the blocks behind an instruction."""
+    if kind == "PASS":
+        return block_bytes(fields, config)
+    return (fields["bytes"],) if kind == "LOAD" and fields["inline"] else ()
+
+
+def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
+    """Make the bytes of a program.
 
     Raises
     ------
@@ -188,10 +197,11 @@ def assemble(instructions: Sequence[Instruction], config: Config, data: bytes = 
             blocks = [_head(item)]
             if item.kind == "PASS":
                 blocks += _blocks(item, config)
+            elif item.data is not None:
+                blocks.append(item.data)
         except ValueError as error:
             raise ValueError(f"instruction {index}, {item.kind}: {error}") from None
         parts += [block.ljust(lines(len(block)), b"\0") for block in blocks]
-    parts.append(data.ljust(lines(len(data)), b"\0"))
     return b"".join(parts)
 
 
@@ -208,14 +218,14 @@ def _blocks(item: Instruction, config: Config) -> list[bytes]:
     return blocks
 
 
-def check(kind: str, fields: Mapping[str, int], config: Config, *, program: int, image: int,
+def check(kind: str, fields: Mapping[str, int], config: Config, *, image: int,
           output: int) -> tuple[str, int] | None:
     """Look at an instruction as the sequencer does: the kind and address of its first fault.
 
     Parameters
     ----------
-    program, image, output
-        Bytes of the three buffers.
+    image, output
+        Bytes of the input and of the output buffer.
     """
     if kind == "PASS":
         return _check_pass(fields, config, output)
@@ -224,9 +234,9 @@ def check(kind: str, fields: Mapping[str, int], config: Config, *, program: int,
         least, most = (config.lanes - 1).bit_length(), (config.rows - 1).bit_length()
         if not size:
             return "bad length", 0
-        if offset % LINE or size % LINE:
+        if size % config.rows if fields["inline"] else offset % LINE or size % LINE:
             return "misaligned address", offset
-        if offset + size > (program if fields["program"] else image):
+        if not fields["inline"] and offset + size > image:
             return "address outside the window", offset
         if fields["destination"] > DESTINATIONS["residual"] \
                 or not all(fields[f"count_{loop}"] for loop in range(LOOPS)) \
@@ -282,12 +292,12 @@ def parse(program: bytes, config: Config, *, image: int = 1 << 32,
         word = int.from_bytes(program[place:place + LINE], "little")
         values = INSTRUCTIONS[kind].unpack([word])
         fields = {name: int(values[name][0]) for name in _names(kind)}
-        wrong = check(kind, fields, config, program=len(program), image=image, output=output)
+        wrong = check(kind, fields, config, image=image, output=output)
         if wrong:
             raise Fault(wrong[0], index, wrong[1])
         place += LINE
         blocks = []
-        for size in block_bytes(fields, config) if kind == "PASS" else ():
+        for size in _sizes(kind, fields, config):
             if place + size > len(program):
                 raise Fault("program without end", index)
             blocks.append(program[place:place + size])
@@ -300,7 +310,7 @@ def parse(program: bytes, config: Config, *, image: int = 1 << 32,
 def _instruction(kind: str, fields: dict[str, int], blocks: list[bytes],
                  config: Config) -> Instruction:
     if kind != "PASS":
-        return Instruction(kind, fields)
+        return Instruction(kind, fields, data=blocks[0] if blocks else None)
     norm, parameters, weights = blocks
     return Instruction(
         kind, fields, _unpack(NORM_PARAMETER, norm) if norm else None,

@@ -34,24 +34,24 @@ class Drain(wiring.Component):
     """Requantize a bank of accumulators, `lanes` channels a cycle, token by token.
 
     With G = cols / lanes, a pass of T tokens that is accepted in cycle s issues group g of token t
-    in cycle ``n = s + 1 + t*G + g``, and then nothing stalls it (raw passes wait in between until
-    `raw` has room). All else follows `n`:
+    in cycle ``n = s + 1 + t*G + g``; only groups of raw passes may be later, while `raw` has no
+    room. All else follows n at a fixed distance::
 
-    ============================== ==========================
-    ``n``                          residual read (g = 0 only)
-    ``n + 1``                      accumulator read
-    ``n + write_latency``          write of the codes
-    ``n + factor_latency``         factors (last group)
-    ``n + probability_latency``    softmax result (last group)
-    ``n + latency``, n of the last `complete`
-    ============================== ==========================
+        n                         residual read, with g = 0
+        n + 1                     accumulator read
+        n + write_latency         write of the codes
+        n + factor_latency        factors of the token, with g = G - 1
+        n + probability_latency   softmax result of the token, with g = G - 1
+        n + latency               complete, with the pass's last group
 
-    A start is accepted while nothing is issued, or in the cycle of the last issue: passes follow
-    each other without a gap, but for two rules. Two starts with statistics are at least `revisit`
-    cycles apart. And at most 16 passes are between their start and their last codes: never reached
-    by passes of three groups or more.
+    A start is accepted while nothing is left to issue, or with the last issue before it: passes
+    follow each other without a gap, but for two rules. Two starts with statistics are at least
+    ``revisit = G + 3`` cycles apart, so that a token's state is there when its row goes on. And at
+    most `UNDER_WAY` passes are between their start and their last codes, which passes of three
+    groups or more never reach.
 
-    A parameter slot is read until 3 cycles after the last issue.
+    A residual must be in its bank when it is read: no write is waited for. A parameter slot is read
+    until 3 cycles after the last issue.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ class Drain(wiring.Component):
     factor_write : Out(factor_write_layout(config))
     probability_write : Out(probability_write_layout(config))
     release : Out(1)
-        Pulses with the first issue after which at most `early` are left, of a raw pass with its
-        last one. A read follows one cycle after its issue.
+        Pulses with the first issue after which at most `early` are left; of a raw pass, and of one
+        of less than `SHORT` tokens, with its last one. A read follows one cycle after its issue.
     complete : Out(1)
         Pulses when all that a pass writes may be read, and a raw pass's sums are offered.
     """

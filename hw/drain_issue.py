@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """First step of the drain: which token and group of channels is read next."""
 
-__all__ = ["Issue", "groups", "start_layout", "token_bits"]
+__all__ = ["SHORT", "Issue", "groups", "start_layout", "token_bits"]
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -15,6 +15,10 @@ from hw.passes import DRAIN_FIELDS, layout
 #: What the way to the requantizer needs to know of a pass.
 ISSUE_FIELDS = ("operation", "format", "zero_point", "bits", "m", "signed", "multiplier2",
                 "residual_zero_point")
+
+#: Tokens from which on a bank may be overwritten while its last groups are read: the first token is
+#: written that much ahead of the last one.
+SHORT = 8
 
 
 def groups(config: Config) -> int:
@@ -60,7 +64,8 @@ class Issue(wiring.Component):
     last : Out(1)
         It is the last one of its pass.
     release : Out(1)
-        It is the first one after which at most `early` are left; of a raw pass the last one.
+        It is the first one after which at most `early` are left; of a raw pass, and of one of less
+        than `SHORT` tokens, the last one.
     """
 
     def __init__(self, config: Config, early: int):
@@ -89,6 +94,8 @@ class Issue(wiring.Component):
         remaining = Signal(range((1 << len(start.tokens)) * count), reset_less=True)
         accept = Signal()
         raw = Signal()
+        short = Signal()
+        whole = Signal()
         end = Signal()
         m.d.comb += [
             raw.eq(self.fields.operation == OPERATIONS["raw"]),
@@ -97,8 +104,9 @@ class Issue(wiring.Component):
             self.start.ready.eq((~busy | (self.valid & self.last)) & self.space
                                 & ((wait == 0) | (start.statistics == 0))),
             accept.eq(self.start.valid & self.start.ready),
+            whole.eq(raw | short),
             self.release.eq(self.valid & Mux(
-                raw, self.last,
+                whole, self.last,
                 (remaining == self.early) | (begin & (remaining < self.early)))),
             end.eq(self.group == count - 1),
         ]
@@ -118,6 +126,7 @@ class Issue(wiring.Component):
             m.d.sync += [
                 begin.eq(1),
                 busy.eq(1),
+                short.eq(start.tokens < SHORT),
                 remaining.eq(start.tokens * count - 1),
                 self.last.eq(start.tokens * count == 1),
                 self.group.eq(0),

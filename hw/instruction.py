@@ -17,7 +17,8 @@ Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channe
 `PARAMETER` of `cols` channels; ``tiles * rows * cols`` weights of `weight_bits` bits if they come
 from the stream, word by word (`cols` weights, padded to whole bytes).
 
-`LOAD` reads a buffer and scatters its pieces over a bank. `END` finishes the program.
+`LOAD` reads the input buffer and scatters its pieces over a bank, or brings `bytes` of words of its
+own. `END` finishes the program.
 """
 
 __all__ = ["DESTINATIONS", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
@@ -79,6 +80,7 @@ PASS = _instruction(
      Field("valid", 8, text="keys: of the last tile (softmax operand), or of this pass's columns "
                             "(softmax statistics)")),
     (Field("late", 12, text="first tile whose operands the passes just before make"),
+     Field("pending", 2, text="of these, those that need not have landed by then"),
      Field("channels", 12, text="C of the norm statistics"),
      Field("from_residual", 1, text="operands come from the residual bank, not from scratch")),
     (Field("a_base", 24, text="word of tile 0, token 0"),),
@@ -105,7 +107,8 @@ PASS = _instruction(
 
 LOAD = _instruction(
     (_OPCODE,
-     Field("program", 1, text="offset counts from the program's start, not the input buffer's"),
+     Field("inline", 1, text="the data follow in the program, words of the bank from `base` on; "
+                             "neither offset nor loops count"),
      Field("destination", 2, text="0 scratch, 1 residual"),
      Field("piece", 3, text="log2 of the bytes of a piece, lanes to rows")),
     (Field("offset", 32, text="bytes"),),

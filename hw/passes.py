@@ -20,8 +20,8 @@ PASS_SLOTS = PASSES
 OPERAND_FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
                   "operand_bits", "norm_zero_point", "norm_slot", "probability_slot",
                   "softmax_multiplier")
-REQUEST_FIELDS = ("tokens", "tiles", "valid", "late", "pending", "from_residual", "a_base", "a_stride",
-                  "blank_first", *OPERAND_FIELDS)
+REQUEST_FIELDS = ("tokens", "tiles", "valid", "late", "pending", "from_residual", "a_base",
+                  "a_stride", "blank_first", *OPERAND_FIELDS)
 WEIGHT_FIELDS = ("tiles", "stationary", "by_column", "w_base", "w_stride")
 DRAIN_FIELDS = ("tokens", "valid", "channels", "probability_slot", "statistics",
                 "statistics_first", "statistics_last", "destination", "operation", "d_base",

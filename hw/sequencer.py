@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.bank import ADDRESS_BITS
 from hw.config import Config
 from hw.instruction import (
     DESTINATIONS,
@@ -48,10 +49,10 @@ def placement_layout() -> data.StructLayout:
 class Sequencer(wiring.Component):
     """Turn the stream of words into passes, parameters, weights and loads.
 
-    States, a cycle each or a cycle a word: HEAD (words of an instruction), CHECK, DECODE, then for a PASS
-    NORM (8 words a tile), PARAMETER (8 words), PUSH, WEIGHTS (`rows` words a tile); for a LOAD
-    ISSUE and LOADING, for END FINISH. DECODE of a PASS waits while `PASSES` passes are under way, a
-    LOAD and END until none is.
+    States, a cycle each or a cycle a word: HEAD (words of an instruction), CHECK, DECODE, then for
+    a PASS NORM (8 words a tile), PARAMETER (8 words), PUSH, WEIGHTS (`rows` words a tile); for a
+    LOAD ISSUE and LOADING, or INLINE (a word of the bank each), for END FINISH. DECODE of a PASS
+    waits while `PASSES` passes are under way, that of a LOAD and of END until none is.
 
     Members
     -------
@@ -70,11 +71,13 @@ class Sequencer(wiring.Component):
         Address and bytes for the memory reader; the rest for the placer.
     loaded : In(1)
         Pulse: everything of the LOAD is in its bank.
+    write : Out(struct)
+        Words of a LOAD that has its data in the program.
     landed : In(1)
         Pulse of the drain.
     idle : In(1)
         The memory writer has nothing under way.
-    program_address, input_address, program_bytes, input_bytes, output_bytes : In(32)
+    input_address, input_bytes, output_bytes : In(32)
     done : Out(1)
         Pulse.
     fault : Out(struct)
@@ -103,8 +106,9 @@ class Sequencer(wiring.Component):
                                                  "data": word})),
             "load": Out(stream.Signature(data.StructLayout({"address": 32, "bytes": 32}))),
             "placement": Out(stream.Signature(placement_layout())),
+            "write": Out(data.StructLayout({"en": 1, "destination": 2, "address": ADDRESS_BITS,
+                                            "data": word})),
             "loaded": In(1), "landed": In(1), "idle": In(1),
-            "program_address": In(32), "program_bytes": In(32),
             "input_address": In(32), "input_bytes": In(32), "output_bytes": In(32),
             "done": Out(1),
             "fault": Out(data.StructLayout({"valid": 1, "kind": 4, "address": 32})),
@@ -119,6 +123,8 @@ class Sequencer(wiring.Component):
         self._pass = _view(PASS, line)
         self._load = _view(LOAD, line)
 
+        address = Signal(ADDRESS_BITS, reset_less=True)
+        left = Signal(32, reset_less=True)
         place = Signal(range(max(head_words, PARTS, config.rows)))
         tile = Signal(12)
         slot = Signal(2)
@@ -137,6 +143,8 @@ class Sequencer(wiring.Component):
             self.norm_write.slot.eq(self._pass.norm_slot), self.norm_write.tile.eq(tile),
             self.norm_write.part.eq(place), self.norm_write.data.eq(self.words.payload),
             self.weights.payload.eq(self.words.payload),
+            self.write.destination.eq(self._load.destination), self.write.address.eq(address),
+            self.write.data.eq(self.words.payload),
         ]
 
         patience = Signal(range(PATIENCE + 1))
@@ -188,7 +196,10 @@ class Sequencer(wiring.Component):
                             m.next = "NORM"
                 with m.Elif(under_way == 0):
                     m.d.comb += self.counted.eq(1)
+                    m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes)]
                     m.next = "ISSUE"
+                    with m.If(self._load.inline):
+                        m.next = "INLINE"
                     with m.If(opcode == OPCODES["END"]):
                         m.next = "FINISH"
             with m.State("NORM"):
@@ -215,6 +226,17 @@ class Sequencer(wiring.Component):
                              self.placement.valid.eq(self.load.ready)]
                 with m.If(self.load.ready & self.placement.ready):
                     m.next = "LOADING"
+            with m.State("INLINE"):
+                m.d.comb += [self.words.ready.eq(1), self.write.en.eq(take)]
+                with m.If(take):
+                    m.d.sync += [address.eq(address + 1), left.eq(left - config.cols)]
+                    with m.If(left == config.cols):
+                        m.d.comb += block_end.eq(1)
+                        m.d.sync += self.instruction.eq(self.instruction + 1)
+                        m.next = "HEAD"
+                with m.Elif(starved):
+                    self._fail(m, "program without end")
+                    m.next = "STOPPED"
             with m.State("LOADING"):
                 with m.If(self.loaded):
                     m.d.sync += self.instruction.eq(self.instruction + 1)
@@ -237,9 +259,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             self.drains.payload.slot.eq(slot), self.drains.payload.bank.eq(slot[0]),
             self.tiles.valid.eq(push), self.tiles.payload.eq(fields.tiles),
-            self.load.payload.address.eq(
-                Mux(self._load.program, self.program_address, self.input_address)
-                + self._load.offset),
+            self.load.payload.address.eq(self.input_address + self._load.offset),
             self.load.payload.bytes.eq(self._load.bytes),
             *(self.placement.payload[name].eq(self._load[name])
               for name in self.placement.payload.shape().members),
@@ -261,7 +281,6 @@ class Sequencer(wiring.Component):
             with m.Elif(wrong):
                 m.d.comb += [bad.valid.eq(1), bad.kind.eq(FAULTS[kind]), bad.address.eq(address)]
 
-        size = Mux(load.program, self.program_bytes, self.input_bytes)
         result = fields.tokens << (config.cols * 4).bit_length() - 1
         counts = [load[f"count_{loop}"] == 0 for loop in range(LOOPS)]
         with m.If(~is_pass & ~is_load & (fields.opcode != OPCODES["END"])):
@@ -281,10 +300,11 @@ class Sequencer(wiring.Component):
         check(raw & (fields.offset + result > self.output_bytes), "address outside the window",
               fields.offset)
         check(is_load & (load.bytes == 0), "bad length")
-        check(is_load & ((load.offset[:6] != 0) | (load.bytes[:6] != 0)), "misaligned address",
+        check(is_load & Mux(load.inline, load.bytes[:(config.cols - 1).bit_length()] != 0,
+                            load.offset[:6] | load.bytes[:6] != 0), "misaligned address",
               load.offset)
-        check(is_load & (load.offset + load.bytes > size), "address outside the window",
-              load.offset)
+        check(is_load & ~load.inline & (load.offset + load.bytes > self.input_bytes),
+              "address outside the window", load.offset)
         check(is_load & ((load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
                          | (load.piece < (config.lanes - 1).bit_length())
                          | (load.piece > (config.rows - 1).bit_length())), "bad field")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The units that can be generated and simulated on their own, by their name."""
+"""What can be generated: the accelerator, and its units on their own, by their name."""
 
-__all__ = ["UNITS", "create", "words"]
+__all__ = ["DESIGNS", "UNITS", "create", "words"]
 
 import importlib
 from typing import Any
@@ -16,19 +16,21 @@ UNITS = {
     "requant": "Requantizer",
     "layernorm": "LayerNorm",
 }
+#: The same with the whole accelerator, which has no streams but two buses.
+DESIGNS = {"accelerator": "Accelerator", **UNITS}
 
 
 def _component(unit: str) -> Any:
-    if unit not in UNITS:
-        raise ValueError(f"no unit {unit!r}: give one of {', '.join(UNITS)}")
-    return getattr(importlib.import_module(f"hw.{unit}"), UNITS[unit])
+    if unit not in DESIGNS:
+        raise ValueError(f"no unit {unit!r}: give one of {', '.join(DESIGNS)}")
+    return getattr(importlib.import_module(f"hw.{unit}"), DESIGNS[unit])
 
 
 def create(unit: str, config: Config) -> Any:
-    """Construct the component of a unit: a `wiring.Component` with a `latency`."""
+    """Construct a component of `DESIGNS`; a unit has a `latency`."""
     return _component(unit)(config)
 
 
 def words(unit: str, config: Config) -> dict[str, Word]:
-    """Return the word of every stream of a unit, by port name."""
-    return _component(unit).words(config)
+    """Return the word of every stream of a design, by port name."""
+    return _component(unit).words(config) if unit in UNITS else {}

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many cycles a program takes, exactly, and where they go.
+
+The accelerator's engines wait for each other at few places: the first word of a tile of operands
+and of weights, the start of a drain, the start of an instruction. Between those everything moves a
+word a cycle. So a model of those places alone, each engine one process of `golden.kernel`, gives
+every cycle of the gateware. A cycle here is one from the start command on: in cycle 0 the core
+leaves reset.
+
+The operand path is a rigid pipeline: a *step* is a cycle in which it moves, and a word that enters
+in step i reaches the array in step ``i + depth``, where it stalls everything behind it if it is the
+first of a tile whose weights aren't complete.
+"""
+
+__all__ = ["Prediction", "Timing", "predict"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from golden.kernel import Event, Kernel, Process
+from golden.program import Instruction
+from hw.config import Config
+from hw.drain_issue import SHORT
+from hw.instruction import LINE, OPERATIONS, STATISTICS
+from hw.passes import PASSES
+
+#: A cycle that never comes.
+NEVER = 1 << 60
+
+
+class Words(Protocol):
+    """The program as the unpacker gives it: `golden.memory`."""
+
+    def begin(self, bits: int, words: int) -> None:
+        """Begin a block."""
+
+    def word(self, ready_at: int) -> int:
+        """Return the cycle in which the next word is taken, if it may be from `ready_at` on."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Constants of the gateware, in cycles.
+
+    Attributes
+    ----------
+    depth
+        Steps from a word's issue by the feeder to its offer to the array.
+    sums
+        From a word taken by the array to its sums.
+    early
+        Groups that a drain has left when it releases its accumulators.
+    landed
+        From a drain's last group to the pulse that all it wrote is there.
+    revisit
+        Between the starts of two drains with statistics, at least.
+    """
+
+    depth: int
+    sums: int
+    early: int
+    landed: int
+    revisit: int
+
+    #: From a pass's last sums to the pulse that they are in the accumulators.
+    collect = 4
+    #: From a drain's start to its first group.
+    first_group = 1
+
+
+@dataclass
+class Prediction:
+    """Cycles of a run and their breakdown; `spans` lists (engine, first, last, pass)."""
+
+    cycles: int = 0
+    array_busy: int = 0
+    weight_wait: int = 0
+    drain_wait: int = 0
+    spans: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+
+class _Count:
+    """A counter whose n-th increment is visible from a known cycle on."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.visible: list[int] = []
+        self.changed = Event(kernel)
+
+    def add(self, cycle: int) -> None:
+        """Count once more; the engines see it in `cycle`."""
+        self.visible.append(cycle)
+        self.changed.fire(cycle)
+
+    def reached(self, count: int, cycle: int) -> bool:
+        """Whether at least `count` are visible in `cycle`."""
+        return count <= 0 or (len(self.visible) >= count and self.visible[count - 1] <= cycle)
+
+
+class _Machine:
+    """All engines of one run. Ranks in a cycle: landings, array, feeder, weights, sequencer."""
+
+    def __init__(self, instructions: Sequence[Instruction], words: Words, config: Config,
+                 timing: Timing, load: Callable[[int, Mapping[str, int]], int],
+                 record: bool) -> None:
+        self.kernel = kernel = Kernel()
+        self.config, self.timing = config, timing
+        self.words, self.load = words, load
+        self.instructions = instructions
+        self.passes = [item.fields for item in instructions if item.kind == "PASS"]
+        self.found = Prediction()
+        self.record = record
+
+        self.pushed = [NEVER] * len(self.passes)
+        self.push = Event(kernel)
+        self.landed, self.released = _Count(kernel), _Count(kernel)
+        # The rigid pipeline: cycle of a step = step + offset, unless it is blocked.
+        self.offset = 0
+        self.blocked = False
+        self.moved = Event(kernel)
+        # Tiles in order: entry steps as they are issued, then what became of them.
+        self.entries: list[tuple[int, int, bool]] = []
+        self.issued = Event(kernel)
+        self.complete: list[int] = []
+        self.completed = Event(kernel)
+        self.entered: list[int] = []
+        self.entry = Event(kernel)
+        self.streamed = -1            # last pass whose weights came from the stream, and when
+        self.stream_end = 0
+        self.stream = Event(kernel)
+        self.in_stream = NEVER        # cycle in which the sequencer is in WEIGHTS
+        self.collected: list[int] = []
+        self.collect = Event(kernel)
+
+        for rank, process in enumerate((self.drain(), self.array(), self.feeder(),
+                                        self.weights(), self.sequencer())):
+            kernel.schedule(0, rank, process)
+
+    def run(self) -> Prediction:
+        self.kernel.run()
+        return self.found
+
+    def span(self, engine: str, first: int, last: int, number: int) -> None:
+        if self.record:
+            self.found.spans.append((engine, first, last, number))
+
+    # -- operands
+
+    def step(self, step: int) -> Process:
+        """Sleep until the cycle of a step."""
+        while True:
+            if self.blocked:
+                yield self.moved
+            elif self.kernel.now < step + self.offset:
+                yield step + self.offset
+            else:
+                return
+
+    def feeder(self) -> Process:
+        now = self.kernel
+        step = 0
+        for number, item in enumerate(self.passes):
+            while self.pushed[number] == NEVER:
+                yield self.push
+            # Offered from push + 1, loaded then or with the last word before, active after that.
+            if now.now < self.pushed[number] + 2:
+                yield self.pushed[number] + 2
+            while self.blocked:
+                yield self.moved
+            step = max(step, now.now - self.offset, self.pushed[number] + 2 - self.offset)
+            for tile in range(item["tiles"]):
+                yield from self.step(step)
+                wanted = now.now
+                late = number - item["pending"] if tile >= item["late"] else \
+                    number - 2 if tile == 0 else 0
+                while not self.landed.reached(late, now.now):
+                    yield self.landed.changed
+                while tile == 0 and not self.released.reached(number - 1, now.now):
+                    yield self.released.changed
+                self.found.drain_wait += now.now - wanted
+                while self.blocked:
+                    yield self.moved
+                step = max(step, now.now - self.offset)
+                yield from self.step(step)
+                self.entries.append((step + self.timing.depth, item["tokens"],
+                                     tile == item["tiles"] - 1))
+                self.issued.fire(now.now)
+                step += item["tokens"]
+
+    def array(self) -> Process:
+        kernel, number = self.kernel, 0
+        tile = 0
+        first = 0
+        while True:
+            while tile >= len(self.entries):
+                yield self.issued
+            step, tokens, final = self.entries[tile]
+            if kernel.now < step + self.offset:
+                yield step + self.offset
+            arrival = kernel.now
+            if tile >= len(self.complete) or self.complete[tile] > kernel.now:
+                self.blocked = True
+                while tile >= len(self.complete):
+                    yield self.completed
+                if self.complete[tile] > kernel.now:
+                    yield self.complete[tile]
+                self.blocked = False
+                self.offset += kernel.now - arrival
+                self.found.weight_wait += kernel.now - arrival
+                self.moved.fire(kernel.now)
+            self.entered.append(kernel.now)
+            self.entry.fire(kernel.now)
+            first = first or kernel.now
+            self.found.array_busy += tokens
+            tile += 1
+            if final:
+                self.span("array", first, kernel.now + tokens - 1, number)
+                self.collected.append(kernel.now + tokens - 1 + self.timing.sums
+                                      + self.timing.collect)
+                self.collect.fire(kernel.now)
+                number, first = number + 1, 0
+
+    # -- weights
+
+    def weights(self) -> Process:
+        kernel, rows = self.kernel, self.config.rows
+        tile = 0
+        free = 0          # first cycle in which the next pass may be loaded
+        empty = 0         # first cycle in which the bank's pipeline is empty
+        offset = 0        # of that pipeline: cycle = step + offset
+        step = 0
+        for number, item in enumerate(self.passes):
+            while self.pushed[number] == NEVER:
+                yield self.push
+            active = max(self.pushed[number] + 1, free) + 1
+            if kernel.now < active:
+                yield active
+            if item["stationary"]:
+                while not self.landed.reached(number - 2, kernel.now):
+                    yield self.landed.changed
+                step = max(step, kernel.now - offset)
+                last = 0
+                for _ in range(item["tiles"]):
+                    while tile > len(self.entered):
+                        yield self.entry
+                    swap = self.entered[tile - 1] if tile else 0
+                    offset += max(0, swap - (step + 3 + offset))
+                    last = step + 3 + offset + rows - 1
+                    if kernel.now < last:
+                        yield last
+                    self.complete.append(last + 1)
+                    self.completed.fire(kernel.now)
+                    step += rows
+                    tile += 1
+                free, empty = step - 1 + offset, last + 1
+                self.span("keys", active, last, number)
+            else:
+                while self.in_stream == NEVER:
+                    yield self.stream
+                ready = max(active, self.in_stream, empty)
+                first = -1
+                for _ in range(item["tiles"]):
+                    while tile > len(self.entered):
+                        yield self.entry
+                    if tile:
+                        ready = max(ready, self.entered[tile - 1])
+                    for _ in range(rows):
+                        taken = self.words.word(ready)
+                        ready = taken + 1
+                        first = taken if first < 0 else first
+                    if kernel.now < taken:
+                        yield taken
+                    self.complete.append(taken + 1)
+                    self.completed.fire(kernel.now)
+                    tile += 1
+                free = taken
+                self.span("weights", first, taken, number)
+                self.in_stream, self.stream_end = NEVER, taken
+                self.stream.fire(kernel.now)
+
+    # -- program
+
+    def sequencer(self) -> Process:
+        kernel, words, columns = self.kernel, self.words, self.config.cols
+        number = 0
+        now = 0
+        for instruction in self.instructions:
+            item = instruction.fields
+            words.begin(8, max(1, LINE // columns))
+            for _ in range(max(1, LINE // columns)):
+                now = words.word(now) + 1
+            decode = now + 1
+            yield decode
+            if instruction.kind == "PASS":
+                while not self.landed.reached(number + 1 - PASSES, kernel.now):
+                    yield self.landed.changed
+                now = kernel.now + 1
+                if item["has_norm"]:
+                    words.begin(8, 8 * item["tiles"])
+                    for _ in range(8 * item["tiles"]):
+                        now = words.word(now) + 1
+                words.begin(8, 8)
+                for _ in range(8):
+                    now = words.word(now) + 1
+                yield now
+                self.pushed[number] = now
+                self.push.fire(now)
+                number += 1
+                now += 1
+                if not item["stationary"]:
+                    words.begin(item["weight_bits"], item["tiles"] * self.config.rows)
+                    yield now
+                    self.in_stream = now
+                    self.stream.fire(now)
+                    while self.in_stream != NEVER:
+                        yield self.stream
+                    now = self.stream_end + 1
+            else:
+                while not self.landed.reached(number, kernel.now):
+                    yield self.landed.changed
+                now = kernel.now + 1
+                if instruction.kind == "END":
+                    self.found.cycles = self.finish(now)
+                    return
+                begin = now
+                if item["inline"]:
+                    words.begin(8, item["bytes"] // columns)
+                    for _ in range(item["bytes"] // columns):
+                        now = words.word(now) + 1
+                else:
+                    now = self.load(now, item) + 1
+                self.span("load", begin, now - 1, number)
+                yield now
+
+    def finish(self, cycle: int) -> int:
+        """Return the cycle of the done pulse when FINISH begins in `cycle`."""
+        return cycle
+
+    # -- drain
+
+    def drain(self) -> Process:
+        kernel, timing = self.kernel, self.timing
+        free = 0
+        gather = -NEVER
+        for number, item in enumerate(self.passes):
+            while number >= len(self.collected):
+                yield self.collect
+            start = max(self.collected[number] + 1, free)
+            if item["statistics"] != STATISTICS["none"]:
+                start = gather = max(start, gather + timing.revisit)
+            groups = item["tokens"] * (self.config.cols // self.config.lanes)
+            first = start + timing.first_group
+            last = first + groups - 1
+            free = last
+            whole = item["operation"] == OPERATIONS["raw"] or item["tokens"] < SHORT
+            release = last if whole else max(first, last - timing.early)
+            if kernel.now < release:
+                yield release
+            self.released.add(release + 1)
+            landed = last + timing.landed
+            self.span("drain", first, last, number)
+            self.landed.add(landed + 1)
+
+
+def predict(instructions: Sequence[Instruction], words: Words, config: Config,
+            timing: Timing, load: Callable[[int, Mapping[str, int]], int], *,
+            record: bool = False) -> Prediction:
+    """Run the model; see the module."""
+    return _Machine(instructions, words, config, timing, load, record).run()

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All engines of the accelerator, between its registers and its memory bus."""
+
+__all__ = ["Core", "check"]
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.accumulator import Accumulator
+from hw.axi import flat, join, read_channels, write_channels
+from hw.bank import Bank
+from hw.config import Config, ConfigError
+from hw.drain import Drain
+from hw.feeder import Feeder
+from hw.instruction import DESTINATIONS, OPERATIONS
+from hw.memory_reader import MemoryReader
+from hw.memory_writer import MemoryWriter
+from hw.operand import OperandPath
+from hw.passes import DRAIN_FIELDS, PASSES, layout
+from hw.placer import Placer
+from hw.queue import Queue
+from hw.register_map import FAULTS
+from hw.registers import COUNTED, FAULT_LAYOUT
+from hw.sequencer import Sequencer
+from hw.systolic import SystolicArray
+from hw.unpacker import Unpacker
+from hw.weight_source import WeightSource
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration of which no accelerator can be built.
+
+    Raises
+    ------
+    ConfigError
+        The message names the field, and what would be accepted.
+    """
+    def need(good: bool, name: str, text: str) -> None:
+        if not good:
+            raise ConfigError(f"{name} must be {text} for an accelerator, "
+                              f"not {getattr(config, name)}")
+
+    need(config.rows in (4, 8, 16, 32, 64), "rows", "4, 8, 16, 32 or 64")
+    need(config.cols == config.rows, "cols", f"rows ({config.rows})")
+    need(config.lanes < config.rows and config.rows % config.lanes == 0, "lanes",
+         f"a power of two below rows ({config.rows})")
+    need(config.cols <= 8 * config.lanes, "lanes", f"at least cols / 8 ({config.cols // 8})")
+    need(config.weight_bits == 8, "weight_bits", "8 (keys and values are weights)")
+    need(config.mantissa_bits == 9, "mantissa_bits", "9 (codes less a zero point)")
+    need(config.score_bits == 8, "score_bits", "8")
+    need(config.multiplier_bits <= 16, "multiplier_bits", "at most 16")
+    need(config.acc_bits <= 32, "acc_bits", "at most 32")
+    need(config.attention == "log2", "attention", "log2")
+    need(config.exponential == "shift", "exponential", "shift")
+    need(config.max_tokens >= 2, "max_tokens", "at least 2")
+    need(config.max_channels % config.rows == 0, "max_channels",
+         f"a multiple of rows ({config.rows})")
+
+
+class Core(wiring.Component):
+    """Fetch, sequence, compute, drain and write; reset before every run.
+
+    Members
+    -------
+    program_address, program_bytes, input_address, input_bytes, output_address, output_bytes
+        Buffers, held while a run is under way.
+    begin : In(1)
+        Pulse, one cycle after reset: the run begins.
+    stop : In(1)
+        End the run: no new transfers from now on. Held until `quiet`.
+    quiet : Out(1)
+        No transfer is under way on the bus.
+    done : Out(1)
+        Pulse.
+    fault : Out(FAULT_LAYOUT)
+    events : Out(struct)
+        One bit for each counter of `hw.registers.COUNTED`.
+    m_axi : Out
+        AXI4 master.
+    """
+
+    def __init__(self, config: Config):
+        check(config)
+        self.config = config
+        self.operand = OperandPath(config)
+        self.array = SystolicArray(config)
+        # With w = depth + latency + 3, the sums of the next pass's token t are written w + t cycles
+        # after its first word was issued, which is one cycle or more after the release. The drain's
+        # last read, of token T - 1, is early + 1 cycles after the release, and the tokens before it
+        # were read earlier by more than a cycle each. So early <= w + T - 2 is safe, and
+        # T >= SHORT = 8. With early = w + 2 a drain and a pass of equal length take turns without
+        # a pause (a drain begins w + 3 cycles behind the end of its pass).
+        self.depth = 1 + self.operand.latency
+        self.drain = Drain(config, early=self.depth + self.array.latency + 5)
+        super().__init__({
+            **{f"{name}_{part}": In(32) for name in ("program", "input", "output")
+               for part in ("address", "bytes")},
+            "begin": In(1), "stop": In(1), "quiet": Out(1), "done": Out(1),
+            "fault": Out(FAULT_LAYOUT),
+            "events": Out(data.StructLayout(dict.fromkeys(COUNTED, 1))),
+            **flat("m_axi", read_channels(config.axi_bits)),
+            **flat("m_axi", write_channels(config.axi_bits)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        self._fetch(m)
+        self._scratchpad(m)
+        self._compute(m)
+        self._finish(m)
+        return m
+
+    def _fetch(self, m: Module) -> None:
+        """Memory to words, loads and passes."""
+        config = self.config
+        m.submodules.reader = reader = MemoryReader(config)
+        m.submodules.writer = writer = MemoryWriter(config)
+        m.submodules.unpacker = unpacker = Unpacker(config)
+        m.submodules.placer = placer = Placer(config)
+        m.submodules.sequencer = sequencer = Sequencer(config)
+        self.reader, self.writer, self.placer, self.sequencer = reader, writer, placer, sequencer
+        m.d.comb += [
+            *join(self, "m_axi", reader.axi), *join(self, "m_axi", writer.axi),
+            reader.stop.eq(self.stop), writer.stop.eq(self.stop),
+            self.quiet.eq(reader.idle & writer.idle),
+            reader.start.valid.eq(self.begin),
+            reader.start.payload.address.eq(self.program_address),
+            reader.start.payload.bytes.eq(self.program_bytes),
+            unpacker.bits.eq(sequencer.bits), unpacker.align.eq(sequencer.align),
+            sequencer.exhausted.eq(reader.exhausted),
+            sequencer.idle.eq(writer.idle),
+            *(getattr(sequencer, name).eq(getattr(self, name)) for name in (
+                "input_address", "input_bytes", "output_bytes")),
+        ]
+        wiring.connect(m, reader.words, unpacker.i)
+        wiring.connect(m, unpacker.o, sequencer.words)
+        wiring.connect(m, sequencer.load, reader.load)
+        wiring.connect(m, reader.data, placer.data)
+        wiring.connect(m, sequencer.placement, placer.command)
+        m.d.comb += sequencer.loaded.eq(placer.done)
+
+    def _scratchpad(self, m: Module) -> None:
+        """Build the banks, with the drain and the placer as writers."""
+        config, drain, placer = self.config, self.drain, self.placer
+        depths = {"scratch": config.scratch_words, "residual": config.residual_words,
+                  "stationary": config.stationary_words}
+        self.banks = {name: Bank(config, depth) for name, depth in depths.items()}
+        for name, bank in self.banks.items():
+            m.submodules[name] = bank
+            # A LOAD and a drain are never under way at the same time: the sequencer sees to it.
+            writers: list[Any] = [drain.write]
+            if name != "stationary":
+                writers += [placer.write, self.sequencer.write]
+            for write in writers:
+                with m.If(write.en & (write.destination == DESTINATIONS[name])):
+                    m.d.comb += [
+                        bank.write.eq(1),
+                        bank.write_address.eq(write.address), bank.write_data.eq(write.data),
+                        bank.write_mask.eq(-1 if write is self.sequencer.write else write.mask),
+                    ]
+
+    def _compute(self, m: Module) -> None:
+        """Operands and weights to the array, sums to the accumulators, codes to the banks."""
+        config, sequencer = self.config, self.sequencer
+        operand, array, drain = self.operand, self.array, self.drain
+        m.submodules.feeder = feeder = Feeder(config)
+        m.submodules.source = source = WeightSource(config)
+        m.submodules.operand = operand
+        m.submodules.array = array
+        m.submodules.accumulator = accumulator = Accumulator(config)
+        m.submodules.drain = drain
+        m.submodules.requests = requests = Queue(feeder.passes.payload.shape(), PASSES)
+        m.submodules.weights_of = weights_of = Queue(source.passes.payload.shape(), PASSES)
+        m.submodules.tiles = tiles = Queue(12, PASSES)
+        m.submodules.drains = drains = Queue(layout(DRAIN_FIELDS, slot=2, bank=1), PASSES)
+        for left, right in ((sequencer.requests, requests.i), (requests.o, feeder.passes),
+                            (sequencer.weights_of, weights_of.i), (weights_of.o, source.passes),
+                            (sequencer.tiles, tiles.i), (tiles.o, accumulator.passes),
+                            (sequencer.drains, drains.i), (sequencer.weights, source.words),
+                            (source.w, array.w), (array.o, accumulator.sums)):
+            wiring.connect(m, left, right)
+
+        # Operands.
+        advance = Signal()
+        scratch, residual = self.banks["scratch"], self.banks["residual"]
+        request: Any = feeder.request
+        wanted = request.valid & advance
+        adding = Signal()
+        m.d.sync += adding.eq(drain.residual.en)
+        from_residual = Signal(Bank.latency)
+        with m.If(advance):
+            m.d.sync += from_residual.eq(from_residual << 1 | request.from_residual)
+        m.d.comb += [
+            advance.eq(~operand.o.valid | array.a.ready),
+            feeder.advance.eq(advance), operand.advance.eq(advance),
+            feeder.released.eq(drain.release), feeder.landed.eq(drain.complete),
+            *(operand.i[name].eq(request[name]) for name in operand.i.shape().members),
+            array.a.valid.eq(operand.o.valid), array.a.payload.eq(operand.o.payload),
+            operand.codes.eq(Mux(from_residual[-1], residual.data, scratch.data)),
+            operand.norm_write.eq(sequencer.norm_write),
+            operand.factor_write.eq(drain.factor_write),
+            operand.probability_write.eq(drain.probability_write),
+
+            scratch.read_enable.eq(advance), scratch.read_address.eq(request.address),
+            scratch.read.eq(wanted & ~request.from_residual),
+            # A residual is added in passes whose operands come from elsewhere.
+            residual.read_enable.eq(advance | drain.residual.en | adding),
+            residual.read_address.eq(Mux(drain.residual.en, drain.residual.address,
+                                         request.address)),
+            residual.read.eq(drain.residual.en | wanted & request.from_residual),
+        ]
+
+        # Keys and values.
+        stationary = self.banks["stationary"]
+        m.d.comb += [
+            source.landed.eq(drain.complete),
+            stationary.read_enable.eq(source.read_enable), stationary.read.eq(source.read),
+            stationary.read_address.eq(source.read_address), source.data.eq(stationary.data),
+        ]
+
+        # Drains: a pass begins when its sums are there, a raw one when the writer takes it too.
+        collected = Signal(range(PASSES + 1))
+        start = Signal()
+        raw = drains.o.payload.operation == OPERATIONS["raw"]
+        ready = drains.o.valid & (collected != 0)
+        m.d.comb += [
+            start.eq(drain.start.valid & drain.start.ready),
+            drain.start.valid.eq(ready & (~raw | self.writer.command.ready)),
+            drains.o.ready.eq(start),
+            *(drain.start.payload[name].eq(drains.o.payload[name])
+              for name in drain.start.payload.shape().members),
+            self.writer.command.valid.eq(start & raw),
+            self.writer.command.payload.address.eq(self.output_address + drains.o.payload.offset),
+            self.writer.command.payload.bytes.eq(
+                drains.o.payload.tokens << (config.cols * 4).bit_length() - 1),
+            accumulator.read_enable.eq(drain.accumulator.en),
+            accumulator.read_bank.eq(drain.accumulator.bank),
+            accumulator.read_token.eq(drain.accumulator.token),
+            drain.accumulator_data.eq(accumulator.data),
+            drain.residual_data.eq(residual.data),
+            drain.parameter_write.eq(sequencer.parameter_write),
+            sequencer.landed.eq(drain.complete),
+        ]
+        m.d.sync += collected.eq(collected + accumulator.complete - start)
+        wiring.connect(m, drain.raw, self.writer.data)
+
+        events: Any = self.events
+        m.d.comb += [
+            events.array_busy.eq(array.a.valid & array.a.ready),
+            events.weight_wait.eq(~advance),
+            events.memory_wait.eq(self.reader.waiting),
+            events.drain_wait.eq(feeder.waiting),
+            events.instructions.eq(sequencer.counted),
+        ]
+
+    def _finish(self, m: Module) -> None:
+        """Report the first of all faults."""
+        fault: Any = self.fault
+        sequencer, reader, writer = self.sequencer, self.reader, self.writer
+        m.d.comb += [self.done.eq(sequencer.done), fault.instruction.eq(sequencer.instruction)]
+
+        def found(valid: Value, kind: Value | int, address: Value | int = 0) -> None:
+            with m.If(valid):
+                m.d.comb += [fault.valid.eq(1), fault.kind.eq(kind), fault.address.eq(address)]
+
+        # The last that is found here goes first.
+        overflow = Value.cast(0)
+        for bank in self.banks.values():
+            overflow = overflow | bank.overflow
+        found(overflow, FAULTS["scratchpad overflow"])
+        found(self.placer.overrun, FAULTS["bad length"])
+        found(sequencer.fault.valid, sequencer.fault.kind, sequencer.fault.address)
+        for master, name in ((writer, "write"), (reader, "read")):
+            found(master.error.valid, Mux(master.error.decode, FAULTS[f"{name} DECERR"],
+                                          FAULTS[f"{name} SLVERR"]), master.error.address)
