@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from amaranth.hdl import Fragment
+from amaranth.hdl import Fragment, ResetInserter, Signal
 from amaranth.sim import Simulator
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from golden.requant import Requantization, requantize
 from golden.softmax import ShiftScale, _offset, statistics
 from hw.config import Config, load
 from hw.drain import Drain
+from hw.drain_issue import SHORT
 from hw.instruction import DESTINATIONS, OPERATIONS, PARAMETER, STATISTICS
 from hw.layernorm_format import NormFormat
 from hw.requant_format import FORMATS
@@ -63,9 +64,9 @@ class Pass:
 class Script:
     """Random passes."""
 
-    def __init__(self, config: Config, kind: str, seed: int):
+    def __init__(self, config: Config, kind: str):
         self.config = config
-        self.rng = random.Random(f"{config.name} {kind} {seed}")
+        self.rng = random.Random(f"{config.name} {kind}")
         self.torch = torch.Generator().manual_seed(self.rng.getrandbits(32))
         self.encoding, self.encode_shift = KINDS[kind]
         self.thresholds = thresholds(self.encoding, self.encode_shift, config)
@@ -102,7 +103,7 @@ class Script:
 
     def codes(self, operation: str, encoding: Encoding, parameters: dict[str, Tensor],
               acc: Tensor, fields: dict[str, int]) -> Tensor:
-        """What the requantizer makes of them."""
+        """Return what the requantizer makes of them."""
         residual = None
         if operation == "residual":
             words = self.residual[fields["d_base"]:fields["d_base"] + len(acc)]
@@ -178,7 +179,7 @@ class Script:
         return new
 
     def norm(self, tokens: int, count: int, *, flat: bool = False, tight: bool = False) -> None:
-        """A row of the residual stream in `count` passes."""
+        """Add rows of the residual stream, in `count` passes."""
         width = NormFormat(self.config)
         channels = count * self.config.cols
         zero_point = self.rng.choice((0, 255, 128, self.rng.randrange(256)))
@@ -205,7 +206,7 @@ class Script:
         self._results("norm", results)
 
     def softmax(self, tokens: int, count: int, *, tight: bool = False) -> None:
-        """Rows of scores of `count` passes, the last of which may have fewer keys."""
+        """Add rows of scores, in `count` passes, the last of which may have fewer keys."""
         config, rng = self.config, self.rng
         valid = rng.randrange(1, config.cols + 1)
         slot = rng.getrandbits(1)
@@ -243,8 +244,8 @@ class Script:
                      self.rng.randrange(1, 5))
 
 
-def fill(config: Config, kind: str, seed: int, rows: int) -> Script:
-    script = Script(config, kind, seed)
+def fill(config: Config, kind: str, rows: int) -> Script:
+    script = Script(config, kind)
     for operation in ("linear", "gelu", "residual", "raw"):
         script.add(operation, 3, encoding=script.encoding)
     script.norm(2, 2, flat=True)
@@ -259,9 +260,12 @@ def fill(config: Config, kind: str, seed: int, rows: int) -> Script:
     for _ in range(2):
         script.norm(1, 3, tight=True)
         script.softmax(1, 3, tight=True)
-    script.add("raw", config.max_tokens)
+    script.add("linear", config.max_tokens)
+    script.add("raw", min(config.max_tokens, 20))
     script.add("raw", 7)
-    script.add("linear", 1)
+    # More passes than there is room for.
+    for _ in range(20):
+        script.add("linear", 1, encoding=Encoding(), tight=True)
     return script
 
 
@@ -304,12 +308,13 @@ class Bench:
             else:
                 self.expect(cycle + dut.probability_latency, "probability_write", token=token,
                             **item.results[token])
-        if raw:
+        if raw or fields["tokens"] < SHORT:
             release = left == 0
         else:
             release = left == self.early or (index == 0 and left < self.early)
         if release:
             self.expect(cycle, "release")
+            self.counts["early release"] += left > 0
         if left == 0:
             self.expect(cycle + dut.latency, "complete")
 
@@ -332,7 +337,8 @@ class Bench:
         vector = sum(word << PARAMETER.bits * n for n, word in enumerate(words))
         return [vector >> 8 * cols * n & (1 << 8 * cols) - 1 for n in range(8)]
 
-    async def run(self, ctx: Any) -> None:
+    async def run(self, ctx: Any, cycles: int = 1 << 60) -> None:
+        """Play it all, or the first `cycles` cycles."""
         dut, config, rng = self.dut, self.config, self.rng
         passes = self.script.passes
         acc_mask = (1 << config.acc_bits) - 1
@@ -342,7 +348,7 @@ class Bench:
         # Sets of parameters in order, their slots, and the cycle from which a set's slot is free.
         sets = [sum(not other.shared for other in passes[1:n + 1]) for n in range(len(passes))]
         users = Counter(sets)
-        free = {number: 0 for number in range(4)}
+        free = dict.fromkeys(range(4), 0)
         written: dict[int, int] = {}
         writing = [(number, part, value) for number in range(sets[-1] + 1) for part, value in
                    enumerate(self.parts(passes[sets.index(number)].parameters))]
@@ -361,6 +367,8 @@ class Bench:
         cycle = 0
         while number < len(passes) or current is not None or self.events:
             assert cycle < 200 * len(passes)
+            if cycle == cycles:
+                return
             # Memories; noise where nothing was read.
             ctx.set(dut.accumulator_data.as_value(),
                     reads.pop(cycle, rng.getrandbits(config.cols * config.acc_bits)))
@@ -427,6 +435,7 @@ class Bench:
                 self.counts["wait for statistics"] += \
                     has_statistics and cycle < statistics_at + dut.revisit \
                     and (current is None or finishing)
+                self.counts["wait for space"] += places == 16
             if finishing:
                 current = None
             if offer and ready:
@@ -451,30 +460,72 @@ class Bench:
     reading: Pass | None = None
 
 
-def play(config: Config, kind: str, *, seed: int = 1, early: int = 0, take: float = 1.0,
-         rows: int = 6) -> Counter[str]:
+def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Counter[str]:
+    """Play a script, after a beginning of it that a reset has cut off."""
     dut = Drain(config, early=early)
-    bench = Bench(fill(config, kind, seed, rows), dut, early, take)
-    simulator = Simulator(Fragment.get(dut, None))
+    script = fill(config, kind, rows)
+    cut, whole = (Bench(script, dut, early, take) for _ in range(2))
+    reset = Signal()
+
+    async def bench(ctx: Any) -> None:
+        await cut.run(ctx, 150)
+        ctx.set(dut.start.valid, 0)
+        ctx.set(dut.parameter_write.en, 0)
+        ctx.set(reset, 1)
+        await ctx.tick()
+        ctx.set(reset, 0)
+        await whole.run(ctx)
+
+    simulator = Simulator(ResetInserter(reset)(Fragment.get(dut, None)))
     simulator.add_clock(1e-6)
-    simulator.add_testbench(bench.run)
+    simulator.add_testbench(bench)
     simulator.run()
-    return bench.counts
+    return whole.counts
 
 
-@pytest.mark.parametrize(("config", "kind", "early", "take"), [
-    (TINY, "two-scale", 0, 1.0),
-    (TINY, "table", 3, 0.3),
-    (SMALL, "signed two-scale", 5, 0.5),
-    (SMALL, "log2", 1000, 1.0),
-    (WHOLE, "log2", 1, 0.1),
-    (SINGLE, "two-scale", 20, 0.9),
-    (THIRDS, "table", 7, 0.5),
+@pytest.mark.parametrize(("config", "kind", "early", "take", "rows"), [
+    (TINY, "two-scale", 0, 1.0, 5),
+    (TINY, "table", 3, 0.3, 3),
+    (SMALL, "signed two-scale", 5, 0.5, 5),
+    (SMALL, "log2", 1000, 1.0, 3),
+    (WHOLE, "log2", 1, 0.1, 4),
+    (SINGLE, "two-scale", 20, 0.9, 0),
+    (THIRDS, "table", 7, 0.5, 1),
 ], ids=lambda value: getattr(value, "name", str(value)))
-def test_every_cycle_of_random_passes(config: Config, kind: str, early: int, take: float) -> None:
-    counts = play(config, kind, early=early, take=take)
-    print(counts)
+def test_every_cycle_of_random_passes(config: Config, kind: str, early: int, take: float,
+                                      rows: int) -> None:
+    counts = play(config, kind, early=early, take=take, rows=rows)
     for port in ("residual", "accumulator", "write", "factor_write", "probability_write",
                  "release", "complete", "without a gap", "wait for statistics"):
         assert counts[port] > 0, port
+    assert (counts["early release"] > 0) == (early > 0)
     assert (counts["wait for raw"] > 0) == (take < 1)
+    assert (counts["wait for space"] > 0) == (config in (TINY, SMALL, WHOLE))
+
+
+@pytest.mark.parametrize(("name", "timing"), [
+    ("tiny", (5, 36, 53, 49, 54)),
+    ("edge8", (5, 36, 54, 51, 55)),
+    ("edge16", (7, 36, 54, 51, 55)),
+])
+def test_timing_of_the_presets(name: str, timing: tuple[int, ...]) -> None:
+    dut = Drain(load(name))
+    assert (dut.revisit, dut.write_latency, dut.factor_latency, dut.probability_latency,
+            dut.latency) == timing
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"cols": 8}, r"cols must be rows \(4\) in the accelerator, not 8"),
+    ({"lanes": 3}, r"lanes must divide rows \(4\), not 3"),
+    ({"exponential": "iexp"}, "exponential must be shift in the accelerator, not iexp"),
+    ({"attention": "linear"}, "attention must be log2 in the accelerator, not linear"),
+    ({"score_bits": 9}, "score_bits must be 8 in the accelerator, not 9"),
+])
+def test_configurations_that_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Drain(replace(TINY, **change))
+
+
+def test_early_is_not_negative() -> None:
+    with pytest.raises(ValueError, match=r"^early must be at least 0, not -1$"):
+        Drain(TINY, early=-1)
