@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an integer network to the accelerator's program: order, places, synchronisation, bytes."""
 
-__all__ = ["Compiled", "compile_network"]
+__all__ = ["Compiled", "compile_network", "supported"]
 
 import dataclasses
 from dataclasses import dataclass
@@ -54,8 +54,14 @@ class Compiled:
     output_bytes: int
 
 
-def _supported(spec: VitSpec, config: Config) -> None:
-    """Refuse what the accelerator doesn't do."""
+def supported(spec: VitSpec, config: Config) -> None:
+    """Refuse shapes and configurations that the accelerator doesn't do.
+
+    Raises
+    ------
+    ValueError
+        The message names the field.
+    """
     wanted = {"cols": config.rows, "exponential": "shift", "attention": "log2", "score_bits": 8,
               "weight_bits": 8, "acc_bits": 32, "multiplier_bits": 16}
     for name, value in wanted.items():
@@ -86,7 +92,7 @@ def compile_network(network: Network) -> Compiled:
         which bank and how many bytes, is in the way.
     """
     spec, config = network.spec, network.config
-    _supported(spec, config)
+    supported(spec, config)
     refusal: ValueError | None = None
     for style in STYLES:
         plan = schedule(network, style)

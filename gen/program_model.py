@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gen.program_compile import supported
 from golden import checkpoint, mnist, models
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
 from golden.imagenet import Folder
 from golden.models import Preprocessing
 from golden.network import Network
-from golden.vit import Vit
+from golden.vit import Vit, VitSpec
 from hw.config import Config
 
 #: Beside timm's names.
@@ -81,6 +82,8 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         return calibrate(checkpoint.load(file or WEIGHTS), mnist.sample().calibration.images,
                          config, weight_bits)
     named = models.lookup("mnist_vit" if name == MNIST else name)
+    assert isinstance(named.spec, VitSpec)
+    supported(named.spec, config)   # calibration may take minutes
     if seed is not None:
         model = named.build()
         assert isinstance(model, Vit)
