@@ -273,6 +273,7 @@ class Core(wiring.Component):
         found(overflow, FAULTS["scratchpad overflow"])
         found(self.placer.overrun, FAULTS["bad length"])
         found(sequencer.fault.valid, sequencer.fault.kind, sequencer.fault.address)
-        for master, name in ((writer, "write"), (reader, "read")):
-            found(master.error.valid, Mux(master.error.decode, FAULTS[f"{name} DECERR"],
-                                          FAULTS[f"{name} SLVERR"]), master.error.address)
+        errors: list[tuple[str, Any]] = [("write", writer.error), ("read", reader.error)]
+        for name, error in errors:
+            found(error.valid, Mux(error.decode, FAULTS[f"{name} DECERR"],
+                                   FAULTS[f"{name} SLVERR"]), error.address)

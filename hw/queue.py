@@ -5,7 +5,7 @@ __all__ = ["Queue"]
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -36,7 +36,7 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        width = len(self.i.payload.as_value())
+        width = len(Value.cast(self.i.payload))
         m.submodules.memory = memory = Memory(shape=width, depth=self.depth, init=[],
                                               attrs={"ram_style": "distributed"})
         write = memory.write_port()
@@ -49,7 +49,7 @@ class Queue(wiring.Component):
             self.o.valid.eq(newest != oldest),
             write.en.eq(self.i.valid & self.i.ready),
             write.addr.eq(newest[:-1]),
-            write.data.eq(self.i.payload.as_value()),
+            write.data.eq(Value.cast(self.i.payload)),
             read.addr.eq(oldest[:-1]),
             self.o.payload.eq(read.data),
         ]

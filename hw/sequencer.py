@@ -23,6 +23,7 @@ from hw.instruction import (
     STATISTICS,
 )
 from hw.passes import DRAIN_FIELDS, PASSES, REQUEST_FIELDS, WEIGHT_FIELDS, layout
+from hw.placer import placement_layout
 from hw.register_map import FAULTS
 from hw.words import Word
 
@@ -36,14 +37,6 @@ def _view(word: Word, value: Value) -> Any:
     shapes = {item.name: signed(item.bits) if item.signed else unsigned(item.bits)
               for item in word.fields}
     return data.View(data.StructLayout(shapes), value)
-
-
-def placement_layout() -> data.StructLayout:
-    """Return what the placer needs of a LOAD."""
-    loops = {f"{name}_{loop}": shape for loop in range(LOOPS)
-             for name, shape in (("count", unsigned(12)), ("delta", signed(20)))}
-    return data.StructLayout({"piece": unsigned(3), "base": unsigned(28),
-                              "destination": unsigned(2), "bytes": unsigned(32), **loops})
 
 
 class Sequencer(wiring.Component):

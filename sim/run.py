@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a unit's generated Verilog with Verilator and run its bench."""
 
-__all__ = ["Result", "SimulationError", "regress"]
+__all__ = ["Result", "Runner", "SimulationError", "regress", "tail"]
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ class Result:
         return self.cycles / self.bench_seconds
 
 
-class _Runner(Verilator):
+class Runner(Verilator):
     """cocotb's runner with the toolchain that was found, and only the ports public.
 
     cocotb makes every signal readable, which slows a large array down several times.
@@ -77,13 +77,14 @@ class _Runner(Verilator):
         return [verilate, *rest]
 
 
-def _tail(log: Path, lines: int = 12) -> str:
+def tail(log: Path, lines: int = 12) -> str:
+    """Return the lines of a log that say what went wrong, else its last ones."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     wanted = [line for line in text.splitlines() if "Mismatch" in line or "Error" in line]
     return "\n".join((wanted or text.splitlines())[-lines:])
 
 
-def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
+def _build(runner: Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
     text = generate(unit, config)
     inputs = (text, WAIVERS.read_text(encoding="utf-8"), waves, runner.toolchain.version_text)
     key = hashlib.sha256(repr(inputs).encode())
@@ -103,7 +104,7 @@ def _build(runner: _Runner, unit: str, config: Config, directory: Path, waves: b
                      log_file=log)
     except (SystemExit, RuntimeError) as error:
         raise SimulationError(f"{unit} of {config.name} does not build: {error}; see {log}\n"
-                              f"{_tail(log)}") from None
+                              f"{tail(log)}") from None
     stamp.write_text(key.hexdigest(), encoding="utf-8")
 
 
@@ -135,7 +136,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
         If the Verilog doesn't build, or anything differs from the golden model on any cycle.
     """
     folder = Path(directory) / f"{unit}-{config.name}-{config.hash()}{'-waves' * waves}"
-    runner = _Runner(find(), waves)
+    runner = Runner(find(), waves)
     start = time.monotonic()
     _build(runner, unit, config, folder, waves)
     built = time.monotonic()
@@ -162,7 +163,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
                              extra_env=environment, waves=waves, log_file=log)
         tests, failures = get_results(report)
     except (SystemExit, RuntimeError) as error:
-        raise SimulationError(f"{unit} of {config.name}: {error}; see {log}\n{_tail(log)}") \
+        raise SimulationError(f"{unit} of {config.name}: {error}; see {log}\n{tail(log)}") \
             from None
     finally:
         done.set()
@@ -170,7 +171,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     if failures or tests != len(PATTERNS) or len(lines) != len(PATTERNS):
         raise SimulationError(f"{unit} of {config.name}: {failures} of {tests} patterns failed; "
-                              f"see {log}\n{_tail(log)}")
+                              f"see {log}\n{tail(log)}")
     return Result(unit=unit, config=config.name, cases=lines[0]["cases"],
                   image_cases=lines[0]["image_cases"], patterns=tests,
                   cycles=sum(line["cycles"] for line in lines),

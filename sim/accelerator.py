@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole accelerator as generated Verilog, with a memory on its bus, under Verilator."""
+
+__all__ = ["Case", "Job", "Outcome", "Simulation", "build", "place"]
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cocotb_tools.runner import get_results
+
+from gen.elaborate import generate
+from hw.config import Config
+from hw.instruction import LINE
+from sim.run import WAIVERS, Runner, SimulationError, tail
+from sim.toolchain import find
+
+#: Cycles from a read address to its first beat.
+LATENCY = 60
+
+HERE = Path(__file__).parent
+SOURCES = (HERE / "memory.v", HERE / "accelerator_top.v")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the accelerator on a memory: buffers as (address, bytes).
+
+    Attributes
+    ----------
+    limit
+        Cycles after which the bench gives up: the watchdog.
+    stop
+        Cycles after which the host asks it to stop; 0 never.
+    """
+
+    name: str
+    program: tuple[int, int]
+    input: tuple[int, int]
+    output: tuple[int, int]
+    limit: int
+    stop: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A memory with its jobs, and how unpleasant the memory is (plusargs of `sim/memory.v`)."""
+
+    data: bytes
+    jobs: Sequence[Job]
+    plusargs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job left: registers and counters by name, and the bytes of the output buffer."""
+
+    values: dict[str, Any]
+    output: bytes
+
+    def __getattr__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def place(blocks: Sequence[bytes], start: int = 4096) -> tuple[list[int], bytes]:
+    """Lay blocks out one after the other, each in pages of 4096 bytes: addresses, and all bytes."""
+    addresses, data = [], bytearray(start)
+    for block in blocks:
+        addresses.append(len(data))
+        data += block
+        data += bytes(-len(data) % 4096)
+    return addresses, bytes(data)
+
+
+class Simulation:
+    """A built model; `run` may be called many times."""
+
+    def __init__(self, runner: Runner, folder: Path, config: Config, size: int) -> None:
+        self._runner, self.folder, self.config, self.size = runner, folder, config, size
+
+    def run(self, case: Case) -> list[Outcome]:
+        """Run the jobs of a case, in order, without a reset between.
+
+        Raises
+        ------
+        SimulationError
+            If the simulator fails. What the accelerator does is the caller's to judge.
+        """
+        if len(case.data) > self.size:
+            raise ValueError(f"the memory must have at most {self.size} bytes, "
+                             f"not {len(case.data)}")
+        step = self.config.axi_bits // 8
+        data = case.data + bytes(-len(case.data) % max(step, LINE))
+        image, jobs, results = (self.folder / name for name in
+                                ("memory.hex", "runs.json", "results.jsonl"))
+        image.write_text("\n".join(data[place:place + step][::-1].hex()
+                                   for place in range(0, len(data), step)) + "\n",
+                         encoding="ascii")
+        jobs.write_text(json.dumps([vars(job) for job in case.jobs]), encoding="utf-8")
+        results.write_text("", encoding="utf-8")
+        plusargs = {"memory": image.resolve(), **case.plusargs}
+        environment = {"VITFORGE_RUNS": str(jobs.resolve()),
+                       "VITFORGE_RESULT": str(results.resolve())}
+        log = self.folder / "run.log"
+        try:
+            report = self._runner.test(
+                test_module="sim.accelerator_bench", hdl_toplevel="accelerator_top",
+                hdl_toplevel_lang="verilog", build_dir=self.folder.resolve(),
+                test_dir=self.folder.resolve(), extra_env=environment, log_file=log,
+                plusargs=[f"+{name}={value}" for name, value in plusargs.items()])
+            _, failures = get_results(report)
+        except (SystemExit, RuntimeError) as error:
+            raise SimulationError(f"{error}; see {log}\n{tail(log)}") from None
+        if failures:
+            raise SimulationError(f"the bench failed; see {log}\n{tail(log)}")
+        found = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+        return [Outcome(values, bytes.fromhex(values.pop("output"))) for values in found]
+
+
+def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves: bool = False,
+          directory: Path | str = "build/sim") -> Simulation:
+    """Generate and build the accelerator with a memory of `size` bytes.
+
+    Raises
+    ------
+    SimulationError
+        If the Verilog doesn't build.
+    """
+    folder = Path(directory) / (f"accelerator-{config.name}-{config.hash()}-{size:x}-{latency}"
+                                f"{'-waves' * waves}")
+    runner = Runner(find(), waves)
+    verilog = generate("accelerator", config)
+    inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)), size,
+              latency, waves, runner.toolchain.version_text)
+    key = hashlib.sha256(repr(inputs).encode()).hexdigest()
+    stamp = folder / "built"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
+        runner.build_dir = folder.resolve()
+        return Simulation(runner, folder, config, size)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    source, log = folder / "accelerator.v", folder / "build.log"
+    source.write_text(verilog, encoding="utf-8")
+    try:
+        runner.build(sources=[WAIVERS, source, *SOURCES], hdl_toplevel="accelerator_top",
+                     build_dir=folder.resolve(), timescale=("1ns", "1ps"), waves=waves,
+                     parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency},
+                     log_file=log)
+    except (SystemExit, RuntimeError) as error:
+        raise SimulationError(f"the accelerator of {config.name} does not build: {error}; see "
+                              f"{log}\n{tail(log)}") from None
+    stamp.write_text(key, encoding="utf-8")
+    return Simulation(runner, folder, config, size)
+
+
