@@ -105,6 +105,7 @@ class _Builder:
         self.patches = self.region("patches", "scratch", self.order.tiles)
         self.stream = self.region("residual stream", "residual", len(self.dim) // self.width)
         self.norms = 0
+        self.bits: dict[str, int] = {}   # width of each layer's weights
 
     def region(self, name: str, bank: str, tiles: int, stride: int | None = None) -> Region:
         return Region(name, bank, tiles * (stride or self.spec.tokens))
@@ -241,12 +242,14 @@ class _Builder:
                **more: int) -> Iterator[Step]:
         """Make the passes of a linear layer; with `after` it ends a branch of the stream."""
         spec, requantization = self.spec, layer.requantization
-        bits = minimal_bits(layer.weights, self.config)
+        if name not in self.bits:
+            self.bits[name] = minimal_bits(layer.weights, self.config)
         vectors = Vectors(requantization, *(item.shift if item else 0 for item in (before, after)))
         parts = split(columns, self.width)
         for tile, part in enumerate(parts):
             fields = pass_fields(
-                weight_bits=bits, tokens=spec.tokens, tiles=len(rows) // self.config.rows,
+                weight_bits=self.bits[name], tokens=spec.tokens,
+                tiles=len(rows) // self.config.rows,
                 a_stride=spec.tokens, destination=DESTINATIONS[target.bank],
                 **operand_fields(layer.input), **requantization_fields(requantization), **more)
             if normed:

@@ -106,7 +106,8 @@ def take(values: Tensor | int, indices: Array, fill: int = 0) -> Array:
 
 def take_matrix(weights: Tensor, rows: Array, columns: Array, height: int) -> npt.NDArray[np.int8]:
     """Pick ``[K, N]`` weights as int8 ``[tiles, height, N]``; zero where an index is -1."""
-    matrix = weights.numpy()[np.maximum(rows, 0)][:, np.maximum(columns, 0)]
+    # The few columns first: a layer has many passes, and all of its weights are many.
+    matrix = weights.numpy()[:, np.maximum(columns, 0)][np.maximum(rows, 0)]
     matrix = matrix * ((rows >= 0)[:, None] & (columns >= 0))
     return matrix.astype(np.int8).reshape(-1, height, len(columns))
 
@@ -143,5 +144,6 @@ def requantization_fields(layer: Requantization) -> dict[str, int]:
 
 def minimal_bits(weights: Tensor, config: Config) -> int:
     """Narrowest width that holds a layer's weights, 2 to `weight_bits`."""
-    top = int(torch.maximum(weights, -weights - 1).max()) if weights.numel() else 0
+    low, high = weights.aminmax()
+    top = max(int(high), -int(low) - 1)
     return min(max(2, top.bit_length() + 1), config.weight_bits)
