@@ -148,10 +148,11 @@ class Unpacker(wiring.Component):
         m.d.comb += there.eq(Cat(full[index] | (wanted <= index * packing.chunk)
                                  for index in range(packing.places)).all())
 
-        passed = Signal.like(skip)              # chunks that have no more use
+        # Chunks that have no more use: a word lay in them, so they are there.
+        passed = Signal.like(skip)
         m.d.comb += [
             passed.eq(Mux(step, end >> place_bits, skip)),
-            shift.eq(drop | (full[0] & (passed != 0))),
+            shift.eq(drop | (passed != 0)),
         ]
         m.d.sync += skip.eq(passed - (shift & ~drop))
         with m.If(step):
