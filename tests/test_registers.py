@@ -227,6 +227,40 @@ def test_random_accesses_are_those_of_the_map(late):
     run_host(scenario, rng if late else None)
 
 
+def test_a_transfer_waits_for_its_ready():
+    """The next addresses and data stand on the bus while the response before is not taken."""
+    dut = AxiLiteSlave(12)
+    bus = dut.bus
+    writes, reads = [], []
+
+    async def bench(ctx):
+        ctx.set(bus.bready, 0)
+        for number in range(4):
+            ctx.set(bus.awaddr, 4 * number)
+            ctx.set(bus.araddr, 4 * number)
+            ctx.set(bus.wdata, number)
+            for signal in (bus.awvalid, bus.wvalid, bus.arvalid):
+                ctx.set(signal, 1)
+            while not ctx.get(bus.awready & bus.wready & bus.arready):
+                await ctx.tick()
+            await ctx.tick()
+            ctx.set(bus.awaddr, 4 * number + 0x100)
+            ctx.set(bus.araddr, 4 * number + 0x100)
+            ctx.set(bus.wdata, number + 0x100)
+            for cycle in range(6):
+                if ctx.get(dut.write):
+                    writes.append((ctx.get(dut.write_address), ctx.get(dut.write_data)))
+                if ctx.get(dut.read):
+                    reads.append(ctx.get(dut.read_address))
+                assert not ctx.get(bus.awready | bus.wready | bus.arready)
+                ctx.set(bus.bready, cycle == 5)
+                ctx.set(bus.rready, cycle == 5)
+                await ctx.tick()
+
+    simulate(dut, bench)
+    assert writes == [(number, number) for number in range(4)] and reads == list(range(4))
+
+
 # A run
 
 @pytest.mark.parametrize("busy_from", [0, 1, 5])
@@ -382,6 +416,27 @@ def test_a_fault_counts_more_than_done(order):
         assert await host.read("STATUS") == FAULT
         assert await host.read("FAULT") == FAULTS["write SLVERR"]
         assert await host.read("IRQ_STATUS") == 2
+
+    run_host(scenario)
+
+
+def test_the_datapath_is_heard_during_a_run_only():
+    async def scenario(ctx, dut, host):
+        await host.set_buffers()
+        await host.pulse(dut.done)
+        await host.pulse(dut.fault, fault("bad field", 1, 2))
+        for name in ("STATUS", "FAULT", "FAULT_INSTRUCTION", "FAULT_ADDRESS", "IRQ_STATUS"):
+            assert await host.read(name) == 0, name
+        await host.start()
+        ctx.set(dut.busy, 1)
+        await ctx.tick()
+        ctx.set(dut.busy, 0)
+        await ctx.tick()
+        assert await host.read("STATUS") == BUSY, "nothing has been said yet"
+        await host.pulse(dut.done)
+        await host.pulse(dut.fault, fault("bad field", 1, 2))
+        assert await host.read("STATUS") == DONE and await host.read("FAULT") == 0
+        assert await host.read("IRQ_STATUS") == 1
 
     run_host(scenario)
 
