@@ -3,6 +3,7 @@
 
 __all__ = ["State"]
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +19,8 @@ from hw.instruction import DESTINATIONS, LOOPS
 HALF = 128
 #: Width of a word address.
 _ADDRESS = (1 << 24) - 1
+#: Places of pieces are counted modulo this.
+_PLACES = 1 << 28
 
 
 class State:
@@ -68,25 +71,30 @@ class State:
         Fault
             If the bytes are over before the loops, or a piece lies beyond the bank.
         """
-        size = 1 << fields["piece"]
-        places = np.zeros(1, np.int64)
-        gone = 0
-        if fields["inline"]:
-            size = self.config.rows
-            places = np.arange(len(data) // size)
-        for loop in range(0 if fields["inline"] else LOOPS):
-            count = fields[f"count_{loop}"]
+        bank = _bank(fields["destination"])
+        size, wanted = self.config.rows, len(data) // self.config.rows
+        loops: list[tuple[int, int]] = []
+        if not fields["inline"]:
+            loops = [(fields[f"count_{n}"], fields[f"delta_{n}"]) for n in range(LOOPS)]
+            size, wanted = 1 << fields["piece"], math.prod(count for count, _ in loops)
+        # As many as there are: the placer has put these away when it finds that more are wanted.
+        rest = np.arange(min(wanted, len(data) // size))
+        places, gone = rest if fields["inline"] else np.zeros_like(rest), 0
+        for count, delta in loops:
             # A delta is from the last place of the inner loops to the first of the next step.
-            step = fields[f"delta_{loop}"] + gone
-            places = (np.arange(count)[:, None] * step + places).reshape(-1)
+            step = (delta + gone) % _PLACES
+            places = places + rest % count * step
+            rest = rest // count
             gone += (count - 1) * step
-        if len(places) * size > len(data):
-            raise Fault("bad length", instruction, why="the loops take more than the bytes")
-        bank = self.banks[_bank(fields["destination"])]
-        elements = ((places + fields["base"]) * size)[:, None] + np.arange(size)
-        self.index(_bank(fields["destination"]), elements // self.config.rows, instruction)
+        places = (places + fields["base"]) % _PLACES
+        elements = (places * size)[:, None] + np.arange(size)
+        elements %= (_ADDRESS + 1) * self.config.rows
+        self.index(bank, elements // self.config.rows, instruction)
         pieces = np.frombuffer(data, np.uint8, len(places) * size).astype(np.int64)
-        bank.view(-1)[torch.from_numpy(elements)] = torch.from_numpy(pieces).reshape(-1, size)
+        self.banks[bank].view(-1)[torch.from_numpy(elements)] = \
+            torch.from_numpy(pieces).reshape(-1, size)
+        if wanted > len(places):
+            raise Fault("bad length", instruction, why="the loops take more than the bytes")
 
     def store_norm(self, slot: int, columns: Columns) -> None:
         """Keep the norm parameters that came with a pass."""
