@@ -13,6 +13,7 @@ from gen.program_image import Patches, inline_load
 from gen.program_memory import DoesNotFitError, allocate, lives
 from gen.program_schedule import STYLES, Schedule, Style, schedule
 from gen.program_steps import Region, Step
+from golden.encoding import thresholds
 from golden.network import Network
 from golden.program import Instruction, assemble, output_bytes
 from golden.vit import VitSpec
@@ -113,6 +114,19 @@ def compile_network(network: Network) -> Compiled:
     raise refusal
 
 
+def _add_thresholds(passes: list[Instruction], plan: Schedule, config: Config) -> None:
+    """Let every pass whose format needs other thresholds than are there bring them."""
+    held: tuple[int, ...] | None = None
+    for number, (step, item) in enumerate(zip(plan.steps, passes, strict=True)):
+        if step.encoding.kind == "uniform":
+            continue
+        wanted = thresholds(step.encoding, int(step.parameters["encode_shift"][0]), config)
+        if wanted != held:
+            fields = dict(item.fields) | {"has_thresholds": 1}
+            passes[number] = dataclasses.replace(item, fields=fields, thresholds=wanted)
+        held = wanted
+
+
 def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     spec, config = network.spec, network.config
     image = Patches(spec, config).load(plan.patches.base)
@@ -121,6 +135,7 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     for number, (late, pending) in enumerate(hazards(passes, config)):
         fields = dict(passes[number].fields) | {"late": late, "pending": pending}
         passes[number] = dataclasses.replace(passes[number], fields=fields)
+    _add_thresholds(passes, plan, config)
     top = 1 << config.acc_bits - 1
     for step, item in zip(plan.steps, passes, strict=True):
         if (reach := bound(item, config)) >= top:

@@ -262,7 +262,8 @@ class _Builder:
             yield Step(name, detail, fields, vectors.parameters(part), Place(source),
                        d=Place(target, tile * (stride or spec.tokens)),
                        norm=normed.parameters if normed and fields["has_norm"] else None,
-                       weights=take_matrix(layer.weights, rows, part, self.config.rows))
+                       weights=take_matrix(layer.weights, rows, part, self.config.rows),
+                       encoding=layer.requantization.encoding)
             normed = normed and _carried(normed)
 
     def classify(self) -> Iterator[Step]:

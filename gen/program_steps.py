@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from golden.encoding import KINDS
+from golden.encoding import KINDS, Encoding
 from golden.program import Columns, Instruction
 from golden.requant import Requantization
 from hw.config import Config
@@ -51,7 +51,10 @@ class Place:
 
 @dataclass(eq=False)
 class Step:
-    """A pass; `a`, `w` and `d` say where operands, stationary weights and results are."""
+    """A pass; `a`, `w` and `d` say where operands, stationary weights and results are.
+
+    `encoding` is that of its result, for the formats with thresholds.
+    """
 
     layer: str
     detail: str
@@ -62,6 +65,7 @@ class Step:
     d: Place | None = None
     norm: Columns | None = None
     weights: npt.NDArray[np.int8] | None = None
+    encoding: Encoding = field(default_factory=Encoding)
     regions: list[Region] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m gen.verilog``: a folder that an FPGA flow takes as it is.
 
-The folder holds one Verilog file a unit, a file list, a FuseSoC core file, the lint waivers, a
-description of every port, and a manifest. The same configuration gives the same bytes. Needs
-Amaranth and NumPy only.
+The folder holds the accelerator, or one unit or all, as one Verilog file each, a file list, a
+FuseSoC core file, clock constraints, the lint waivers, a description of every port, and a manifest;
+with the accelerator its registers as Markdown, C header and JSON. The same configuration gives the
+same bytes. Needs Amaranth and NumPy only.
 """
 
 __all__ = ["main", "package"]
@@ -19,8 +20,9 @@ from typing import Any
 
 from gen.cli import replace_folder, run_command
 from gen.elaborate import Design, elaborate
+from gen.registers import header, markdown, to_json
 from hw.config import Config, load, preset_names
-from hw.units import UNITS
+from hw.units import DESIGNS, UNITS
 from hw.words import Word
 
 WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
@@ -44,8 +46,9 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
               "in which `valid` and `ready` are both high; once `valid` it stays until taken.\n"
               "Element 0 of a field is in its lowest bits.\n")]
     for design in designs:
-        parts.append(f"## {design.unit}\n\nModule `{design.unit}` in `rtl/{design.unit}.v`, "
-                     f"latency {design.latency} cycles.\n")
+        latency = "" if design.latency is None else f", latency {design.latency} cycles"
+        parts.append(f"## {design.unit}\n\nModule `{design.unit}` in `rtl/{design.unit}.v`"
+                     f"{latency}.\n")
         for name, sink, bits in design.ports:
             direction = "input" if sink else "output"
             if bits is None:
@@ -53,7 +56,8 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
                 parts.append(f"### `{name}__payload` ({direction} stream, {word.bits} bits)\n\n"
                              f"{_port_table(word)}\n")
             else:
-                parts.append(f"### `{name}` ({direction}, {bits} bits, no stream)\n")
+                parts.append(f"### `{name}` ({direction}, {bits} bits, no stream)\n"
+                             if design.streams else f"- `{name}` ({direction}, {bits} bits)")
     return "\n".join(parts)
 
 
@@ -105,13 +109,27 @@ def _manifest(designs: Sequence[Design], config: Config,
     }
 
 
-def package(units: Sequence[str], config: Config) -> dict[str, str]:
-    """Return the texts of the folder's files, by their paths in it."""
+def _constraints(frequency: float) -> dict[str, str]:
+    """Constrain the clock, for Vivado and other SDC readers, and for nextpnr and Diamond."""
+    return {
+        "constraints/clock.sdc": f"create_clock -name clk -period {1e3 / frequency:.3f} "
+                                 "[get_ports clk]\n",
+        "constraints/clock.lpf": f'FREQUENCY PORT "clk" {frequency:g} MHZ;\n',
+    }
+
+
+def package(units: Sequence[str], config: Config, frequency: float = 100.0) -> dict[str, str]:
+    """Return the texts of the folder's files, by their paths in it; `frequency` in MHz."""
     designs = [elaborate(unit, config) for unit in units]
     files = {f"rtl/{design.unit}.v": design.verilog for design in designs}
     files[f"{config.name}.f"] = "".join(f"rtl/{unit}.v\n" for unit in units)
     files[f"{config.name}.core"] = _core(units, config, importlib.metadata.version("vitforge"))
     files["lint/waivers.vlt"] = WAIVERS.read_text(encoding="utf-8")
+    files |= _constraints(frequency)
+    if "accelerator" in units:
+        files["registers/registers.md"] = markdown(config)
+        files["registers/vitforge_registers.h"] = header(config)
+        files["registers/registers.json"] = to_json(config)
     files["README.md"] = _describe(designs, config)
     files["manifest.json"] = json.dumps(_manifest(designs, config, files), indent=2) + "\n"
     return files
@@ -119,9 +137,11 @@ def package(units: Sequence[str], config: Config) -> dict[str, str]:
 
 def _generate(args: argparse.Namespace) -> int:
     config = load(args.config)
-    units = [args.unit] if args.unit else list(UNITS)
+    if not 0 < args.frequency < 10_000:
+        raise ValueError(f"--frequency must be between 0 and 10000, not {args.frequency:g}")
+    units = list(UNITS) if args.unit == "all" else [args.unit]
     with replace_folder(args.output) as folder:
-        for name, text in package(units, config).items():
+        for name, text in package(units, config, args.frequency).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -134,12 +154,15 @@ def _generate(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gen.verilog", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Generate Verilog, a file list, a FuseSoC core file and a manifest.",
-        epilog="example: python -m gen.verilog --config edge8 --unit softmax -o build/softmax")
+        description="Generate the accelerator as Verilog, with all that an FPGA flow needs.",
+        epilog="example: python -m gen.verilog --config edge8 -o build/edge8")
     parser.add_argument("--config", default="edge16", metavar="C",
                         help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
-    parser.add_argument("--unit", choices=list(UNITS), metavar="NAME",
-                        help=f"{', '.join(UNITS)} (default: all)")
+    parser.add_argument("--unit", choices=[*DESIGNS, "all"], default="accelerator", metavar="NAME",
+                        help=f"{', '.join(DESIGNS)}, or all for every unit on its own (default: "
+                             "accelerator)")
+    parser.add_argument("--frequency", type=float, default=100.0, metavar="MHZ",
+                        help="clock rate for the constraints (default: 100)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write; replaced as a whole")
     return parser

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from golden.accelerator_state import HALF, State
-from golden.encoding import KINDS, Encoding
+from golden.encoding import KINDS, SEARCH, Encoding, thresholds
 from golden.formats import Format, Log2, TwoScale, Uniform
 from golden.layernorm import normalize
 from golden.program import Fault, Instruction, parse
@@ -120,9 +120,12 @@ class _Machine:
     def __init__(self, config: Config, state: State, output: int) -> None:
         self.config, self.state = config, state
         self.output = bytearray(output)
+        self.thresholds: tuple[int, ...] = (0,) * SEARCH
 
     def run_pass(self, item: Instruction, index: int, number: int) -> PassRecord:
         fields, state = item.fields, self.state
+        if item.thresholds is not None:
+            self.thresholds = item.thresholds
         if item.norm is not None:
             state.store_norm(fields["norm_slot"], item.norm)
         try:
@@ -209,14 +212,18 @@ class _Machine:
             residual = codes - fields["residual_zero_point"] << columns["residual_shift"]
         kind = KINDS[fields["format"]]
         shift = columns["encode_shift"]
+        levels = self.thresholds[:(1 << fields["bits"]) - 1] if kind == "table" else ()
+        encoding = Encoding(kind=kind, bits=fields["bits"], zero_point=fields["zero_point"],
+                            m=fields["m"], signed=bool(fields["signed"]), thresholds=levels)
+        if kind == "two-scale" and bool((shift != shift[0]).any()):
+            raise ValueError("encode_shift of the two-scale format must be one for all channels")
+        if kind in ("two-scale", "log2") \
+                and self.thresholds != thresholds(encoding, int(shift[0]), self.config):
+            raise ValueError(f"the thresholds must be those of {kind} codes")
         layer = Requantization(
             bias=columns["bias"], multiplier=columns["multiplier"], shift=columns["shift"],
             operation=operation, multiplier2=fields["multiplier2"],
-            encode_shift=int(shift[0]) if kind == "two-scale" else shift,
-            encoding=Encoding(kind=kind, bits=fields["bits"], zero_point=fields["zero_point"],
-                              m=fields["m"], signed=bool(fields["signed"])))
-        if kind == "two-scale" and bool((shift != shift[0]).any()):
-            raise ValueError("encode_shift of the two-scale format must be one for all channels")
+            encode_shift=int(shift[0]) if kind == "two-scale" else shift, encoding=encoding)
         result = requantize(acc, layer, self.config, residual)
         self.state.banks[bank][target] = result
         if fields["statistics"] == STATISTICS["norm"]:

@@ -282,22 +282,28 @@ class _Machine:
 
     def sequencer(self) -> Process:
         kernel, words, columns = self.kernel, self.words, self.config.cols
-        number = 0
+        number = searched = 0
         now = 0
         for instruction in self.instructions:
             item = instruction.fields
-            words.begin(8, max(1, LINE // columns))
-            for _ in range(max(1, LINE // columns)):
+            words.begin(8, LINE // columns)
+            for _ in range(LINE // columns):
                 now = words.word(now) + 1
             decode = now + 1
             yield decode
             if instruction.kind == "PASS":
-                while not self.landed.reached(number + 1 - PASSES, kernel.now):
+                # A slot of parameters must be free, and thresholds must have no user.
+                wanted = max(number + 1 - PASSES, searched if item["has_thresholds"] else 0)
+                while not self.landed.reached(wanted, kernel.now):
                     yield self.landed.changed
                 now = kernel.now + 1
                 if item["has_norm"]:
                     words.begin(8, 8 * item["tiles"])
                     for _ in range(8 * item["tiles"]):
+                        now = words.word(now) + 1
+                if item["has_thresholds"]:
+                    words.begin(8, LINE // columns)
+                    for _ in range(LINE // columns):
                         now = words.word(now) + 1
                 words.begin(8, 8)
                 for _ in range(8):
@@ -306,6 +312,7 @@ class _Machine:
                 self.pushed[number] = now
                 self.push.fire(now)
                 number += 1
+                searched = number if item["format"] else searched
                 now += 1
                 if not item["stationary"]:
                     words.begin(item["weight_bits"], item["tiles"] * self.config.rows)

@@ -70,6 +70,8 @@ class Instruction:
         int8 ``[tiles, rows, cols]``; None if they are stationary.
     data
         Words of an inline LOAD.
+    thresholds
+        15 integers, if the fields say so.
     """
 
     kind: str
@@ -78,6 +80,7 @@ class Instruction:
     parameters: Columns | None = None
     weights: npt.NDArray[np.int8] | None = None
     data: bytes | None = None
+    thresholds: tuple[int, ...] | None = None
 
     def size(self, config: Config) -> int:
         """Return the bytes that the instruction takes with its blocks."""
@@ -93,10 +96,11 @@ def _weight_word(bits: int, config: Config) -> int:
     return -(-config.cols * bits // 8)
 
 
-def block_bytes(fields: Mapping[str, int], config: Config) -> tuple[int, int, int]:
-    """Return the bytes of norm parameters, parameters and weights of a PASS, without padding."""
+def block_bytes(fields: Mapping[str, int], config: Config) -> tuple[int, int, int, int]:
+    """Return the bytes of a PASS's blocks, in their order, without padding."""
     channels = fields["tiles"] * config.rows
     return (channels * NORM_PARAMETER.bits // 8 if fields["has_norm"] else 0,
+            LINE if fields["has_thresholds"] else 0,
             config.cols * PARAMETER.bits // 8,
             0 if fields["stationary"] else channels * _weight_word(fields["weight_bits"], config))
 
@@ -210,9 +214,11 @@ def _blocks(item: Instruction, config: Config) -> list[bytes]:
     parameters = _pack(PARAMETER, item.parameters) if item.parameters is not None else b""
     weights = b"" if item.weights is None else \
         pack_weights(item.weights, item.fields["weight_bits"])
-    blocks = [norm, parameters, weights]
-    for name, block, wanted in zip(("norm parameters", "parameters", "weights"), blocks,
-                                   block_bytes(item.fields, config), strict=True):
+    levels = b"" if item.thresholds is None else np.array([*item.thresholds, 0], "<i4").tobytes()
+    blocks = [norm, levels, parameters, weights]
+    names = ("norm parameters", "thresholds", "parameters", "weights")
+    for name, block, wanted in zip(names, blocks, block_bytes(item.fields, config),
+                                   strict=True):
         if len(block) != wanted:
             raise ValueError(f"{name} must take {wanted} bytes, not {len(block)}")
     return blocks
@@ -311,13 +317,14 @@ def _instruction(kind: str, fields: dict[str, int], blocks: list[bytes],
                  config: Config) -> Instruction:
     if kind != "PASS":
         return Instruction(kind, fields, data=blocks[0] if blocks else None)
-    norm, parameters, weights = blocks
+    norm, levels, parameters, weights = blocks
     return Instruction(
         kind, fields, _unpack(NORM_PARAMETER, norm) if norm else None,
         _unpack(PARAMETER, parameters),
         None if fields["stationary"] else
         unpack_weights(weights, fields["weight_bits"], config.cols).reshape(
-            fields["tiles"], config.rows, config.cols))
+            fields["tiles"], config.rows, config.cols),
+        thresholds=tuple(np.frombuffer(levels, "<i4").tolist())[:-1] if levels else None)
 
 
 def _result_line(config: Config) -> int:

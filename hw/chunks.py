@@ -47,7 +47,8 @@ class Split(wiring.Component):
         place = Signal(range(self.ratio))
         m.d.comb += [
             self.i.ready.eq(~self.o.valid | (self.o.ready & (place.all() | self.drop))),
-            self.o.payload.eq(held.word_select(place, width)),
+            self.o.payload.eq(Array(held[low:low + width]
+                                    for low in range(0, len(held), width))[place]),
             self.empty.eq(~self.o.valid),
         ]
         with m.If(self.i.ready):

@@ -242,6 +242,7 @@ class Core(wiring.Component):
             drain.accumulator_data.eq(accumulator.data),
             drain.residual_data.eq(residual.data),
             drain.parameter_write.eq(sequencer.parameter_write),
+            drain.thresholds.eq(sequencer.thresholds),
             sequencer.landed.eq(drain.complete),
         ]
         m.d.sync += collected.eq(collected + accumulator.complete - start)

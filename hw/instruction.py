@@ -14,7 +14,8 @@ So weights are fetched behind the computation with no address to compute, in the
         bank[d_base + token] = requantize(acc[token])
 
 Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channels if `has_norm`;
-`PARAMETER` of `cols` channels; ``tiles * rows * cols`` weights of `weight_bits` bits if they come
+16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of `cols`
+channels; ``tiles * rows * cols`` weights of `weight_bits` bits if they come
 from the stream, word by word (`cols` weights, padded to whole bytes).
 
 `LOAD` reads the input buffer and scatters its pieces over a bank, or brings `bytes` of words of its
@@ -23,7 +24,7 @@ own. `END` finishes the program.
 
 __all__ = ["DESTINATIONS", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
            "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
-           "STATISTICS"]
+           "STATISTICS", "THRESHOLD"]
 
 from hw.words import Field, Word
 
@@ -69,6 +70,7 @@ PASS = _instruction(
      Field("operand", 2, text="0 plain, 1 norm, 2 softmax"),
      Field("blank_first", 1, text="the first token's operands are zero"),
      Field("has_norm", 1, text="norm parameters follow"),
+     Field("has_thresholds", 1, text="thresholds follow"),
      Field("norm_slot", 1, text="half of the norm parameter memory"),
      Field("probability_slot", 1, text="half of the softmax statistics, read or written"),
      Field("statistics", 2, text="0 none, 1 norm, 2 softmax"),
@@ -132,6 +134,10 @@ PARAMETER = Word((
     Field("residual_shift", 3, text="left shift of the residual's mantissa"),
     Field("statistics_shift", 3, text="left shift of the result's mantissa in norm statistics"),
 ))
+
+#: One of the 15 static thresholds of the formats two-scale, log2 and table (`hw.requant`), and a
+#: last one that isn't used.
+THRESHOLD = Word((Field("value", 32, True, text="compared with a requantized value"),))
 
 #: LayerNorm of one input channel.
 NORM_PARAMETER = Word((

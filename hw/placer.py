@@ -167,7 +167,7 @@ class Placer(wiring.Component):
         uncut = Signal()            # there is more of the chunk behind the piece
         m.d.comb += source.ready.eq(flush | ~full | (cut & ~uncut))
         with m.If(source.ready):
-            m.d.sync += [chunk.eq(source.payload), full.eq(source.valid & ~flush)]
+            m.d.sync += [chunk.eq(source.payload), full.eq(source.valid)]
 
         setup = Signal(loops.latency)
         m.d.sync += setup.eq(setup << 1)

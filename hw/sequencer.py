@@ -21,10 +21,12 @@ from hw.instruction import (
     OPERATIONS,
     PASS,
     STATISTICS,
+    THRESHOLD,
 )
 from hw.passes import DRAIN_FIELDS, PASSES, REQUEST_FIELDS, WEIGHT_FIELDS, layout
 from hw.placer import placement_layout
 from hw.register_map import FAULTS
+from hw.requant_format import FORMATS, THRESHOLDS
 from hw.words import Word
 
 #: Parts of `cols` bytes in the parameters of `cols` channels.
@@ -43,9 +45,10 @@ class Sequencer(wiring.Component):
     """Turn the stream of words into passes, parameters, weights and loads.
 
     States, a cycle each or a cycle a word: HEAD (words of an instruction), CHECK, DECODE, then for
-    a PASS NORM (8 words a tile), PARAMETER (8 words), PUSH, WEIGHTS (`rows` words a tile); for a
-    LOAD ISSUE and LOADING, or INLINE (a word of the bank each), for END FINISH. DECODE of a PASS
-    waits while `PASSES` passes are under way, that of a LOAD and of END until none is.
+    a PASS NORM (8 words a tile), THRESHOLDS (a line), PARAMETER (8 words), PUSH, WEIGHTS (`rows`
+    words a tile); for a LOAD ISSUE and LOADING, or INLINE (a word of the bank each), for END
+    FINISH. DECODE of a PASS waits while `PASSES` passes are under way, and if it brings thresholds
+    while one that uses them is; that of a LOAD and of END until none is.
 
     Members
     -------
@@ -60,6 +63,8 @@ class Sequencer(wiring.Component):
     weights : Out(stream of cols * 8 bits)
     parameter_write, norm_write : Out
         Slot (and tile), part, and `cols` bytes.
+    thresholds : Out(ArrayLayout(signed(value_bits + 1), 15))
+        Of the drain.
     load, placement : Out(streams)
         Address and bytes for the memory reader; the rest for the placer.
     loaded : In(1)
@@ -97,6 +102,7 @@ class Sequencer(wiring.Component):
                                                       "data": word})),
             "norm_write": Out(data.StructLayout({"en": 1, "slot": 1, "tile": tile_bits, "part": 3,
                                                  "data": word})),
+            "thresholds": Out(data.ArrayLayout(signed(config.value_bits + 1), THRESHOLDS)),
             "load": Out(stream.Signature(data.StructLayout({"address": 32, "bytes": 32}))),
             "placement": Out(stream.Signature(placement_layout())),
             "write": Out(data.StructLayout({"en": 1, "destination": 2, "address": ADDRESS_BITS,
@@ -128,6 +134,15 @@ class Sequencer(wiring.Component):
         m.d.sync += under_way.eq(under_way + push - self.landed)
 
         self._outputs(m, slot, push)
+
+        # Passes under way that use thresholds, by their slots; they land in order.
+        users = Signal(PASSES)
+        oldest = Signal(2)
+        with m.If(self.landed):
+            m.d.sync += [users.bit_select(oldest, 1).eq(0), oldest.eq(oldest + 1)]
+        with m.If(push):
+            m.d.sync += users.bit_select(slot, 1).eq(self._pass.format != FORMATS["uniform"])
+        waits = (under_way == PASSES) | (self._pass.has_thresholds & users.any())
         bits = Signal(4, init=8)
         m.d.comb += [
             self.bits.eq(bits),
@@ -139,6 +154,13 @@ class Sequencer(wiring.Component):
             self.write.destination.eq(self._load.destination), self.write.address.eq(address),
             self.write.data.eq(self.words.payload),
         ]
+
+        # Of each threshold only the bits that the drain takes are kept.
+        level = config.value_bits + 1
+        levels = Signal(level * (THRESHOLDS + 1), reset_less=True)
+        incoming = Cat(self.words.payload[low:low + level]
+                       for low in range(0, config.cols * 8, THRESHOLD.bits))
+        m.d.comb += self.thresholds.eq(levels[:level * THRESHOLDS])
 
         patience = Signal(range(PATIENCE + 1))
         starved = Signal()
@@ -182,9 +204,11 @@ class Sequencer(wiring.Component):
                     m.d.comb += self.fault.eq(found)
                     m.next = "STOPPED"
                 with m.Elif(opcode == OPCODES["PASS"]):
-                    with m.If(under_way != PASSES):
+                    with m.If(~waits):
                         m.d.comb += self.counted.eq(1)
                         m.next = "PARAMETER"
+                        with m.If(self._pass.has_thresholds):
+                            m.next = "THRESHOLDS"
                         with m.If(self._pass.has_norm):
                             m.next = "NORM"
                 with m.Elif(under_way == 0):
@@ -198,6 +222,13 @@ class Sequencer(wiring.Component):
             with m.State("NORM"):
                 m.d.comb += [self.words.ready.eq(1), self.norm_write.en.eq(take)]
                 steps(Value.cast(PARTS - 1), "PARAMETER", tiles=self._pass.tiles)
+                with m.If(block_end & self._pass.has_thresholds):
+                    m.next = "THRESHOLDS"
+            with m.State("THRESHOLDS"):
+                m.d.comb += self.words.ready.eq(1)
+                with m.If(take):
+                    m.d.sync += levels.eq(Cat(levels, incoming)[-len(levels):])
+                steps(Value.cast(head_words - 1), "PARAMETER")
             with m.State("PARAMETER"):
                 m.d.comb += [self.words.ready.eq(1), self.parameter_write.en.eq(take)]
                 steps(Value.cast(PARTS - 1), "PUSH")

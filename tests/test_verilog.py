@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 from gen.verilog import WAIVERS, main, package
 from hw.config import load
-from hw.units import UNITS, words
+from hw.units import DESIGNS, UNITS, words
 from sim.toolchain import find
 
 
@@ -22,7 +23,7 @@ def _run(*arguments, **environment):
 
 def test_folder_is_complete_and_its_manifest_true(tmp_path):
     config = load("tiny")
-    assert main(["--config", "tiny", "-o", str(tmp_path / "out")]) == 0
+    assert main(["--config", "tiny", "--unit", "all", "-o", str(tmp_path / "out")]) == 0
     out = tmp_path / "out"
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["configuration"] == config.to_dict()
@@ -42,6 +43,24 @@ def test_folder_is_complete_and_its_manifest_true(tmp_path):
         assert all(f"`{name}__payload`" in readme for name in words(unit, config))
 
 
+def test_accelerator_is_the_default_with_its_registers_and_its_clock(tmp_path):
+    out = tmp_path / "out"
+    assert main(["--config", "tiny", "--frequency", "125", "-o", str(out)]) == 0
+    assert (out / "tiny.f").read_text() == "rtl/accelerator.v\n"
+    text = (out / "rtl" / "accelerator.v").read_text()
+    for port in ("m_axi_araddr", "m_axi_rdata", "m_axi_wstrb", "s_axi_awaddr", "s_axi_bresp",
+                 "interrupt"):
+        assert f"`{port}`" in (out / "README.md").read_text()
+        assert re.search(rf"(input|output)\b[^;]*\b{port};", text)
+    assert "-period 8.000" in (out / "constraints" / "clock.sdc").read_text()
+    assert "125 MHZ" in (out / "constraints" / "clock.lpf").read_text()
+    registers = out / "registers"
+    numbers = json.loads((registers / "registers.json").read_text())
+    assert load("tiny").hash() in json.dumps(numbers)
+    assert "PROGRAM_ADDRESS" in (registers / "registers.md").read_text()
+    assert "VITFORGE_PROGRAM_ADDRESS" in (registers / "vitforge_registers.h").read_text()
+
+
 def test_two_runs_give_the_same_bytes(tmp_path):
     for seed in "12":
         done = _run("-m", "gen.verilog", "--config", "tiny", "-o", str(tmp_path / seed),
@@ -49,7 +68,7 @@ def test_two_runs_give_the_same_bytes(tmp_path):
         assert done.returncode == 0, done.stderr
     names = sorted(str(path.relative_to(tmp_path / "1")) for path in (tmp_path / "1").rglob("*")
                    if path.is_file())
-    assert len(names) == len(UNITS) + 6
+    assert len(names) == 12
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
@@ -83,11 +102,11 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", ["tiny", "edge8", "edge16"])
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", DESIGNS)
 def test_verilog_is_lint_clean(tmp_path, unit, config):
     tools = find()
     for name, text in package([unit], load(config)).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
     done = subprocess.run([tools.verilator, "--lint-only", "-Wall", str(WAIVERS),
                            f"rtl/{unit}.v", "--top-module", unit], cwd=tmp_path, timeout=300,
