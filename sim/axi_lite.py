@@ -9,6 +9,9 @@ from typing import Any
 #: Addresses and data are this while their `valid` is low: nothing may depend on them.
 NOISE = 0xA5A5A5A5
 
+#: Cycles after which a transfer is given up.
+LIMIT = 1000
+
 
 class Master:
     """Reads and writes of one bus, one of each at a time.
@@ -30,12 +33,17 @@ class Master:
         return [self.rng.randrange(4) if self.rng else 0 for _ in range(count)]
 
     async def write(self, ctx: Any, address: int, data: int, strobes: int = 0b1111) -> int:
-        """Write, and return the response."""
+        """Write, and return the response.
+
+        Raises
+        ------
+        AssertionError
+            If the response comes too early, or not within `LIMIT` cycles.
+        """
         bus = self.bus
         address_wait, data_wait, ready_wait = self._waits(3)
         send_address = send_data = True
-        cycle = 0
-        while True:
+        for cycle in range(LIMIT):
             address_valid = send_address and cycle >= address_wait
             data_valid = send_data and cycle >= data_wait
             ctx.set(bus.awvalid, address_valid)
@@ -54,15 +62,20 @@ class Master:
             if answered and cycle >= ready_wait:
                 ctx.set(bus.bready, 0)
                 return int(response)
-            cycle += 1
+        raise AssertionError("a write without a response")
 
     async def read(self, ctx: Any, address: int) -> tuple[int, int]:
-        """Read, and return the data and the response."""
+        """Read, and return the data and the response.
+
+        Raises
+        ------
+        AssertionError
+            If the response comes too early, or not within `LIMIT` cycles.
+        """
         bus = self.bus
         address_wait, ready_wait = self._waits(2)
         send = True
-        cycle = 0
-        while True:
+        for cycle in range(LIMIT):
             valid = send and cycle >= address_wait
             ctx.set(bus.arvalid, valid)
             ctx.set(bus.araddr, address if valid else NOISE)
@@ -77,7 +90,7 @@ class Master:
             if answered and cycle >= ready_wait:
                 ctx.set(bus.rready, 0)
                 return int(data), int(response)
-            cycle += 1
+        raise AssertionError("a read without a response")
 
 
 async def monitor(ctx: Any, bus: Any) -> None:
