@@ -12,18 +12,15 @@ and neither Vivado's inference nor bus models recognise these::
 Every burst is incrementing, of full-width beats, with the one identifier 0.
 """
 
-__all__ = ["ADDRESS_BITS", "BEAT_ADDRESSES", "CACHE", "INCREMENTING", "PAGE", "burst_limit",
-           "constants", "flat", "join", "read_channels", "write_channels"]
+__all__ = ["ADDRESS_BITS", "BEAT_ADDRESSES", "CACHE", "INCREMENTING", "constants", "flat",
+           "join", "read_channels", "write_channels"]
 
 from typing import Any
 
 from amaranth.lib.wiring import Flow, In, Member, Out, Signature
 
-from hw.config import Config
 
 ADDRESS_BITS = 32
-#: No burst crosses a multiple of this many bytes.
-PAGE = 4096
 INCREMENTING = 1
 #: Normal memory, not cached: bursts may be cut and merged on the way.
 CACHE = 0b0011
@@ -64,11 +61,6 @@ def constants(axi: Any, letter: str, data_bits: int) -> list[Any]:
     values = {"id": 0, "size": BEAT_ADDRESSES[data_bits], "burst": INCREMENTING, "cache": CACHE,
               "prot": 0}
     return [getattr(axi, f"a{letter}{name}").eq(value) for name, value in values.items()]
-
-
-def burst_limit(config: Config) -> int:
-    """Beats of the longest burst: a power of two, so that aligned bursts stay in their page."""
-    return 1 << min(config.burst_beats, PAGE * 8 // config.axi_bits).bit_length() - 1
 
 
 def flat(prefix: str, signature: Any) -> dict[str, Member]:

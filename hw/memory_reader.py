@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The AXI4 read master: the program ahead of its use, and what LOAD asks for."""
 
-__all__ = ["OUTSTANDING", "MemoryReader", "error_layout", "range_layout"]
+__all__ = ["MemoryReader", "error_layout", "range_layout"]
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.axi import ADDRESS_BITS, BEAT_ADDRESSES, burst_limit, constants, read_channels
+from hw.axi import ADDRESS_BITS, BEAT_ADDRESSES, constants, read_channels
 from hw.bursts import Bursts
 from hw.config import Config
 from hw.layernorm_buffer import Ring
+from hw.packing import OUTSTANDING, burst_limit
 from hw.queue import Queue
 from hw.words import Field, Word
-
-#: Bursts under way at most: 16 bursts of 4 beats still cover a latency of 60 cycles.
-OUTSTANDING = 16
 
 
 def range_layout() -> data.StructLayout:
@@ -31,7 +29,7 @@ def error_layout() -> data.StructLayout:
 class MemoryReader(wiring.Component):
     """Read bursts for the program and for LOAD, in the order in which they are asked for.
 
-    Bursts begin at multiples of `hw.axi.burst_limit` beats except the first of a range, so they
+    Bursts begin at multiples of `hw.packing.burst_limit` beats except the first of a range, so they
     cross no page. A range that is taken in cycle c has its first burst chosen in cycle c+3 or
     later, and then one a cycle; a burst that is chosen in cycle d has `arvalid` from d+1. A burst
     of the program is chosen if `fetch_beats` less all beats asked for and not yet taken from

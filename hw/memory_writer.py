@@ -7,11 +7,12 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.axi import ADDRESS_BITS, BEAT_ADDRESSES, burst_limit, constants, write_channels
+from hw.axi import ADDRESS_BITS, BEAT_ADDRESSES, constants, write_channels
 from hw.bursts import Bursts
 from hw.config import Config
 from hw.drain_raw import BITS, raw_layout
 from hw.memory_reader import error_layout, range_layout
+from hw.packing import burst_limit
 
 
 class MemoryWriter(wiring.Component):

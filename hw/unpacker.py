@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From beats of the memory bus to words of elements of any width."""
 
-__all__ = ["Packing", "Unpacker"]
-
-import math
+__all__ = ["Unpacker"]
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
@@ -11,44 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.chunks import Split
 from hw.config import Config
-from hw.instruction import LINE
-
-#: Width of an element of a word.
-ELEMENT = 8
-
-
-class Packing:
-    """How words lie in the beats of a configuration.
-
-    Bytes go through the unpacker in units, of which every word and every line is a whole number:
-    `cols` bits where that is a whole number of bytes, and one byte at worst.
-
-    Attributes
-    ----------
-    widths
-        Bits of an element that are understood: those of weights, and 8.
-    sizes
-        Bytes of a word, by width.
-    unit
-        Bytes of a unit.
-    units
-        Units of a word, by width.
-    chunk
-        Units that move together: a beat, or as much of it as holds the largest word.
-    places
-        Chunks that the largest word can lie in.
-    """
-
-    def __init__(self, config: Config):
-        self.widths = (*range(2, min(config.weight_bits, ELEMENT - 1) + 1), ELEMENT)
-        self.sizes = {bits: -(-config.cols * bits // 8) for bits in self.widths}
-        self.unit = math.gcd(LINE, config.axi_bits // 8, *self.sizes.values())
-        self.units = {bits: size // self.unit for bits, size in self.sizes.items()}
-        self.largest = max(self.units.values())
-        word = 1 << (config.cols - 1).bit_length()
-        self.chunk = min(config.axi_bits // 8, word) // self.unit
-        self.line = LINE // self.unit // self.chunk
-        self.places = -(-(self.chunk - 1 + self.largest) // self.chunk)
+from hw.packing import ELEMENT, Packing
 
 
 class Unpacker(wiring.Component):

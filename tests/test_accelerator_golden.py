@@ -286,6 +286,18 @@ def test_extreme_sums_are_exact(bias: int, wanted: int) -> None:
     assert record.result[0].tolist() == [wanted] * 4
 
 
+def test_accumulators_wrap_as_adders_do() -> None:
+    config = load("tiny")
+    fields = pass_fields(tokens=1, tiles=129, weight_bits=8, operand_format=2, operand_bits=4,
+                         bits=8, zero_point=128)
+    weights = np.full((129, 4, 4), -128, np.int8)
+    # -2**31 - 2**24 is 2**31 - 2**24 in 32 bits; a shift of 25 leaves its sign in sight.
+    item = Instruction("PASS", fields, None, columns(4, shift=25), weights)
+    (record,) = run_passes(config, [item], State(config))
+    assert record.acc[0].tolist() == [(1 << 31) - (1 << 24)] * 4
+    assert record.result[0].tolist() == [128 + 64] * 4
+
+
 # Faults
 
 

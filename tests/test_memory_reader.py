@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 from amaranth.sim import Simulator
 
-from hw.axi import burst_limit
 from hw.config import Config
-from hw.memory_reader import OUTSTANDING, MemoryReader
+from hw.memory_reader import MemoryReader
+from hw.packing import OUTSTANDING, burst_limit
 from sim.axi_memory import DECERR, SLVERR, AxiMemory
 
 SIZE = 1 << 15

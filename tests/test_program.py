@@ -128,7 +128,9 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
             random_columns(NORM_PARAMETER, tiles * config.rows, rng) if fields["has_norm"]
             else None, random_columns(PARAMETER, config.cols, rng),
             None if fields["stationary"] else
-            rng.integers(-half, half, (tiles, config.rows, config.cols)).astype(np.int8)))
+            rng.integers(-half, half, (tiles, config.rows, config.cols)).astype(np.int8),
+            thresholds=tuple(rng.integers(-1 << 16, 1 << 16, 15).tolist())
+            if fields["has_thresholds"] else None))
     image = random_fields("LOAD", rng) | {"inline": 0, "destination": 1, "offset": 64,
                                           "bytes": 128, "piece": config.rows.bit_length() - 1}
     image |= {f"count_{loop}": loop + 1 for loop in range(LOOPS)}
@@ -143,7 +145,7 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
     for one, other in zip(made, found, strict=True):
         assert one.fields == other.fields
         assert one.data == other.data
-        for block in ("norm", "parameters", "weights"):
+        for block in ("norm", "thresholds", "parameters", "weights"):
             assert same(getattr(one, block), getattr(other, block)), block
 
 
@@ -336,6 +338,23 @@ def test_first_fit_uses_gaps_and_refuses_with_the_bytes() -> None:
         "configuration tiny has 160 (40 words)")
     assert [region.base for region in regions] == [0, 10, 0, 30, 0]
     assert allocate(regions, dataclasses.replace(config, scratch_words=42))["scratch"] == 42
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_lives_lie_apart(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    regions = []
+    for number in range(60):
+        words, length = rng.integers(1, 40), rng.integers(1, 12)
+        regions.append(Region(str(number), "scratch", int(words), number // 3,
+                              number // 3 + int(length)))
+    needed = allocate(regions, dataclasses.replace(load("tiny"), scratch_words=1 << 12))
+    assert needed["scratch"] == max(region.base + region.words for region in regions)
+    # Pass by pass: what one leaves in a word must be there until it has been read.
+    for number, one in enumerate(regions):
+        for other in regions[:number]:
+            if one.first < other.last and other.first < one.last:
+                assert one.base + one.words <= other.base or other.base + other.words <= one.base
 
 
 def test_a_small_scratchpad_changes_the_style_before_it_is_refused() -> None:

@@ -8,7 +8,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from hw.config import Config
-from hw.unpacker import Packing, Unpacker
+from hw.packing import Packing
+from hw.unpacker import Unpacker
 
 
 def _config(cols, axi, weight_bits=8):

@@ -56,7 +56,7 @@ def test_accelerator_is_the_default_with_its_registers_and_its_clock(tmp_path):
     assert "125 MHZ" in (out / "constraints" / "clock.lpf").read_text()
     registers = out / "registers"
     numbers = json.loads((registers / "registers.json").read_text())
-    assert load("tiny").hash() in json.dumps(numbers)
+    assert numbers["configuration"] == "tiny"
     assert "PROGRAM_ADDRESS" in (registers / "registers.md").read_text()
     assert "VITFORGE_PROGRAM_ADDRESS" in (registers / "vitforge_registers.h").read_text()
 
