@@ -39,6 +39,8 @@ def lives(steps: Sequence[Step], loaded: Iterable[Region]) -> list[Region]:
 def allocate(regions: Sequence[Region], config: Config) -> dict[str, int]:
     """Give every region its place, and return the words that each bank needs.
 
+    The regions come in the order of their first pass.
+
     Two regions may share words unless one is written before the other has been read for the last
     time. The pass that reads a region last may write another in its place: its results come
     after all its operands.
@@ -58,7 +60,7 @@ def allocate(regions: Sequence[Region], config: Config) -> dict[str, int]:
         for start, end in rivals:
             if base + region.words <= start:
                 break
-            base = max(base, end)
+            base = end   # all rivals are needed when this region begins, so they lie apart
         region.base = base
         placed.append(region)
         needed[region.bank] = max(needed[region.bank], base + region.words)

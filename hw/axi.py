@@ -19,7 +19,6 @@ from typing import Any
 
 from amaranth.lib.wiring import Flow, In, Member, Out, Signature
 
-
 ADDRESS_BITS = 32
 INCREMENTING = 1
 #: Normal memory, not cached: bursts may be cut and merged on the way.

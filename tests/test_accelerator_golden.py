@@ -19,6 +19,7 @@ from golden import mnist, network
 from golden.accelerator import PassRecord, execute
 from golden.accelerator_state import State
 from golden.calibrate import calibrate
+from golden.encoding import KINDS, Encoding, encode, thresholds
 from golden.models import lookup
 from golden.network import Call, Network
 from golden.program import Fault, Instruction, assemble, read_logits
@@ -286,6 +287,30 @@ def test_extreme_sums_are_exact(bias: int, wanted: int) -> None:
     assert record.result[0].tolist() == [wanted] * 4
 
 
+@pytest.mark.parametrize("encoding", [
+    Encoding(kind="table", bits=2, thresholds=(-300, 5, 6)),
+    Encoding(kind="log2", bits=4), Encoding(kind="two-scale", bits=8, m=3, signed=True)], ids=str)
+def test_thresholds_hold_for_the_passes_after(encoding: Encoding) -> None:
+    config = load("tiny")
+    state = filled(config)
+    fields = pass_fields(tokens=40, tiles=1, weight_bits=8, format=KINDS.index(encoding.kind),
+                         bits=encoding.bits, m=encoding.m, signed=int(encoding.signed),
+                         operand_zero_point=128)
+    block = columns(4, encode_shift=1)
+    weights = np.diag([1, -3, 0, 40]).astype(np.int8)[None]
+    first = Instruction("PASS", fields | {"has_thresholds": 1, "d_base": 100}, None, block, weights,
+                        thresholds=thresholds(encoding, 1, config))
+    second = Instruction("PASS", fields | {"a_base": 300, "d_base": 200}, None, block, weights)
+    records = run_passes(config, [first, second], state)
+    for record in records:
+        wanted = encode(record.acc, encoding, 1, config)
+        assert torch.equal(record.result, wanted)
+        assert len(wanted.unique()) > 2
+    with pytest.raises(Fault) as caught:
+        run_passes(config, [second], filled(config))
+    assert caught.value.kind == "bad field"
+
+
 def test_accumulators_wrap_as_adders_do() -> None:
     config = load("tiny")
     fields = pass_fields(tokens=1, tiles=129, weight_bits=8, operand_format=2, operand_bits=4,
@@ -312,7 +337,8 @@ FAULTY: list[tuple[str, list[dict[str, int]], str]] = [
     ("PASS", [{"weight_bits": 1}, {"weight_bits": 9}, {"operand": 3}, {"statistics": 3},
               {"destination": 0}, {"operation": 0}, {"statistics": 1},
               {"operation": 0, "destination": 0, "bits": 1},
-              {"operation": 0, "destination": 0, "bits": 4, "format": 3}], "bad field"),
+              {"operation": 0, "destination": 0, "bits": 8, "format": 1},
+              {"operation": 0, "destination": 0, "bits": 4, "format": 2}], "bad field"),
     ("PASS", [{"offset": 32}], "misaligned address"),
     ("PASS", [{"offset": 4096}, {"offset": 4032, "tokens": 5}], "address outside the window"),
     ("PASS", [{"a_base": 2048}, {"a_base": 2040, "tokens": 9}, {"a_stride": 1024, "tiles": 3},

@@ -21,6 +21,7 @@ from gen.program_schedule import STYLES, Style, schedule
 from gen.program_steps import Region, minimal_bits, pass_fields
 from golden.accelerator_state import State
 from golden.calibrate import calibrate
+from golden.encoding import thresholds
 from golden.models import IMAGENET, lookup
 from golden.network import Network, _patches
 from golden.program import (
@@ -144,7 +145,7 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
     assert [item.kind for item in found] == [item.kind for item in made]
     for one, other in zip(made, found, strict=True):
         assert one.fields == other.fields
-        assert one.data == other.data
+        assert (one.data, one.thresholds) == (other.data, other.thresholds)
         for block in ("norm", "thresholds", "parameters", "weights"):
             assert same(getattr(one, block), getattr(other, block)), block
 
@@ -160,6 +161,7 @@ def test_reserved_bits_are_zero_and_the_opcode_comes_first(compiled8: Compiled) 
     ({"tokens": 4096}, "instruction 0, PASS: tokens must lie in 0..4095, not 4096..4096"),
     ({"tiles": 2}, "instruction 0, PASS: weights must take 32 bytes, not 16"),
     ({"has_norm": 1}, "instruction 0, PASS: norm parameters must take 32 bytes, not 0"),
+    ({"has_thresholds": 1}, "instruction 0, PASS: thresholds must take 64 bytes, not 0"),
 ])
 def test_assemble_refuses_what_does_not_fit(change: dict[str, int], message: str) -> None:
     config = load("tiny")
@@ -276,6 +278,23 @@ def test_program_waits_exactly_where_it_must(compiled8: Compiled) -> None:
     block = [("attn.qkv", 0, 0), ("attn.qkv", 0, 1), ("attn.proj", 6, 0), ("attn.proj", 7, 1),
              ("mlp.fc1", 0, 0), ("mlp.fc1", 0, 1), ("mlp.fc2", 14, 0), ("mlp.fc2", 15, 1)]
     assert waits == [*block * 4, ("head", 0, 0), ("head", 0, 1)]
+
+
+def test_thresholds_come_with_the_first_pass_that_needs_them(mnist8: Network,
+                                                             compiled8: Compiled) -> None:
+    held: tuple[int, ...] | None = None
+    brought = 0
+    for step, item in zip(compiled8.steps, passes_of(compiled8), strict=True):
+        if not step.layer.endswith("mlp.fc1"):
+            assert item.thresholds is None and item.fields["format"] == 0
+            continue
+        layer = mnist8.blocks[int(step.layer.split(".")[1])].fc1.requantization
+        wanted = thresholds(layer.encoding, layer.encode_shift, compiled8.config)
+        assert (item.thresholds is None) == (held == wanted)
+        assert item.fields["has_thresholds"] == (item.thresholds is not None)
+        held, brought = item.thresholds or held, brought + item.fields["has_thresholds"]
+        assert held == wanted
+    assert 1 <= brought <= 4
 
 
 def passes_of(compiled: Compiled) -> list[Instruction]:

@@ -12,7 +12,7 @@ import pytest
 
 from gen.verilog import WAIVERS, main, package
 from hw.config import load
-from hw.units import DESIGNS, UNITS, words
+from hw.units import UNITS, words
 from sim.toolchain import find
 
 
@@ -102,7 +102,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", ["tiny", "edge8", "edge16"])
-@pytest.mark.parametrize("unit", DESIGNS)
+@pytest.mark.parametrize("unit", UNITS)
 def test_verilog_is_lint_clean(tmp_path, unit, config):
     tools = find()
     for name, text in package([unit], load(config)).items():
