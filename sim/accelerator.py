@@ -36,6 +36,8 @@ class Job:
         Cycles after which the bench gives up: the watchdog.
     stop
         Cycles after which the host asks it to stop; 0 never.
+    repeat
+        How often it is started again, at once after its interrupt; the last run is reported.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Job:
     output: tuple[int, int]
     limit: int
     stop: int = 0
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job left: registers and counters by name, and the bytes of the output buffer."""
+    """What a job left: registers and counters by name, and the bytes of the output buffer.
+
+    Of the bench there are also `interrupt` (0: it gave up after `limit`), and of the memory
+    `pending` (something on the bus was not answered at the interrupt), `violation` (rules of AXI4
+    that were broken, bits of `sim/memory.v`) and `stray` (a byte was written outside the output
+    buffer), the last two by this job or one before.
+    """
 
     values: dict[str, Any]
     output: bytes
@@ -82,6 +91,10 @@ class Simulation:
     def __init__(self, runner: Runner, folder: Path, config: Config, size: int) -> None:
         self._runner, self.folder, self.config, self.size = runner, folder, config, size
 
+    def _inside(self, address: int, size: int) -> tuple[int, int]:
+        """Return the part of a buffer that the memory has."""
+        return address, max(0, min(size, self.size - address))
+
     def run(self, case: Case) -> list[Outcome]:
         """Run the jobs of a case, in order, without a reset between.
 
@@ -100,7 +113,8 @@ class Simulation:
         image.write_text("\n".join(data[place:place + step][::-1].hex()
                                    for place in range(0, len(data), step)) + "\n",
                          encoding="ascii")
-        jobs.write_text(json.dumps([vars(job) for job in case.jobs]), encoding="utf-8")
+        jobs.write_text(json.dumps([vars(job) | {"peek": self._inside(*job.output)}
+                                    for job in case.jobs]), encoding="utf-8")
         results.write_text("", encoding="utf-8")
         plusargs = {"memory": image.resolve(), **case.plusargs}
         environment = {"VITFORGE_RUNS": str(jobs.resolve()),

@@ -79,19 +79,31 @@ async def _peek(dut: Any, address: int, size: int) -> str:
     return b"".join(parts)[:size].hex()
 
 
-async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
-    for name in ("program", "input", "output"):
-        await host.write(f"{name.upper()}_ADDRESS", run[name][0])
-        await host.write(f"{name.upper()}_BYTES", run[name][1])
-    await host.write("IRQ_ENABLE", 0b11)
+async def _start(dut: Any, host: Host, run: dict[str, Any]) -> None:
+    """Start, and return with the interrupt, or after `limit` cycles without one."""
     await host.write("CONTROL", 1)
     limit = Timer(run["limit"] * PERIOD, "ns")
-    if run.get("stop"):
+    if run["stop"]:
         await Timer(run["stop"] * PERIOD, "ns")
         await host.write("CONTROL", 2)
     if dut.interrupt.value != 1:
         await First(RisingEdge(dut.interrupt), limit)
-    result: dict[str, Any] = {"interrupt": int(dut.interrupt.value), "name": run["name"]}
+
+
+async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
+    for name in ("program", "input", "output"):
+        await host.write(f"{name.upper()}_ADDRESS", run[name][0])
+        await host.write(f"{name.upper()}_BYTES", run[name][1])
+    dut.write_low.value = run["output"][0]
+    dut.write_high.value = min(sum(run["output"]), (1 << 32) - 1)
+    await host.write("IRQ_ENABLE", 0b11)
+    await _start(dut, host, run)
+    for _ in range(run["repeat"]):
+        # The shortest time from the end of a run to the next start.
+        await host.write("IRQ_STATUS", 0b11)
+        await _start(dut, host, run)
+    result: dict[str, Any] = {"interrupt": int(dut.interrupt.value), "name": run["name"],
+                              "pending": int(dut.pending.value)}
     if not result["interrupt"]:
         await host.write("CONTROL", 2)
         await Timer(1000 * PERIOD, "ns")
@@ -101,7 +113,7 @@ async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
     for name in COUNTERS:
         low = await host.read(f"{name.upper()}_LOW")
         result[name] = low + (await host.read(f"{name.upper()}_HIGH") << 32)
-    result["output"] = await _peek(dut, *run["output"])
+    result["output"] = await _peek(dut, *run["peek"])
     for name in ("violation", "stray", "read_beats", "write_beats"):
         result[name] = int(getattr(dut, name).value)
     return result
@@ -115,6 +127,7 @@ async def runs(dut: Any) -> None:
                 and name[6:] not in ("bvalid", "rvalid"):
             getattr(dut, name).value = 0
     Clock(dut.clk, PERIOD, unit="ns", impl="gpi").start()
+    dut.peek_address.value = dut.write_low.value = dut.write_high.value = 0
     dut.rst.value = 1
     await Timer(4 * PERIOD, "ns")
     await RisingEdge(dut.clk)

@@ -16,8 +16,9 @@ module accelerator_top #(
     output wire s_axi_rvalid, input wire s_axi_rready,
     output wire interrupt,
     input wire [31:0] peek_address, output wire [BITS-1:0] peek_data,
-    output wire violation, output wire stray,
-    output wire [31:0] read_beats, output wire [31:0] write_beats
+    output wire [8:0] violation, input wire [31:0] write_low, input wire [31:0] write_high,
+    output wire stray, output wire pending, output wire [31:0] read_beats,
+    output wire [31:0] write_beats
 );
     wire [31:0] araddr, awaddr;
     wire [7:0] arlen, awlen;
@@ -54,5 +55,6 @@ module accelerator_top #(
         .awready(awready), .wdata(wdata), .wstrb(wstrb), .wlast(wlast), .wvalid(wvalid),
         .wready(wready), .bresp(bresp), .bvalid(bvalid), .bready(bready),
         .peek_address(peek_address), .peek_data(peek_data),
-        .violation(violation), .stray(stray), .read_beats(read_beats), .write_beats(write_beats));
+        .violation(violation), .write_low(write_low), .write_high(write_high), .stray(stray),
+        .pending(pending), .read_beats(read_beats), .write_beats(write_beats));
 endmodule

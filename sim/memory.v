@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// An AXI4 memory for simulations: fast, exact, and unpleasant if asked to be.
+// An AXI4 memory for simulations: fast, exact, unpleasant if asked to be, and strict.
 //
 // Without stalls a read burst whose address is taken in cycle a has its first beat in cycle
 // max(a + LATENCY, cycle after the last beat of the burst before), then one beat a cycle; addresses
-// are taken in every cycle. A write burst is acknowledged LATENCY cycles after its last beat.
+// are taken in every cycle. A write burst is acknowledged LATENCY cycles after its last beat. Data
+// may come before their address, as AXI4 allows; a beat waits for its address then.
+//
+// All bursts have one identifier, so they are answered in order. While nothing is valid the other
+// signals of R and B are the opposite of what they would be: nothing may depend on them.
 //
 // Plusargs: +memory=FILE   contents ($readmemh, one beat a line)
-//           +stall=N       every channel is stalled with a probability of N / 256 in a cycle
+//           +latency=N     instead of the parameter; 2 or more
+//           +stall=N       a channel is stalled with a probability of N / 256 in a cycle;
+//           +stall_ar=N +stall_r=N +stall_aw=N +stall_w=N +stall_b=N   or each with its own
 //           +jitter=N      up to N cycles (2**k - 1) more latency, burst by burst
-//           +seed=N        of both
-//           +error_low=A +error_high=B +error=R   bursts that begin in A..B-1 are answered with R
-//           +write_low=A +write_high=B            bytes outside A..B-1 must not be written
+//           +seed=N        of stalls and jitter
+//           +error_low=A +error_high=B   window that answers with errors, and keeps its bytes:
+//           +error=R       reads and writes, or
+//           +read_error=R  only beats of R, or
+//           +write_error=R only B of bursts that touch it
+// Beyond BYTES everything is answered with DECERR.
 `timescale 1ns/1ps
 module memory #(
     parameter integer BITS = 64,
@@ -30,27 +39,45 @@ module memory #(
     output wire [1:0] bresp, output wire bvalid, input wire bready,
     // A window for the bench: any beat, at any time.
     input wire [31:0] peek_address, output wire [BITS-1:0] peek_data,
-    // What must not happen: a broken rule of AXI, a byte written outside its buffer.
-    output reg violation, output reg stray,
+    // Rules of AXI4 that were broken, until a reset:
+    //   0, 1, 2  AR, AW, W: what was offered was changed or withdrawn before it was taken
+    //   3, 4     AR, AW: not incrementing beats of the full width at a multiple of it
+    //   5, 6     AR, AW: the burst crosses a multiple of 4096
+    //   7        WLAST with another than the last beat, or not with that
+    //   8        an address or data during a reset
+    output reg [8:0] violation,
+    // A byte outside write_low..write_high-1 was written.
+    input wire [31:0] write_low, input wire [31:0] write_high, output reg stray,
+    // Something was offered or taken that has not been answered.
+    output wire pending,
     output reg [31:0] read_beats, output reg [31:0] write_beats
 );
     localparam integer LOW = $clog2(BITS / 8);
     localparam integer WORDS = BYTES / (BITS / 8);
-    localparam integer DEPTH = 64;
+    localparam integer PLACE = $clog2(WORDS);
+    localparam [1:0] OKAY = 0, DECERR = 3;
 
     reg [BITS-1:0] mem [0:WORDS-1];
     reg [8*256-1:0] file;
-    reg [31:0] stall, jitter, seed, error_low, error_high, error, write_low, write_high;
+    reg [31:0] latency, jitter, seed, error_low, error_high;
+    reg [31:0] stall, stall_ar, stall_r, stall_aw, stall_w, stall_b;
+    reg [1:0] error, read_error, write_error;
     initial begin
         if ($value$plusargs("memory=%s", file)) $readmemh(file, mem);
+        if (!$value$plusargs("latency=%d", latency)) latency = LATENCY;
         if (!$value$plusargs("stall=%d", stall)) stall = 0;
+        if (!$value$plusargs("stall_ar=%d", stall_ar)) stall_ar = stall;
+        if (!$value$plusargs("stall_r=%d", stall_r)) stall_r = stall;
+        if (!$value$plusargs("stall_aw=%d", stall_aw)) stall_aw = stall;
+        if (!$value$plusargs("stall_w=%d", stall_w)) stall_w = stall;
+        if (!$value$plusargs("stall_b=%d", stall_b)) stall_b = stall;
         if (!$value$plusargs("jitter=%d", jitter)) jitter = 0;
         if (!$value$plusargs("seed=%d", seed)) seed = 1;
-        if (!$value$plusargs("error=%d", error)) error = 0;
         if (!$value$plusargs("error_low=%d", error_low)) error_low = 0;
         if (!$value$plusargs("error_high=%d", error_high)) error_high = 0;
-        if (!$value$plusargs("write_low=%d", write_low)) write_low = 0;
-        if (!$value$plusargs("write_high=%d", write_high)) write_high = 32'hFFFFFFFF;
+        if (!$value$plusargs("error=%d", error)) error = 0;
+        if (!$value$plusargs("read_error=%d", read_error)) read_error = error;
+        if (!$value$plusargs("write_error=%d", write_error)) write_error = error;
     end
 
     // A cycle counter, and a generator of 64 random bits a cycle (xorshift).
@@ -62,110 +89,164 @@ module memory #(
         now <= rst ? 0 : now + 1;
         random <= rst ? {seed, 32'h9E3779B9} : random_2 ^ (random_2 << 17);
     end
-    wire [4:0] go = {random[7:0] >= stall[7:0], random[15:8] >= stall[7:0],
-                     random[23:16] >= stall[7:0], random[31:24] >= stall[7:0],
-                     random[39:32] >= stall[7:0]};
+    wire go_ar = {24'd0, random[7:0]} >= stall_ar;
+    wire go_r = {24'd0, random[15:8]} >= stall_r;
+    wire go_aw = {24'd0, random[23:16]} >= stall_aw;
+    wire go_w = {24'd0, random[31:24]} >= stall_w;
+    wire go_b = {24'd0, random[39:32]} >= stall_b;
+    wire [31:0] due = now + latency + ({8'd0, random[63:40]} & jitter);
 
     // Reads: a queue of bursts, the oldest one beat after beat.
-    reg [31:0] address [0:DEPTH-1];
-    reg [31:0] due [0:DEPTH-1];
-    reg [7:0] beats [0:DEPTH-1];
-    reg [6:0] newest, oldest;
-    reg [7:0] beat;
+    localparam integer READS = 6;
+    reg [31:0] r_address [0:(1<<READS)-1];
+    reg [31:0] r_due [0:(1<<READS)-1];
+    reg [7:0] r_more [0:(1<<READS)-1];
+    reg [READS:0] r_newest, r_oldest;
+    reg [7:0] r_beat;
     reg r_held;
-    wire [5:0] head = oldest[5:0];
-    wire [31:0] place = (address[head] >> LOW) + {24'd0, beat};
-    wire r_there = newest != oldest && now >= due[head];
-    assign arready = go[0] && newest - oldest != DEPTH[6:0];
-    assign rvalid = r_there && (r_held || go[1]);
-    assign rdata = mem[place % WORDS];
-    assign rlast = beat == beats[head];
-    assign rresp = address[head] >= error_low && address[head] < error_high ? error[1:0] : 2'd0;
+    wire [READS-1:0] r_head = r_oldest[READS-1:0];
+    wire [31:0] r_place = (r_address[r_head] >> LOW) + {24'd0, r_beat};
+    wire [31:0] r_at = r_place << LOW;
+    wire [1:0] r_answer = r_at >= BYTES ? DECERR
+                        : r_at >= error_low && r_at < error_high ? read_error : OKAY;
+    wire [BITS-1:0] r_data = mem[r_place[PLACE-1:0]];
+    wire r_last = r_beat == r_more[r_head];
+    assign arready = go_ar && r_newest - r_oldest != 1 << READS;
+    assign rvalid = r_newest != r_oldest && now >= r_due[r_head] && (r_held || go_r);
+    assign rdata = rvalid && r_answer == OKAY ? r_data : ~r_data;
+    assign rlast = rvalid ? r_last : !r_last;
+    assign rresp = rvalid ? r_answer : ~r_answer;
     always @(posedge clk) begin
-        r_held <= !rst && rvalid && !rready;
+        r_held <= rvalid && !rready;
         if (arvalid && arready) begin
-            address[newest[5:0]] <= araddr;
-            beats[newest[5:0]] <= arlen;
-            due[newest[5:0]] <= now + LATENCY + (random[63:32] & jitter);
-            newest <= newest + 1;
+            r_address[r_newest[READS-1:0]] <= araddr;
+            r_more[r_newest[READS-1:0]] <= arlen;
+            r_due[r_newest[READS-1:0]] <= due;
+            r_newest <= r_newest + 1;
         end
         if (rvalid && rready) begin
-            beat <= rlast ? 0 : beat + 1;
-            if (rlast) oldest <= oldest + 1;
+            r_beat <= r_last ? 0 : r_beat + 1;
+            if (r_last) r_oldest <= r_oldest + 1;
             read_beats <= read_beats + 1;
         end
         if (rst) begin
-            newest <= 0;
-            oldest <= 0;
-            beat <= 0;
+            r_newest <= 0;
+            r_oldest <= 0;
+            r_beat <= 0;
+            r_held <= 0;
             read_beats <= 0;
         end
     end
 
-    // Writes: one burst at a time.
-    localparam [1:0] IDLE = 0, DATA = 1, WAIT = 2, ANSWER = 3;
-    reg [1:0] state;
-    reg [31:0] w_address, w_due;
-    reg [7:0] w_left;
-    reg [31:0] w_first;
+    // Writes: queues of addresses and of beats, which meet one cycle later, and one of answers.
+    localparam integer WRITES = 3;
+    reg [31:0] a_address [0:(1<<WRITES)-1];
+    reg [7:0] a_more [0:(1<<WRITES)-1];
+    reg [WRITES:0] a_newest, a_oldest;
+    reg [BITS+BITS/8:0] w_beat [0:(1<<WRITES)-1];
+    reg [WRITES:0] w_newest, w_oldest;
+    reg [31:0] b_due [0:(1<<WRITES)-1];
+    reg [1:0] b_answer [0:(1<<WRITES)-1];
+    reg [WRITES:0] b_newest, b_oldest;
+    reg b_held;
+    reg [7:0] w_count;
+    reg [1:0] w_worst;
     integer lane;
-    assign awready = state == IDLE && go[2];
-    assign wready = state == DATA && go[3];
-    assign bvalid = state == ANSWER;
-    assign bresp = w_first >= error_low && w_first < error_high ? error[1:0] : 2'd0;
+    wire [WRITES-1:0] a_head = a_oldest[WRITES-1:0];
+    wire [WRITES-1:0] b_head = b_oldest[WRITES-1:0];
+    wire [BITS-1:0] w_data;
+    wire [BITS/8-1:0] w_strobes;
+    wire w_last;
+    assign {w_last, w_strobes, w_data} = w_beat[w_oldest[WRITES-1:0]];
+    wire [31:0] w_place = (a_address[a_head] >> LOW) + {24'd0, w_count};
+    wire [31:0] w_at = w_place << LOW;
+    wire [1:0] w_answer = w_at >= BYTES ? DECERR
+                        : w_at >= error_low && w_at < error_high ? write_error : OKAY;
+    wire [1:0] w_all = w_answer | w_worst;   // a DECERR of one beat is one of the burst
+    wire w_ends = w_count == a_more[a_head];
+    wire write = a_newest != a_oldest && w_newest != w_oldest && b_newest - b_oldest != 1 << WRITES;
+    assign awready = go_aw && a_newest - a_oldest != 1 << WRITES;
+    assign wready = go_w && w_newest - w_oldest != 1 << WRITES;
+    assign bvalid = b_newest != b_oldest && now >= b_due[b_head] && (b_held || go_b);
+    assign bresp = bvalid ? b_answer[b_head] : ~b_answer[b_head];
     always @(posedge clk) begin
-        case (state)
-            IDLE: if (awvalid && awready) begin
-                w_address <= awaddr >> LOW;
-                w_first <= awaddr;
-                w_left <= awlen;
-                state <= DATA;
+        b_held <= bvalid && !bready;
+        if (awvalid && awready) begin
+            a_address[a_newest[WRITES-1:0]] <= awaddr;
+            a_more[a_newest[WRITES-1:0]] <= awlen;
+            a_newest <= a_newest + 1;
+        end
+        if (wvalid && wready) begin
+            w_beat[w_newest[WRITES-1:0]] <= {wlast, wstrb, wdata};
+            w_newest <= w_newest + 1;
+            write_beats <= write_beats + 1;
+        end
+        if (write) begin
+            for (lane = 0; lane < BITS / 8; lane = lane + 1)
+                if (w_strobes[lane]) begin
+                    if (w_answer == OKAY)
+                        mem[w_place[PLACE-1:0]][8*lane +: 8] <= w_data[8*lane +: 8];
+                    if (w_at + lane < write_low || w_at + lane >= write_high) stray <= 1;
+                end
+            w_oldest <= w_oldest + 1;
+            w_count <= w_ends ? 0 : w_count + 1;
+            w_worst <= w_ends ? OKAY : w_all;
+            if (w_ends) begin
+                a_oldest <= a_oldest + 1;
+                b_due[b_newest[WRITES-1:0]] <= due - 1;   // its last beat came one cycle ago
+                b_answer[b_newest[WRITES-1:0]] <= w_all;
+                b_newest <= b_newest + 1;
             end
-            DATA: if (wvalid && wready) begin
-                for (lane = 0; lane < BITS / 8; lane = lane + 1)
-                    if (wstrb[lane]) begin
-                        mem[w_address % WORDS][8*lane +: 8] <= wdata[8*lane +: 8];
-                        if ((w_address << LOW) + lane < write_low
-                            || (w_address << LOW) + lane >= write_high) stray <= 1;
-                    end
-                w_address <= w_address + 1;
-                w_left <= w_left - 1;
-                write_beats <= write_beats + 1;
-                if (wlast != (w_left == 0)) violation <= 1;
-                w_due <= now + LATENCY;
-                if (wlast) state <= WAIT;
-            end
-            WAIT: if (now + 1 >= w_due && go[4]) state <= ANSWER;
-            ANSWER: if (bready) state <= IDLE;
-        endcase
+        end
+        if (bvalid && bready) b_oldest <= b_oldest + 1;
         if (rst) begin
-            state <= IDLE;
+            a_newest <= 0;
+            a_oldest <= 0;
+            w_newest <= 0;
+            w_oldest <= 0;
+            b_newest <= 0;
+            b_oldest <= 0;
+            b_held <= 0;
+            w_count <= 0;
+            w_worst <= OKAY;
             stray <= 0;
             write_beats <= 0;
         end
-        // The rules: full-width incrementing bursts inside a page, and nothing that is offered changes.
-        if (arvalid && (arburst != 1 || arsize != LOW[2:0]
-                || ({20'd0, araddr[11:0]} + (({24'd0, arlen} + 1) << LOW)) > 4096
-                || (araddr & (BITS / 8 - 1)) != 0)) violation <= 1;
-        if (awvalid && (awburst != 1 || awsize != LOW[2:0]
-                || ({20'd0, awaddr[11:0]} + (({24'd0, awlen} + 1) << LOW)) > 4096
-                || (awaddr & (BITS / 8 - 1)) != 0)) violation <= 1;
-        if (ar_held && (!arvalid || {araddr, arlen} != ar_was)) violation <= 1;
-        if (aw_held && (!awvalid || {awaddr, awlen} != aw_was)) violation <= 1;
-        if (w_held && (!wvalid || {wdata, wstrb, wlast} != w_was)) violation <= 1;
-        if (rst) violation <= 0;
-    end
-    reg ar_held, aw_held, w_held;
-    reg [39:0] ar_was, aw_was;
-    reg [BITS+BITS/8:0] w_was;
-    always @(posedge clk) begin
-        ar_held <= !rst && arvalid && !arready;
-        aw_held <= !rst && awvalid && !awready;
-        w_held <= !rst && wvalid && !wready;
-        ar_was <= {araddr, arlen};
-        aw_was <= {awaddr, awlen};
-        w_was <= {wdata, wstrb, wlast};
     end
 
-    assign peek_data = mem[(peek_address >> LOW) % WORDS];
+    // The rules.
+    function automatic bad_shape(input [31:0] address, input [2:0] size, input [1:0] burst);
+        bad_shape = burst != 1 || size != LOW[2:0] || (address & (BITS / 8 - 1)) != 0;
+    endfunction
+    function automatic crosses(input [11:0] address, input [7:0] more);
+        crosses = {20'd0, address} + (({24'd0, more} + 1) << LOW) > 4096;
+    endfunction
+    wire [44:0] ar = {araddr, arlen, arsize, arburst};
+    wire [44:0] aw = {awaddr, awlen, awsize, awburst};
+    wire [BITS+BITS/8:0] w = {wdata, wstrb, wlast};
+    reg ar_held, aw_held, w_held, reset_held;
+    reg [44:0] ar_was, aw_was;
+    reg [BITS+BITS/8:0] w_was;
+    always @(posedge clk) begin
+        reset_held <= rst;
+        ar_held <= arvalid && !arready && !rst;
+        aw_held <= awvalid && !awready && !rst;
+        w_held <= wvalid && !wready && !rst;
+        ar_was <= ar;
+        aw_was <= aw;
+        w_was <= w;
+        if (rst) violation <= reset_held && (arvalid || awvalid || wvalid) ? violation | 9'h100 : 0;
+        else violation <= violation | {
+            1'b0,
+            write && w_last != w_ends,
+            awvalid && crosses(awaddr[11:0], awlen), arvalid && crosses(araddr[11:0], arlen),
+            awvalid && bad_shape(awaddr, awsize, awburst),
+            arvalid && bad_shape(araddr, arsize, arburst),
+            w_held && (!wvalid || w != w_was), aw_held && (!awvalid || aw != aw_was),
+            ar_held && (!arvalid || ar != ar_was)};
+    end
+    assign pending = arvalid || awvalid || wvalid || r_newest != r_oldest || a_newest != a_oldest
+                     || w_newest != w_oldest || b_newest != b_oldest;
+
+    assign peek_data = peek_address < BYTES ? mem[peek_address[LOW +: PLACE]] : 0;
 endmodule
