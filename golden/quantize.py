@@ -19,6 +19,7 @@ from gen.cli import run_command
 from golden import models
 from golden.imagenet import Folder, read_classes
 from golden.ptq import METHODS
+from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
 from golden.ptq.record import Record
 
@@ -98,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="share of the resized side that is kept (default: the model's)")
     parser.add_argument("--no-resize", action="store_true",
                         help="pictures of --evaluate are scaled already: only crop")
+    parser.add_argument("--spread", type=float, metavar="GAIN",
+                        help="make LayerNorm outputs uneven first, a channel GAIN times as large, "
+                             "without changing what the float network computes")
     parser.add_argument("--no-float", action="store_true",
                         help="don't measure the float network")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE",
@@ -119,6 +123,10 @@ def _run(args: argparse.Namespace) -> int:
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
     model = models.load(args.model, args.checkpoint)
+    uneven: dict[str, Tensor] = {}
+    if args.spread is not None:
+        model, before = rescaled(model, args.spread), model
+        uneven = changes(before, model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -129,6 +137,8 @@ def _run(args: argparse.Namespace) -> int:
             model, (images for images, _ in calibration.batches(how, args.batch)),
             bar("calibration", len(calibration)))
         record: Record = method.decide(statistics)
+        # A record holds what differs from the checkpoint.
+        record = dataclasses.replace(record, parameters={**uneven, **record.parameters})
         del statistics
         if args.output is not None:
             record.save(args.output)

@@ -85,6 +85,23 @@ def test_the_seed_draws_the_calibration_images(pictures, tmp_path):
     assert found[0] == found[1] and found[0].differences(found[2])
 
 
+def test_a_rescaled_network_is_the_same_and_its_record_fits_the_checkpoint(pictures, tmp_path,
+                                                                           capsys):
+    out = tmp_path / "record.json"
+    assert quantize.main(command(pictures, "--method", "minmax", "--activations", "5", "--stream",
+                                 "0", "--spread", "40", "-o", str(out))) == 0
+    text = capsys.readouterr().out
+    right = {name: int(count) for name, count in
+             re.findall(r"^(float|simulated) +(\d+) of 40 +[\d.]+%$", text, re.M)}
+    model, record = checkpoint.load(WEIGHTS), Record.load(out)
+    split = mnist.sample().test
+    few = mnist.Split(split.images[:40], split.labels[:40])
+    assert right["float"] == round(mnist.accuracy(model, few) * 40)
+    assert len(record.parameters) == 3 * 9
+    got = mnist.accuracy(METHODS["minmax"]().apply(model, record), few)
+    assert right["simulated"] == round(got * 40) < right["float"] - 4
+
+
 @pytest.mark.parametrize("more, message", [
     (("--method", "magic"), "invalid choice: 'magic'"),
     (("--method", "minmax", "--model", "resnet50"), "model must be one of mnist_vit"),
@@ -95,6 +112,7 @@ def test_the_seed_draws_the_calibration_images(pictures, tmp_path):
     (("--method", "minmax", "--calibration", "nowhere"), "can't read nowhere"),
     (("--method", "minmax", "--images", "0"), "must be at least 1"),
     (("--method", "minmax", "--crop", "2"), "--crop must be above 0"),
+    (("--method", "minmax", "--spread", "0"), "spread must be at least 1"),
 ])
 def test_bad_input(pictures, tmp_path, capsys, more, message):
     out = tmp_path / "record.json"

@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from golden.ptq.folding import fold, folded
 from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, percentile_search
@@ -122,16 +123,13 @@ def reparameterize(norm: tuple[Tensor, Tensor], layer: tuple[Tensor, Tensor | No
     common
         The layer's scale and zero point.
     """
-    gamma, beta = (value.double() for value in norm)
-    weight = layer[0].double()
-    ratio = scale / common[0]
-    # x / ratio lies on the grid of (common scale, zero); less `shift`, on that of the common zero.
-    shift = (common[1] - zero).double() * common[0]
-    gamma, beta = gamma / ratio, beta / ratio - shift
-    weight = weight * ratio
-    bias = None if layer[1] is None else layer[1].double() + weight @ shift
-    return ((gamma.float(), beta.float()),
-            (weight.float(), None if bias is None else bias.float()))
+    return fold(norm, layer, *_onto(scale, zero, common))
+
+
+def _onto(scale: Tensor, zero: Tensor, common: tuple[float, int]) -> tuple[Tensor, Tensor]:
+    """Ratio and shift that move channel grids onto the common one."""
+    # x / ratio lies on the grid of the common scale; less the shift, on that of its zero point too.
+    return scale / common[0], (common[1] - zero).double() * common[0]
 
 
 @dataclass(frozen=True)
@@ -171,14 +169,8 @@ class RepqVit(Method):
               changed: dict[str, Tensor]) -> TensorFormat:
         """Reparameterize one LayerNorm; the new parameters go to `changed`."""
         scale, zero = channel_affine(rows, bits, self.settings.shares)
-        bias = state.get(f"{layer}.bias")
         step, middle = float(scale.mean()), int((zero.double().mean() + 0.5).floor())
-        (gamma, beta), (weight, new_bias) = reparameterize(
-            (state[f"{norm}.weight"], state[f"{norm}.bias"]), (state[f"{layer}.weight"], bias),
-            scale, zero, (step, middle))
-        changed |= {f"{norm}.weight": gamma, f"{norm}.bias": beta, f"{layer}.weight": weight}
-        if new_bias is not None:
-            changed[f"{layer}.bias"] = new_bias
+        changed |= folded(state, norm, layer, *_onto(scale, zero, (step, middle)))
         return TensorFormat(kind="uniform", bits=bits, scale=step, zero_point=middle)
 
 
