@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model of the memory's side is the gateware, cycle by cycle."""
+
+import math
+import random
+from functools import partial
+
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.sim import Simulator
+
+from golden.memory import Memory
+from hw.config import Config
+from hw.instruction import LINE, LOOPS
+from hw.memory_reader import MemoryReader
+from hw.packing import Packing
+from hw.placer import Placer
+from hw.unpacker import Unpacker
+from sim.axi_memory import AxiMemory
+
+MEMORY = 1 << 16
+
+
+def _config(rows, axi, *, lanes=1, **more):
+    values = {"fetch_beats": 64, "burst_beats": 8, "max_channels": 64, "max_keys": 64}
+    return Config(name="test", rows=rows, cols=rows, lanes=lanes, axi_bits=axi, **(values | more))
+
+
+def _bytes(block, config):
+    bits, delays = block
+    size = len(delays) * -(-config.cols * bits // 8)
+    return -(-size // LINE) * LINE
+
+
+def _load(config, rng, longest):
+    """Make up a LOAD with at most as many pieces as its data; the places don't matter."""
+    piece = rng.randint((config.lanes - 1).bit_length(), (config.rows - 1).bit_length())
+    size = LINE * rng.randint(1, longest)
+    pieces = size >> piece
+    counts = [1] * LOOPS
+    for loop in rng.sample(range(LOOPS), 3):
+        counts[loop] = min(rng.choice([1, 2, 3, pieces, 4095]), pieces // math.prod(counts))
+    return {"offset": LINE * rng.randrange(64), "bytes": size, "piece": piece,
+            **{f"count_{loop}": count for loop, count in enumerate(counts)}}
+
+
+def _script(config, rng, blocks, *, loads=0.2, longest=40, pauses=(0, 0, 0, 1, 3, 20)):
+    """Blocks as (bits, delay of each word after the one before), loads as (delay, fields)."""
+    script = []
+    for _ in range(blocks):
+        if rng.random() < loads:
+            # As in a program: behind a block that fills its lines.
+            script.append((8, [rng.choice(pauses) for _ in range(max(1, LINE // config.cols))]))
+            script.append((rng.choice((2, 3, 50)), _load(config, rng, 12)))
+        bits = rng.choice([*Packing(config).widths, 8])
+        pause = rng.choice(([0], [0] * 8 + [40], pauses, [200]))
+        words = rng.randint(1, longest if pause != [200] else 3)
+        script.append((bits, [rng.choice([0, 100]), *rng.choices(pause, k=words - 1)]))
+    return script
+
+
+def simulate(config, script, latency, program, data):
+    """Return the cycle of every word and of every LOAD's end, then beats and waiting cycles."""
+    size = sum(_bytes(item, config) for item in script if isinstance(item[1], list))
+    top = Module()
+    top.submodules.reader = reader = MemoryReader(config)
+    top.submodules.unpacker = unpacker = Unpacker(config)
+    top.submodules.placer = placer = Placer(config)
+    wiring.connect(top, reader.words, unpacker.i)
+    wiring.connect(top, reader.data, placer.data)
+    now, waits = Signal(32), Signal(32)
+    top.d.sync += [now.eq(now + 1), waits.eq(waits + reader.waiting)]
+    memory = AxiMemory(bytearray(MEMORY), config.axi_bits, latency)
+    cycles = []
+
+    async def bench(ctx):
+        async def wait(cycle):
+            while ctx.get(now) < cycle:
+                await ctx.tick()
+
+        async def event(signal):
+            for _ in range(20000):
+                cycle = ctx.get(now)
+                found = ctx.get(signal)
+                if found:
+                    return cycle
+                await ctx.tick()
+            raise AssertionError("nothing comes any more")
+
+        ctx.set(reader.start.payload, {"address": program, "bytes": size})
+        ctx.set(reader.start.valid, 1)
+        assert ctx.get(reader.start.ready)
+        await ctx.tick()
+        ctx.set(reader.start.valid, 0)
+        last = 0
+        word = unpacker.o
+        for first, second in script:
+            if isinstance(second, dict):
+                await wait(last + 1 + first)
+                ctx.set(reader.load.payload, {"address": data + second["offset"],
+                                              "bytes": second["bytes"]})
+                ctx.set(placer.command.payload, {
+                    "piece": second["piece"], "bytes": second["bytes"],
+                    **{f"count_{loop}": second[f"count_{loop}"] for loop in range(LOOPS)}})
+                ctx.set(reader.load.valid, 1)
+                ctx.set(placer.command.valid, 1)
+                assert ctx.get(reader.load.ready) and ctx.get(placer.command.ready)
+                await ctx.tick()
+                ctx.set(reader.load.valid, 0)
+                ctx.set(placer.command.valid, 0)
+                last = await event(placer.done)
+                cycles.append(last)
+                continue
+            for index, delay in enumerate(second):
+                await wait(last + 1 + delay)
+                ctx.set(unpacker.bits, first)
+                ctx.set(word.ready, 1)
+                last = await event(word.valid)
+                cycles.append(last)
+                ctx.set(unpacker.align, index == len(second) - 1)
+                await ctx.tick()
+                ctx.set(unpacker.align, 0)
+                ctx.set(word.ready, 0)
+        await wait(last + 300)
+        cycles.extend([sum(burst.beats for burst in memory.reads), ctx.get(waits)])
+
+    simulator = Simulator(top)
+    simulator.add_clock(1e-6)
+    simulator.add_process(partial(memory.read, axi=reader.axi))
+    simulator.add_testbench(bench)
+    simulator.run()
+    return cycles
+
+
+def predict(config, script, latency, program, data):
+    """Return the same from the model."""
+    size = sum(_bytes(item, config) for item in script if isinstance(item[1], list))
+    model = Memory(config, latency, address=program, size=size, input_address=data)
+    cycles = []
+    last = 0
+    for first, second in script:
+        if isinstance(second, dict):
+            last = model.load(last + 1 + first, second)
+            cycles.append(last)
+            continue
+        model.begin(first, len(second))
+        for delay in second:
+            last = model.word(last + 1 + delay)
+            cycles.append(last)
+    model.finish(last + 299)
+    return [*cycles, model.beats, model.wait]
+
+
+def _same(config, script, latency, program=0x1000, data=0x8000):
+    expected = simulate(config, script, latency, program, data)
+    found = predict(config, script, latency, program, data)
+    wrong = [index for index, pair in enumerate(zip(expected, found, strict=True))
+             if pair[0] != pair[1]]
+    assert not wrong, (wrong[0], expected[wrong[0]:][:5], found[wrong[0]:][:5])
+
+
+@pytest.mark.parametrize("axi", [64, 128, 256, 512])
+@pytest.mark.parametrize("rows", [4, 8, 16])
+def test_words_and_loads_come_when_they_should(rows, axi):
+    rng = random.Random(f"{rows} {axi}")
+    config = _config(rows, axi, lanes=rng.choice([1, 2, 4]) if rows > 4 else 2)
+    for latency in rng.sample((1, 2, 7, 30, 60, 100), 2):
+        _same(config, _script(config, rng, 5), latency, LINE * rng.randrange(64),
+              LINE * rng.randrange(64))
