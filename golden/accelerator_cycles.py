@@ -84,6 +84,7 @@ class _Count:
     """A counter whose n-th increment is visible from a known cycle on."""
 
     def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
         self.visible: list[int] = []
         self.changed = Event(kernel)
 
@@ -92,9 +93,12 @@ class _Count:
         self.visible.append(cycle)
         self.changed.fire(cycle)
 
-    def reached(self, count: int, cycle: int) -> bool:
-        """Whether at least `count` are visible in `cycle`."""
-        return count <= 0 or (len(self.visible) >= count and self.visible[count - 1] <= cycle)
+    def reach(self, count: int) -> Process:
+        """Sleep until at least `count` are visible."""
+        while len(self.visible) < count:
+            yield self.changed
+        if count > 0 and self.kernel.now < self.visible[count - 1]:
+            yield self.visible[count - 1]
 
 
 class _Machine:
@@ -173,10 +177,9 @@ class _Machine:
                 wanted = now.now
                 late = number - item["pending"] if tile >= item["late"] else \
                     number - 2 if tile == 0 else 0
-                while not self.landed.reached(late, now.now):
-                    yield self.landed.changed
-                while tile == 0 and not self.released.reached(number - 1, now.now):
-                    yield self.released.changed
+                yield from self.landed.reach(late)
+                if tile == 0:
+                    yield from self.released.reach(number - 1)
                 self.found.drain_wait += now.now - wanted
                 while self.blocked:
                     yield self.moved
@@ -236,8 +239,7 @@ class _Machine:
             if kernel.now < active:
                 yield active
             if item["stationary"]:
-                while not self.landed.reached(number - 2, kernel.now):
-                    yield self.landed.changed
+                yield from self.landed.reach(number - 2)
                 step = max(step, kernel.now - offset)
                 last = 0
                 for _ in range(item["tiles"]):
@@ -294,8 +296,7 @@ class _Machine:
             if instruction.kind == "PASS":
                 # A slot of parameters must be free, and thresholds must have no user.
                 wanted = max(number + 1 - PASSES, searched if item["has_thresholds"] else 0)
-                while not self.landed.reached(wanted, kernel.now):
-                    yield self.landed.changed
+                yield from self.landed.reach(wanted)
                 now = kernel.now + 1
                 if item["has_norm"]:
                     words.begin(8, 8 * item["tiles"])
@@ -323,8 +324,7 @@ class _Machine:
                         yield self.stream
                     now = self.stream_end + 1
             else:
-                while not self.landed.reached(number, kernel.now):
-                    yield self.landed.changed
+                yield from self.landed.reach(number)
                 now = kernel.now + 1
                 if instruction.kind == "END":
                     self.found.cycles = self.finish(now)
