@@ -11,9 +11,16 @@ from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from golden.memory import Memory
+from golden.memory_fetch import CHOICE
+from golden.memory_load import Placement
+from golden.memory_write import Writer
+from hw import stream
+from hw.bursts import Bursts
 from hw.config import Config
+from hw.drain_raw import RawOutput
 from hw.instruction import LINE, LOOPS
 from hw.memory_reader import MemoryReader
+from hw.memory_writer import MemoryWriter
 from hw.packing import Packing
 from hw.placer import Placer
 from hw.unpacker import Unpacker
@@ -133,8 +140,8 @@ def simulate(config, script, latency, program, data):
     return cycles
 
 
-def predict(config, script, latency, program, data):
-    """Return the same from the model."""
+def predict(config, script, latency, program, data, longest=1):
+    """Return the same from the model, None for words inside a run of up to `longest`."""
     size = sum(_bytes(item, config) for item in script if isinstance(item[1], list))
     model = Memory(config, latency, address=program, size=size, input_address=data)
     cycles = []
@@ -145,19 +152,26 @@ def predict(config, script, latency, program, data):
             cycles.append(last)
             continue
         model.begin(first, len(second))
-        for delay in second:
-            last = model.word(last + 1 + delay)
-            cycles.append(last)
+        place = 0
+        while place < len(second):
+            # Words that are wanted one after the other are one run.
+            words = 1
+            while words < longest and second[place + words:] and not second[place + words]:
+                words += 1
+            begin, last = model.run(last + 1 + second[place], words)
+            cycles.extend([begin, *[None] * (words - 2), last][:words])
+            place += words
     model.finish(last + 299)
     return [*cycles, model.beats, model.wait]
 
 
 def _same(config, script, latency, program=0x1000, data=0x8000):
     expected = simulate(config, script, latency, program, data)
-    found = predict(config, script, latency, program, data)
-    wrong = [index for index, pair in enumerate(zip(expected, found, strict=True))
-             if pair[0] != pair[1]]
-    assert not wrong, (wrong[0], expected[wrong[0]:][:5], found[wrong[0]:][:5])
+    for longest in (1, 5, 1000):
+        found = predict(config, script, latency, program, data, longest)
+        wrong = [index for index, pair in enumerate(zip(expected, found, strict=True))
+                 if pair[0] != pair[1] and pair[1] is not None]
+        assert not wrong, (wrong[0], expected[wrong[0]:][:5], found[wrong[0]:][:5])
 
 
 @pytest.mark.parametrize("axi", [64, 128, 256, 512])
@@ -168,3 +182,112 @@ def test_words_and_loads_come_when_they_should(rows, axi):
     for latency in rng.sample((1, 2, 7, 30, 60, 100), 2):
         _same(config, _script(config, rng, 5), latency, LINE * rng.randrange(64),
               LINE * rng.randrange(64))
+
+
+@pytest.mark.parametrize("axi", [64, 128, 256, 512])
+@pytest.mark.parametrize("rows", [4, 8, 16])
+def test_runs_from_rest_are_as_all_others(rows, axi):
+    # Weights as a pass wants them: tiles with pauses in which everything comes to rest, or almost.
+    rng = random.Random(f"tiles {rows} {axi}")
+    config = _config(rows, axi, lanes=2, fetch_beats=32)
+    script = []
+    for _ in range(2):
+        tiles = rng.randint(4, 7)
+        pauses = [rng.choice((20, 35, 50, 70)) for _ in range(tiles)]
+        script.append((rng.choice(Packing(config).widths),
+                       [delay for pause in pauses for delay in (pause, *[0] * (rows - 1))]))
+    _same(config, script, 7, LINE * rng.randrange(64))
+
+
+def test_runs_from_rest_are_as_words_one_by_one():
+    # Long programs, without a simulation.
+    rng = random.Random(1)
+    for trial in range(30):
+        rows = rng.choice([4, 8, 16, 32])
+        config = _config(rows, rng.choice([64, 128, 256, 512]), lanes=4,
+                         fetch_beats=rng.choice([64, 256]), burst_beats=rng.choice([4, 16, 32]))
+        script = []
+        for _ in range(rng.randint(1, 4)):
+            script += _script(config, rng, 3)
+            pauses = rng.choice([(0, 0, 1, 5), (20, 100), (50, 60, 70, 80, 1000)])
+            script.append((rng.choice(Packing(config).widths),
+                           [delay for _ in range(rng.randint(1, 300))
+                            for delay in (rng.choice(pauses), *[0] * (rows - 1))]))
+        one, many = (predict(config, script, 60, LINE * trial, 0, longest)
+                     for longest in (1, rows))
+        assert many == [b if b is None else a for a, b in zip(one, many, strict=True)]
+        assert many.count(None) > len(many) // 4
+
+
+def _written(config, latency, passes):
+    """Return the cycle of the last issue and of rest for raw passes (offset, groups, delay)."""
+    top = Module()
+    top.submodules.raw = raw = RawOutput(config)
+    top.submodules.writer = writer = MemoryWriter(config)
+    wiring.connect(top, raw.o, writer.data)
+    now, left, start, groups = Signal(32), Signal(16), Signal(), Signal(16)
+    fed = stream.delay(top, raw.issue, advance=1, cycles=4, name="fed", init=0)
+    top.d.comb += [raw.issue.eq((left != 0) & raw.room), writer.command.valid.eq(start),
+                   raw.valid.eq(fed)]
+    top.d.sync += [now.eq(now + 1), left.eq(left - raw.issue)]
+    with top.If(start):
+        top.d.sync += left.eq(groups)
+    memory = AxiMemory(bytearray(MEMORY), config.axi_bits, latency)
+    cycles = []
+
+    async def bench(ctx):
+        for offset, count, pause in passes:
+            await ctx.tick().repeat(pause)
+            ctx.set(writer.command.payload, {"address": offset, "bytes": count * config.lanes * 4})
+            ctx.set(groups, count)
+            ctx.set(start, 1)
+            begin = ctx.get(now)
+            assert ctx.get(writer.command.ready)
+            await ctx.tick()
+            ctx.set(start, 0)
+            issued = None
+            while not ctx.get(writer.idle):
+                issued = ctx.get(now) if ctx.get(raw.issue) else issued
+                await ctx.tick()
+            cycles.append((begin, issued, ctx.get(now)))
+
+    simulator = Simulator(top)
+    simulator.add_clock(1e-6)
+    simulator.add_process(partial(memory.write, axi=writer.axi))
+    simulator.add_testbench(bench)
+    simulator.run()
+    return cycles, sum(burst.beats for burst in memory.writes)
+
+
+@pytest.mark.parametrize("latency", [2, 3, 60])
+@pytest.mark.parametrize(("lanes", "axi"), [(2, 64), (4, 64), (4, 128), (2, 512), (8, 128),
+                                            (16, 64)])
+def test_raw_passes_are_written_when_they_should(lanes, axi, latency):
+    config = _config(16, axi, lanes=lanes)
+    rng = random.Random(f"{lanes} {axi} {latency}")
+    of_token = 16 // lanes
+    passes = [(LINE * rng.randrange(64), of_token * tokens, rng.randrange(1, 5))
+              for tokens in (1, rng.randrange(2, 5), rng.randrange(8, 14))]
+    cycles, beats = _written(config, latency, passes)
+    model = Writer(config, latency, output_address=0x2000)
+    for (begin, *found), (offset, groups, _) in zip(cycles, passes, strict=True):
+        assert list(model.write(begin, offset - 0x2000, groups)) == found
+    assert model.beats == beats
+
+
+def test_constants_are_the_gateware_s():
+    assert CHOICE == Bursts.latency
+
+
+def test_a_load_with_too_many_pieces_is_refused():
+    fields = {"bytes": 64, "piece": 2, **{f"count_{loop}": 1 for loop in range(LOOPS)}}
+    Placement(_config(4, 64, lanes=4), fields | {"count_3": 16})
+    with pytest.raises(ValueError, match="17 pieces of 4"):
+        Placement(_config(4, 64, lanes=4), fields | {"count_3": 17})
+
+
+def test_a_program_that_ends_before_its_words_is_refused():
+    model = Memory(_config(4, 64, lanes=4), 10, address=0, size=LINE)
+    model.begin(8, 17)
+    with pytest.raises(ValueError, match="the program ends"):
+        model.run(0, 17)
