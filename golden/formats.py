@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from golden.arithmetic import integers
+from golden.tangent import tangent_levels
 
 
 def _round(x: Tensor) -> Tensor:
@@ -215,8 +216,8 @@ class Table(Format):
 def tangent_table(bits: int = 4, slope: float = 1.4, top: int = 255) -> Table:
     """Make a tangent format for values in 0..1, after TanQ of DopQ-ViT (arXiv 2408.03291).
 
-    A reconstruction: code q stands for ``(1 + arctan((2q/L - 1) * tan(slope)) / slope) / 2`` with
-    ``L = 2**bits - 1``, rounded to ``1/top``, which is fine near 0 and near 1.
+    A reconstruction: `golden.tangent.tangent_levels`, rounded to ``1/top``. A value gets the code
+    of the nearest level.
 
     Parameters
     ----------
@@ -225,9 +226,5 @@ def tangent_table(bits: int = 4, slope: float = 1.4, top: int = 255) -> Table:
     top
         Integer of the value 1; at most 255, so that it is a mantissa.
     """
-    if not 0 < slope < math.pi / 2:
-        raise ValueError(f"slope must lie between 0 and pi/2, not {slope}")
-    last = (1 << bits) - 1
-    real = [(1 + math.atan((2 * q / last - 1) * math.tan(slope)) / slope) / 2
-            for q in range(last + 1)]
-    return Table(scale=1 / top, bits=bits, values=tuple(math.floor(v * top + 0.5) for v in real))
+    return Table(scale=1 / top, bits=bits, values=tuple(
+        math.floor(value * top + 0.5) for value in tangent_levels(bits, slope)))

@@ -4,10 +4,11 @@
 A `TensorFormat` says what `golden.formats` needs to build a format, but holds nothing that torch
 owns: it compares with ``==`` and is written as JSON. `simulate` gives the values that
 quantizing and dequantizing give there, in the precision of its input, at a fraction of the cost.
-Two things go beyond `golden.formats`: uniform zero points per channel, and ``log-sqrt2``.
+What goes beyond `golden.formats` is what papers have and the datapath has not: uniform zero points
+per channel, "log-sqrt2", "tangent" with real levels, and "dual" with a free ratio of its scales.
 """
 
-__all__ = ["KINDS", "TensorFormat", "simulate"]
+__all__ = ["KINDS", "TensorFormat", "simulate", "weight_grid"]
 
 import math
 from collections.abc import Callable
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from golden import formats
+from golden.tangent import tangent_levels, tangent_thresholds
 
-KINDS = ("uniform", "shifted", "two-scale", "log2", "log-sqrt2", "table")
+KINDS = ("uniform", "shifted", "two-scale", "log2", "log-sqrt2", "table", "tangent", "dual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,15 @@ class TensorFormat:
     ----------
     kind
         "uniform"; "shifted" (PTF, O-2SF: uniform with a power of two per channel); "two-scale"
-        (V-2SF, a reconstruction); "log2" (the highest code is 0); "log-sqrt2"; "table".
+        (V-2SF, a reconstruction); "log2" (the highest code is 0); "log-sqrt2"; "table";
+        "tangent" (TanQ, a reconstruction: `golden.tangent`); "dual" (of weights, ERQ's dual
+        uniform quantization: some columns have a scale and a zero point of their own in each row).
     bits
         Width of a code, 2 to 8.
     scale
         Real value of an operand of 1, or one per channel. "log2" codes are powers of two, and
-        theirs is ``2**-(2**bits-1)``; of "log-sqrt2" it is the value of code 0.
+        theirs is ``2**-(2**bits-1)``; of "log-sqrt2" it is the value of code 0, of "tangent" that
+        of the highest code.
     zero_point
         Code of 0, or one per channel.
     axis
@@ -48,6 +53,12 @@ class TensorFormat:
         Of "two-scale": log2 of the ratio of the two scales.
     values
         Of "table": ascending integers.
+    slope
+        Of "tangent": above 0 (almost uniform), below pi/2 (all levels at the ends).
+    group
+        Of "dual": for every column, 1 if it is one of those apart.
+    group_scale, group_zero_point
+        Of "dual": scale and zero point of those columns in every row.
     """
 
     kind: str
@@ -59,6 +70,10 @@ class TensorFormat:
     shift: tuple[int, ...] = ()
     m: int = 0
     values: tuple[int, ...] = ()
+    slope: float = 0.0
+    group: tuple[int, ...] = ()
+    group_scale: tuple[float, ...] = ()
+    group_zero_point: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -68,10 +83,23 @@ class TensorFormat:
         if self.axis not in (0, -1):
             raise ValueError(f"axis must be 0 or -1, not {self.axis}")
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        scales += self.group_scale
         if not scales or not all(math.isfinite(s) and s > 0 for s in scales):
             raise ValueError(f"scale of {self.kind} must be positive and finite")
-        if isinstance(self.scale, tuple) and self.kind != "uniform":
+        if isinstance(self.scale, tuple) and self.kind not in ("uniform", "dual"):
             raise ValueError(f"{self.kind} codes must have one scale, not one per channel")
+        if self.kind == "tangent" and not 0 < self.slope < math.pi / 2:
+            raise ValueError(f"slope must lie between 0 and pi/2, not {self.slope}")
+        if self.kind == "dual":
+            self._check_dual()
+
+    def _check_dual(self) -> None:
+        parts = (self.scale, self.zero_point, self.group_scale, self.group_zero_point)
+        rows = {len(part) if isinstance(part, tuple) else 0 for part in parts}
+        if self.axis != 0 or 0 in rows or len(rows) != 1:
+            raise ValueError("dual codes must have two scales and zero points for every row")
+        if {*self.group} != {0, 1}:
+            raise ValueError("group must be 0 or 1 for every column, and both must occur")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field that is not at its default, as JSON holds it."""
@@ -100,11 +128,15 @@ class TensorFormat:
         Raises
         ------
         ValueError
-            For what the datapath does not have: zero points per channel, and "log-sqrt2".
+            For what the datapath does not have: zero points that differ among channels,
+            "log-sqrt2", "tangent" with its real levels, and "dual" unless all zero points are in
+            the middle and the scales of a row differ by a power of two.
         """
+        if self.kind == "dual":
+            return self._exact_dual()
         scale = torch.tensor(self.scale, dtype=torch.float64) \
             if isinstance(self.scale, tuple) else self.scale
-        if isinstance(self.zero_point, tuple) or self.kind == "log-sqrt2":
+        if isinstance(self.zero_point, tuple) or self.kind in ("log-sqrt2", "tangent"):
             raise ValueError(f"the datapath has no {self.kind} codes with these parameters")
         if isinstance(scale, Tensor) and self.axis == 0:
             scale = scale[:, None]
@@ -119,6 +151,15 @@ class TensorFormat:
         if self.kind == "table":
             return formats.Table(**common, values=self.values)
         return formats.Uniform(**common, zero_point=self.zero_point, signed=self.signed)
+
+    def _exact_dual(self) -> formats.Format:
+        scale, zero = weight_grid(self)
+        base = scale.amin(1, keepdim=True)
+        shift = (scale / base).log2()
+        middle = 1 << self.bits - 1
+        if bool((zero != middle).any()) or bool((shift % 1).any()):
+            raise ValueError("the datapath has no dual codes with these parameters")
+        return formats.Shifted(scale=base, bits=self.bits, zero_point=middle, shift=shift.long())
 
 
 def _one(item: TensorFormat) -> float:
@@ -174,9 +215,38 @@ def _table(x: Tensor, item: TensorFormat) -> Tensor:
     return values[torch.searchsorted(levels, x.contiguous(), right=True)] * _one(item)
 
 
+def _tangent(x: Tensor, item: TensorFormat) -> Tensor:
+    levels, thresholds = (
+        torch.tensor(make(item.bits, item.slope), dtype=x.dtype, device=x.device) * _one(item)
+        for make in (tangent_levels, tangent_thresholds))
+    return levels[torch.searchsorted(thresholds, x.contiguous(), right=True)]
+
+
+def weight_grid(item: TensorFormat) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of weights ``[N, C]``, uniform per row or dual, float64.
+
+    Both ``[N, C]`` or, where all columns of a row have the same, ``[N, 1]``; one scale of all
+    weights gives ``[1, 1]``.
+    """
+    def column(value: float | tuple[float, ...] | tuple[int, ...]) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64).reshape(-1, 1)
+
+    if item.kind != "dual":
+        return column(item.scale), column(item.zero_point)
+    apart = torch.tensor(item.group, dtype=torch.bool)
+    return (torch.where(apart, column(item.group_scale), column(item.scale)),
+            torch.where(apart, column(item.group_zero_point), column(item.zero_point)))
+
+
+def _dual(x: Tensor, item: TensorFormat) -> Tensor:
+    scale, zero = (value.to(x) for value in weight_grid(item))
+    code = (x / scale).add_(0.5).floor_()
+    return code.maximum(-zero).minimum((1 << item.bits) - 1 - zero).mul_(scale)
+
+
 _SIMULATED: dict[str, Callable[[Tensor, TensorFormat], Tensor]] = {
     "uniform": _uniform, "shifted": _uniform, "two-scale": _two_scale, "log2": _log2,
-    "log-sqrt2": _log_sqrt2, "table": _table}
+    "log-sqrt2": _log_sqrt2, "table": _table, "tangent": _tangent, "dual": _dual}
 
 
 def simulate(x: Tensor, item: TensorFormat) -> Tensor:

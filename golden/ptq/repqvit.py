@@ -9,7 +9,8 @@ integer before it is folded, because the datapath has no others. And Swin's patc
 not reparameterized: its layer has no bias to fold into.
 """
 
-__all__ = ["RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine", "reparameterize"]
+__all__ = ["RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine",
+           "channel_symmetric", "reparameterize"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class RepqVitSettings(Settings):
         Quantiles that the search of activation ranges tries.
     weight_shares
         The same for weights.
+    symmetric
+        True: weights are symmetric, as the datapath needs them; in the paper they are not.
     """
 
     stream: int = 0
@@ -51,6 +54,7 @@ class RepqVitSettings(Settings):
     shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
     weight_shares: tuple[float, ...] = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995,
                                         0.99999, 1.0)
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +98,23 @@ def channel_affine(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tenso
         best_scale = torch.where(better, scale, best_scale)
         best_zero = torch.where(better, zero, best_zero)
     return best_scale, best_zero.long()
+
+
+def channel_symmetric(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Search formats of the columns of ``[N, C]`` as `channel_affine`, with 0 in the middle."""
+    x = x.double()
+    columns = x.abs().sort(0).values
+    half = 1 << bits - 1
+    least = torch.full((x.shape[1],), float("inf"), dtype=torch.float64)
+    best = torch.ones_like(least)
+    for share in shares:
+        _, peak = _ends(columns, share)
+        scale = (peak / (half - 1)).clamp_min(_LEAST)
+        code = (x / scale + 0.5).floor().clamp(-half, half - 1)
+        error = (code * scale - x).square().sum(0)
+        best = torch.where(error < least, scale, best)
+        least = torch.minimum(least, error)
+    return best, torch.full_like(best, half).long()
 
 
 def asymmetric_weights(weight: Tensor, bits: int, shares: Sequence[float]) -> TensorFormat:
@@ -152,7 +173,7 @@ class RepqVit(Method):
                 continue
             rows = statistics.observed[site.name].all_rows
             if site.role == "attention":
-                found[site.name] = _attention(rows, bits, settings)
+                found[site.name] = self.attention(rows, bits)
             elif (site.role == "norm" and settings.reparameterize
                   and _folds(readers.get(site.name))):
                 found[site.name] = self._fold(site.name, readers[site.name], rows, bits, state,
@@ -161,15 +182,43 @@ class RepqVit(Method):
                 found[site.name] = percentile_search(rows, bits, affine, settings.shares)
         state |= changed
         for name in layers(statistics.model):
-            found[f"{name}.weight"] = asymmetric_weights(
-                state[f"{name}.weight"], settings.weights, settings.weight_shares)
+            found[f"{name}.weight"] = self.weights(state[f"{name}.weight"])
         return self.record(found, parameters=changed)
+
+    def attention(self, rows: Tensor, bits: int) -> TensorFormat:
+        """Return log-sqrt2 codes whose largest value is the best quantile, or log2 codes."""
+        if not self.settings.sqrt2:
+            return TensorFormat(kind="log2", bits=bits, scale=2.0 ** -((1 << bits) - 1))
+
+        def make(low: float, high: float, width: int) -> TensorFormat:
+            return TensorFormat(kind="log-sqrt2", bits=width, scale=max(high, _LEAST))
+
+        return percentile_search(rows, bits, make, self.settings.shares)
+
+    def weights(self, weight: Tensor) -> TensorFormat:
+        """Format of weights ``[N, ...]`` per output channel."""
+        settings = self.settings
+        if not settings.symmetric:
+            return asymmetric_weights(weight, settings.weights, settings.weight_shares)
+        scale, _ = self.weight_search(weight.flatten(1))
+        return TensorFormat(kind="uniform", bits=settings.weights, axis=0, signed=True,
+                            scale=tuple(scale.tolist()))
+
+    def weight_search(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point ``[N]`` of unsigned codes for the rows of ``[N, C]``."""
+        settings = self.settings
+        search = channel_symmetric if settings.symmetric else channel_affine
+        return search(weight.T, settings.weights, settings.weight_shares)
+
+    def common(self, scale: Tensor, zero: Tensor) -> tuple[float, int]:
+        """Scale and zero point of a layer for those ``[C]`` of its channels: their means."""
+        return float(scale.mean()), int((zero.double().mean() + 0.5).floor())
 
     def _fold(self, norm: str, layer: str, rows: Tensor, bits: int, state: dict[str, Tensor],
               changed: dict[str, Tensor]) -> TensorFormat:
         """Reparameterize one LayerNorm; the new parameters go to `changed`."""
         scale, zero = channel_affine(rows, bits, self.settings.shares)
-        step, middle = float(scale.mean()), int((zero.double().mean() + 0.5).floor())
+        step, middle = self.common(scale, zero)
         changed |= folded(state, norm, layer, *_onto(scale, zero, (step, middle)))
         return TensorFormat(kind="uniform", bits=bits, scale=step, zero_point=middle)
 
@@ -177,14 +226,3 @@ class RepqVit(Method):
 def _folds(layer: str | None) -> bool:
     """Whether the paper folds into this layer: the inputs of qkv and fc1."""
     return layer is not None and layer.rpartition(".")[2] in ("qkv", "fc1")
-
-
-def _attention(rows: Tensor, bits: int, settings: RepqVitSettings) -> TensorFormat:
-    """Return log-sqrt2 codes whose largest value is the best of the quantiles, or log2 codes."""
-    if not settings.sqrt2:
-        return TensorFormat(kind="log2", bits=bits, scale=2.0 ** -((1 << bits) - 1))
-
-    def make(low: float, high: float, width: int) -> TensorFormat:
-        return TensorFormat(kind="log-sqrt2", bits=width, scale=max(high, _LEAST))
-
-    return percentile_search(rows, bits, make, settings.shares)
