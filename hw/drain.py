@@ -98,6 +98,7 @@ class Drain(wiring.Component):
         if config.rows % config.lanes:
             raise ValueError(f"lanes must divide rows ({config.rows}), not {config.lanes}")
         self.config = config
+        self.early = early
         self._issue = Issue(config, early)
         self._norm = NormGather(config)
         self._softmax = SoftmaxGather(config)
@@ -136,7 +137,7 @@ class Drain(wiring.Component):
         m.submodules.parameters = parameters = ParameterMemory(config)
         m.submodules.residual = residual = Residual(config)
         m.submodules.raw_output = raw_output = RawOutput(config)
-        m.submodules.requantizer = requantizer = Requantizer(config)
+        m.submodules.requantizer = requantizer = Requantizer(config, flowing=True)
         wiring.connect(m, wiring.flipped(self.raw), raw_output.o)
 
         def late(value: ValueLike, cycles: int, name: str, init: int | None = None) -> Signal:
@@ -199,8 +200,6 @@ class Drain(wiring.Component):
                            "signed")),
             *(word[name][lane].eq(found[lane][name]) for lane in range(config.lanes)
               for name in ("bias", "multiplier", "shift", "encode_shift")),
-            # Never full, since nothing behind it ever waits.
-            requantizer.o.ready.eq(1),
             raw_output.valid.eq(late(issue.valid & raw, self._fed_at, "fed_raw", 0)),
             raw_output.acc.eq(chosen),
             *(raw_output.bias[lane].eq(found[lane].bias) for lane in range(config.lanes)),

@@ -25,6 +25,13 @@ class Requantizer(wiring.Component):
     cycles, initiation interval 1. The two-scale format is a reconstruction [R] of TSPTQ-ViT's
     V-2SF with MPTQ-ViT's run-time m.
 
+    Parameters
+    ----------
+    config
+        Lanes and widths.
+    flowing
+        Whoever takes the codes is always ready; the same on every cycle, with fewer LUTs.
+
     Members
     -------
     i : :py:`In(signature(words(config)["i"]))`
@@ -39,8 +46,9 @@ class Requantizer(wiring.Component):
 
     latency = Scale.latency + Operation.latency + Encode.latency + Skid.latency
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, *, flowing: bool = False):
         self.config = config
+        self.flowing = flowing
         words = self.words(config)
         super().__init__({
             "i": In(signature(words["i"])),
@@ -94,7 +102,8 @@ class Requantizer(wiring.Component):
         m = Module()
         lanes = range(self.config.lanes)
         word = self.i.payload
-        m.submodules.skid = skid = Skid(self.words(self.config)["o"])
+        m.submodules.skid = skid = Skid(self.words(self.config)["o"],
+                                          flowing=self.flowing)
         advance = skid.i.ready
 
         def late(value: Value, cycles: int, name: str) -> Signal:

@@ -51,6 +51,14 @@ class Skid(wiring.Component):
     Latency 1, initiation interval 1. ``i.ready`` is low only while both places are taken, so a
     consumer that is always ready never causes a stall.
 
+    Parameters
+    ----------
+    word
+        What is held.
+    flowing
+        The consumer is always ready: ``o.ready`` isn't looked at, ``i.ready`` is constant, and one
+        register does the same on every cycle. With it the enable of the whole pipeline goes.
+
     Members
     -------
     i : :py:`In(signature(word))`
@@ -61,11 +69,19 @@ class Skid(wiring.Component):
 
     latency = 1
 
-    def __init__(self, word: Word):
+    def __init__(self, word: Word, *, flowing: bool = False):
+        self.flowing = flowing
         super().__init__({"i": In(signature(word)), "o": Out(signature(word))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if self.flowing:
+            m.d.comb += [
+                self.i.ready.eq(1),
+                self.o.valid.eq(delay(m, self.i.valid, advance=1, name="valid", init=0)),
+                self.o.payload.eq(delay(m, self.i.payload.as_value(), advance=1, name="head")),
+            ]
+            return m
         level = Signal(range(3))
         spare = Signal.like(self.i.payload.as_value(), reset_less=True)
         head = Signal.like(self.i.payload.as_value(), reset_less=True)

@@ -31,6 +31,13 @@ class SystolicArray(wiring.Component):
     the first r rows in r times that: `hw.config.Config.partial_sum_bits` of r, to which row r - 1
     is built, so that nothing is rounded, saturated or lost.
 
+    Parameters
+    ----------
+    config
+        The shape and the widths.
+    flowing
+        Whoever takes the sums is always ready; the same on every cycle, with fewer LUTs.
+
     Members
     -------
     w : :py:`In(signature(words(config)["w"]))`
@@ -46,8 +53,9 @@ class SystolicArray(wiring.Component):
         For each activation word the sums of all columns, and its `last`.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, *, flowing: bool = False):
         self.config = config
+        self.flowing = flowing
         self.latency = config.rows + config.cols + 3
         word = self.words(config)
         super().__init__({"w": In(signature(word["w"])), "a": In(signature(word["a"])),
@@ -84,7 +92,8 @@ class SystolicArray(wiring.Component):
         # spends behind the multiplier.
         lag = 1 if self.config.pe_style == "wide" else 0
 
-        m.submodules.skid = skid = Skid(self.words(self.config)["o"])
+        m.submodules.skid = skid = Skid(self.words(self.config)["o"],
+                                          flowing=self.flowing)
         m.submodules.loader = loader = WeightLoader(self.config, self.words(self.config)["w"], lag)
         wiring.connect(m, wiring.flipped(self.w), loader.w)
         wiring.connect(m, skid.o, wiring.flipped(self.o))

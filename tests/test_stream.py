@@ -4,6 +4,7 @@
 import random
 
 import pytest
+from amaranth.hdl import Module
 from amaranth.sim import Simulator
 
 from golden.stream import PipelineModel
@@ -47,3 +48,29 @@ def test_skid_is_its_model_on_every_cycle(give, take):
     simulator.add_testbench(bench)
     simulator.run()
     assert received == words
+
+
+@pytest.mark.parametrize("give", [0.3, 0.9, 1])
+def test_flowing_skid_is_a_skid_whose_consumer_is_always_ready(give):
+    rng = random.Random(give)
+    skids = [Skid(WORD), Skid(WORD, flowing=True)]
+
+    async def bench(ctx):
+        ctx.set(skids[0].o.ready, 1)
+        for cycle in range(400):
+            offer, word = rng.random() < give, rng.getrandbits(12)
+            for skid in skids:
+                ctx.set(skid.i.valid, offer)
+                ctx.set(skid.i.payload, {"x": word})
+                assert ctx.get(skid.i.ready), cycle
+            assert ctx.get(skids[0].o.valid) == ctx.get(skids[1].o.valid), cycle
+            if ctx.get(skids[0].o.valid):
+                assert ctx.get(skids[0].o.payload) == ctx.get(skids[1].o.payload), cycle
+            await ctx.tick()
+
+    m = Module()
+    m.submodules += skids
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

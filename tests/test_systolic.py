@@ -203,9 +203,11 @@ def test_the_first_word_waits_for_all_its_weights():
     assert seen == [(True, False)] * 4 + [(True, True)] + [(True, False)] * 3 + [(True, True)]
 
 
-@pytest.mark.parametrize("config", SHAPES[2:], ids=lambda config: config.name)
-def test_component_on_every_cycle(config):
-    unit = SystolicArray(config)
+@pytest.mark.parametrize(("config", "flowing"), [
+    *((config, False) for config in SHAPES[2:]), (SHAPES[0], True), (SHAPES[3], True),
+], ids=lambda value: getattr(value, "name", "flowing" if value else ""))
+def test_component_on_every_cycle(config, flowing):
+    unit = SystolicArray(config, flowing=flowing)
     assert unit.latency == config.rows + config.cols + 3
     found = {case.name: case for case in cases(config, 3)}
     word = unit.words(config)
@@ -215,11 +217,13 @@ def test_component_on_every_cycle(config):
             ctx.set(reset, 1)
             await ctx.tick()
             ctx.set(reset, 0)
-            for number, cycle in enumerate(trace(found[name], word, "random", "random")):
+            for number, cycle in enumerate(
+                    trace(found[name], word, "random", "flow" if flowing else "random")):
                 for port in ("w", "a"):
                     ctx.set(getattr(unit, port).valid, cycle.offer[port])
                     ctx.set(getattr(unit, port).p.as_value(), cycle.payload[port])
-                ctx.set(unit.o.ready, cycle.accept["o"])
+                # One that flows must not look at it.
+                ctx.set(unit.o.ready, cycle.accept["o"] and not flowing)
                 assert (ctx.get(unit.w.ready), ctx.get(unit.a.ready), ctx.get(unit.o.valid)) == (
                     cycle.ready["w"], cycle.ready["a"], cycle.valid["o"]), (name, number)
                 if cycle.valid["o"]:
