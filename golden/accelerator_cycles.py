@@ -12,31 +12,38 @@ in step i reaches the array in step ``i + depth``, where it stalls everything be
 first of a tile whose weights aren't complete.
 """
 
-__all__ = ["Prediction", "Timing", "predict"]
+__all__ = ["LATENCY", "Buffers", "Prediction", "Timing", "predict"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Self
 
 from golden.kernel import Event, Kernel, Process
-from golden.program import Instruction
+from golden.memory import Memory
+from golden.memory_write import Writer
+from golden.program import Instruction, parse
 from hw.config import Config
+from hw.core import Core
 from hw.drain_issue import SHORT
-from hw.instruction import LINE, OPERATIONS, STATISTICS
+from hw.instruction import LINE, OPERANDS, OPERATIONS, STATISTICS
 from hw.passes import PASSES
+
+#: Cycles from a read address to its first beat, if nothing else is said.
+LATENCY = 60
+#: Cycles of a run before the reader takes the program's range, and that of `done`.
+_AROUND = 3
 
 #: A cycle that never comes.
 NEVER = 1 << 60
 
 
-class Words(Protocol):
-    """The program as the unpacker gives it: `golden.memory`."""
+@dataclass(frozen=True)
+class Buffers:
+    """Addresses of the three buffers, in bytes."""
 
-    def begin(self, bits: int, words: int) -> None:
-        """Begin a block."""
-
-    def word(self, ready_at: int) -> int:
-        """Return the cycle in which the next word is taken, if it may be from `ready_at` on."""
+    program: int = 0
+    input: int = 0
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,16 +75,44 @@ class Timing:
     #: From a drain's start to its first group.
     first_group = 1
 
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Return those of the core of a configuration."""
+        core = Core(config)
+        return cls(depth=core.depth, sums=core.array.latency, early=core.drain.early,
+                   landed=core.drain.latency, revisit=core.drain.revisit)
+
 
 @dataclass
 class Prediction:
-    """Cycles of a run and their breakdown; `spans` lists (engine, first, last, pass)."""
+    """What the counters of a run will say (`hw.register_map.COUNTERS`), and more.
+
+    Attributes
+    ----------
+    read_bytes, written_bytes
+        On the memory bus.
+    spans
+        (engine, first cycle, last cycle, number of passes before), if they were asked for. Cycle 0
+        is the third of the run.
+    """
 
     cycles: int = 0
     array_busy: int = 0
     weight_wait: int = 0
+    memory_wait: int = 0
+    norm_wait: int = 0
+    softmax_wait: int = 0
     drain_wait: int = 0
+    instructions: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
     spans: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+    @property
+    def fill(self) -> int:
+        """Cycles without an operand for the array that nothing waits for: LOADs, first words."""
+        return self.cycles - self.array_busy - self.weight_wait - self.norm_wait \
+            - self.softmax_wait - self.drain_wait
 
 
 class _Count:
@@ -104,12 +139,12 @@ class _Count:
 class _Machine:
     """All engines of one run. Ranks in a cycle: landings, array, feeder, weights, sequencer."""
 
-    def __init__(self, instructions: Sequence[Instruction], words: Words, config: Config,
-                 timing: Timing, load: Callable[[int, Mapping[str, int]], int],
-                 record: bool) -> None:
+    def __init__(self, instructions: Sequence[Instruction], words: Memory, writer: Writer,
+                 config: Config, timing: Timing, record: bool) -> None:
         self.kernel = kernel = Kernel()
         self.config, self.timing = config, timing
-        self.words, self.load = words, load
+        self.words, self.writer = words, writer
+        self.written = 0              # first cycle in which the writer is idle
         self.instructions = instructions
         self.passes = [item.fields for item in instructions if item.kind == "PASS"]
         self.found = Prediction()
@@ -180,7 +215,7 @@ class _Machine:
                 yield from self.landed.reach(late)
                 if tile == 0:
                     yield from self.released.reach(number - 1)
-                self.found.drain_wait += now.now - wanted
+                self._waited(item["operand"], now.now - wanted)
                 while self.blocked:
                     yield self.moved
                 step = max(step, now.now - self.offset)
@@ -189,6 +224,14 @@ class _Machine:
                                      tile == item["tiles"] - 1))
                 self.issued.fire(now.now)
                 step += item["tokens"]
+
+    def _waited(self, operand: int, cycles: int) -> None:
+        if operand == OPERANDS["norm"]:
+            self.found.norm_wait += cycles
+        elif operand == OPERANDS["softmax"]:
+            self.found.softmax_wait += cycles
+        else:
+            self.found.drain_wait += cycles
 
     def array(self) -> Process:
         kernel, number = self.kernel, 0
@@ -266,10 +309,9 @@ class _Machine:
                         yield self.entry
                     if tile:
                         ready = max(ready, self.entered[tile - 1])
-                    for _ in range(rows):
-                        taken = self.words.word(ready)
-                        ready = taken + 1
-                        first = taken if first < 0 else first
+                    begun, taken = self.words.run(ready, rows)
+                    ready = taken + 1
+                    first = begun if first < 0 else first
                     if kernel.now < taken:
                         yield taken
                     self.complete.append(taken + 1)
@@ -335,13 +377,15 @@ class _Machine:
                     for _ in range(item["bytes"] // columns):
                         now = words.word(now) + 1
                 else:
-                    now = self.load(now, item) + 1
+                    now = self.words.load(now, item) + 1
                 self.span("load", begin, now - 1, number)
                 yield now
 
     def finish(self, cycle: int) -> int:
-        """Return the cycle of the done pulse when FINISH begins in `cycle`."""
-        return cycle
+        """End the run whose FINISH begins in `cycle`; return how long it was."""
+        done = max(cycle, self.written)
+        self.words.finish(done)
+        return done + _AROUND
 
     # -- drain
 
@@ -356,10 +400,15 @@ class _Machine:
             if item["statistics"] != STATISTICS["none"]:
                 start = gather = max(start, gather + timing.revisit)
             groups = item["tokens"] * (self.config.cols // self.config.lanes)
+            raw = item["operation"] == OPERATIONS["raw"]
+            if raw:
+                start = max(start, self.written)
+                last, self.written = self.writer.write(start, item["offset"], groups)
+            else:
+                last = start + timing.first_group + groups - 1
             first = start + timing.first_group
-            last = first + groups - 1
             free = last
-            whole = item["operation"] == OPERATIONS["raw"] or item["tokens"] < SHORT
+            whole = raw or item["tokens"] < SHORT
             release = last if whole else max(first, last - timing.early)
             if kernel.now < release:
                 yield release
@@ -369,8 +418,30 @@ class _Machine:
             self.landed.add(landed + 1)
 
 
-def predict(instructions: Sequence[Instruction], words: Words, config: Config,
-            timing: Timing, load: Callable[[int, Mapping[str, int]], int], *,
-            record: bool = False) -> Prediction:
-    """Run the model; see the module."""
-    return _Machine(instructions, words, config, timing, load, record).run()
+def predict(program: bytes, config: Config, *, buffers: Buffers | None = None,
+            latency: int = LATENCY, record: bool = False) -> Prediction:
+    """Return the counters of a run of a program, to the cycle.
+
+    Parameters
+    ----------
+    program
+        One without faults; nothing is computed.
+    buffers
+        The default is the compiler's own layout: a program at 0.
+    latency
+        Of the memory, in cycles from a read address to its first beat, and from a burst's last beat
+        to its acknowledgement.
+    record
+        Whether to keep `Prediction.spans`.
+    """
+    buffers = buffers or Buffers()
+    words = Memory(config, latency, address=buffers.program, size=len(program),
+                   input_address=buffers.input)
+    writer = Writer(config, latency, output_address=buffers.output)
+    instructions = list(parse(program, config))
+    found = _Machine(instructions, words, writer, config, Timing.of(config), record).run()
+    width = config.axi_bits // 8
+    found.instructions = len(instructions)
+    found.memory_wait = words.wait
+    found.read_bytes, found.written_bytes = words.beats * width, writer.beats * width
+    return found

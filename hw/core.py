@@ -15,7 +15,7 @@ from hw.bank import Bank
 from hw.config import Config, ConfigError
 from hw.drain import Drain
 from hw.feeder import Feeder
-from hw.instruction import DESTINATIONS, OPERATIONS
+from hw.instruction import DESTINATIONS, OPERANDS, OPERATIONS
 from hw.memory_reader import MemoryReader
 from hw.memory_writer import MemoryWriter
 from hw.operand import OperandPath
@@ -86,7 +86,7 @@ class Core(wiring.Component):
         check(config)
         self.config = config
         self.operand = OperandPath(config)
-        self.array = SystolicArray(config)
+        self.array = SystolicArray(config, flowing=True)
         # With w = depth + latency + 3, the sums of the next pass's token t are written w + t cycles
         # after its first word was issued, which is one cycle or more after the release. The drain's
         # last read, of token T - 1, is early + 1 cycles after the release, and the tokens before it
@@ -253,7 +253,9 @@ class Core(wiring.Component):
             events.array_busy.eq(array.a.valid & array.a.ready),
             events.weight_wait.eq(~advance),
             events.memory_wait.eq(self.reader.waiting),
-            events.drain_wait.eq(feeder.waiting),
+            events.norm_wait.eq(feeder.waiting & (feeder.operand == OPERANDS["norm"])),
+            events.softmax_wait.eq(feeder.waiting & (feeder.operand == OPERANDS["softmax"])),
+            events.drain_wait.eq(feeder.waiting & (feeder.operand == OPERANDS["plain"])),
             events.instructions.eq(sequencer.counted),
         ]
 

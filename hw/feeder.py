@@ -37,6 +37,8 @@ class Feeder(wiring.Component):
         The word that is wanted, with `valid`; held while `advance` is low.
     waiting : Out(1)
         A word isn't issued because of the drain.
+    operand : Out(2)
+        What that word would be, of `hw.instruction.OPERANDS`.
     """
 
     def __init__(self, config: Config):
@@ -48,7 +50,7 @@ class Feeder(wiring.Component):
         super().__init__({
             "passes": In(stream.Signature(layout(REQUEST_FIELDS))),
             "advance": In(1), "released": In(1), "landed": In(1),
-            "request": Out(request), "waiting": Out(1),
+            "request": Out(request), "waiting": Out(1), "operand": Out(2),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -78,6 +80,7 @@ class Feeder(wiring.Component):
         m.d.comb += [
             issue.eq(active & ((token != 0) | gate)),
             self.waiting.eq(active & ~issue),
+            self.operand.eq(current.operand),
             move.eq(issue & self.advance),
             begin.eq(move & (token == 0) & (tile == 0)),
             final_token.eq(token == current.tokens - 1),

@@ -161,7 +161,9 @@ COUNTERS = {
     "array_busy": "in which the systolic array takes a word of operands",
     "weight_wait": "in which the array waits for weights",
     "memory_wait": "in which data of the memory is outstanding and none arrives",
-    "drain_wait": "in which the array waits for an accumulator bank to be drained",
+    "norm_wait": "in which operands wait for the statistics of a LayerNorm",
+    "softmax_wait": "in which operands wait for the statistics of a softmax",
+    "drain_wait": "in which other operands wait for an earlier pass to be drained",
     "instructions": "number of instructions that were begun",
 }
 

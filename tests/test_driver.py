@@ -101,8 +101,8 @@ def test_a_run_from_start_to_its_results(machine):
     assert (report.kind, report.instruction, report.address) == (0, 0, 0)
     counters = machine.structure("counters", Counters)
     assert counters.cycles == 300 + 1      # and the one of `done`
-    assert {counters.array_busy, counters.weight_wait, counters.memory_wait, counters.drain_wait,
-            counters.instructions} == {300}
+    assert {counters.array_busy, counters.weight_wait, counters.memory_wait, counters.norm_wait,
+            counters.softmax_wait, counters.drain_wait, counters.instructions} == {300}
     assert machine.refused == []
 
 

@@ -186,6 +186,8 @@ void vitforge_counters(const struct vitforge *device, struct vitforge_counters *
     counters->array_busy = COUNTER(device, ARRAY_BUSY);
     counters->weight_wait = COUNTER(device, WEIGHT_WAIT);
     counters->memory_wait = COUNTER(device, MEMORY_WAIT);
+    counters->norm_wait = COUNTER(device, NORM_WAIT);
+    counters->softmax_wait = COUNTER(device, SOFTMAX_WAIT);
     counters->drain_wait = COUNTER(device, DRAIN_WAIT);
     counters->instructions = COUNTER(device, INSTRUCTIONS);
 }

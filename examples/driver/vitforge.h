@@ -65,7 +65,8 @@ struct vitforge_fault_report {
 };
 
 struct vitforge_counters {
-    uint64_t cycles, array_busy, weight_wait, memory_wait, drain_wait, instructions;
+    uint64_t cycles, array_busy, weight_wait, memory_wait, norm_wait, softmax_wait, drain_wait;
+    uint64_t instructions;
 };
 
 /*
