@@ -136,7 +136,7 @@ def _run(args: argparse.Namespace) -> int:
         statistics = method.observe(
             model, (images for images, _ in calibration.batches(how, args.batch)),
             bar("calibration", len(calibration)))
-        record: Record = method.decide(statistics)
+        record: Record = method.decide_visibly(statistics, bar)
         # A record holds what differs from the checkpoint.
         record = dataclasses.replace(record, parameters={**uneven, **record.parameters})
         del statistics

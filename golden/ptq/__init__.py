@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from golden.ptq.fqvit import FqVit
 from golden.ptq.method import Method
 from golden.ptq.minmax import MinMax
+from golden.ptq.mptq import Mptq
 from golden.ptq.repqvit import RepqVit
 from golden.ptq.tsptq import Tsptq
 
-METHODS: Mapping[str, type[Method]] = {kind.name: kind for kind in (MinMax, FqVit, RepqVit, Tsptq)}
+METHODS: Mapping[str, type[Method]] = {
+    kind.name: kind for kind in (MinMax, FqVit, Tsptq, Mptq, RepqVit)}
 """Every method by its name on the command line."""

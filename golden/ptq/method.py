@@ -107,6 +107,14 @@ class Method(ABC):
     def decide(self, statistics: Statistics) -> Record:
         """Choose the format of every tensor."""
 
+    def decide_visibly(self, statistics: Statistics,
+                       bars: Callable[[str, int], Callable[[int], object]]) -> Record:
+        """Return `decide`, for methods that take long with progress.
+
+        ``bars(text, total)`` starts a bar and gives the function that moves it on.
+        """
+        return self.decide(statistics)
+
     def apply(self, model: Vit | Swin, record: Record) -> Vit | Swin:
         """Return `apply` of the module."""
         return apply(model, record)

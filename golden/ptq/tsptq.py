@@ -153,24 +153,29 @@ class Tsptq(Method):
         settings = self.settings
         found: dict[str, TensorFormat] = {}
         for site in statistics.sites:
-            bits, seen = settings.bits(site.role), statistics.observed[site.name]
-            if not bits:
-                continue
-            rows = seen.all_rows
-            importance = statistics.importance.get(site.name, torch.ones(()))
-            candidates = self._candidates(site.role, seen, rows, bits)
-            errors = [float(((simulate(rows, item) - rows).square() * importance).double().sum())
-                      for item in candidates]
-            found[site.name] = candidates[errors.index(min(errors))]
-        parameters = dict(statistics.model.named_parameters())
+            if bits := settings.bits(site.role):
+                found[site.name] = self.activation(statistics, site, bits)
         for name in layers(statistics.model):
-            weight = parameters[f"{name}.weight"].detach()
-            rows = statistics.observed[source(name)].all_rows
-            # Of the patch embedding, pixels and not patches were observed.
-            found[f"{name}.weight"] = channel_weights(weight, settings.weights) \
-                if weight.ndim > 2 else output_weights(weight.double(), rows, settings.weights,
-                                                       settings.shares)
+            found[f"{name}.weight"] = self.weight(statistics, name, settings.weights)
         return self.record(found)
+
+    def activation(self, statistics: Statistics, site: Site, bits: int) -> TensorFormat:
+        """Search the format of a site."""
+        seen = statistics.observed[site.name]
+        rows = seen.all_rows
+        importance = statistics.importance.get(site.name, torch.ones(()))
+        candidates = self._candidates(site.role, seen, rows, bits)
+        errors = [float(((simulate(rows, item) - rows).square() * importance).double().sum())
+                  for item in candidates]
+        return candidates[errors.index(min(errors))]
+
+    def weight(self, statistics: Statistics, layer: str, bits: int) -> TensorFormat:
+        """Search the format of a layer's weights."""
+        weight = statistics.model.get_submodule(layer).get_parameter("weight").detach()
+        if weight.ndim > 2:   # of the patch embedding, pixels and not patches were observed
+            return channel_weights(weight, bits)
+        rows = statistics.observed[source(layer)].all_rows
+        return output_weights(weight.double(), rows, bits, self.settings.shares)
 
     def _candidates(self, role: str, seen: Observed, rows: Tensor,
                     bits: int) -> list[TensorFormat]:
