@@ -17,12 +17,13 @@ CACHE = Path("build/yosys")
 #: Without pads and clock buffers, which are not the unit's.
 COMMANDS = {
     "ecp5": "synth_ecp5 -top {top} -json netlist.json",
-    "xilinx": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}",
+    "xilinx": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; autoname; "
+              "write_json netlist.json",
 }
 
 
 def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
-    """Synthesise and return the folder with ``stat.json`` and, for ECP5, ``netlist.json``.
+    """Synthesise and return the folder with ``stat.json`` and ``netlist.json``, which is flat.
 
     ``check -assert`` runs before and after mapping: a wire without driver or with two, or a
     combinational loop, is an error.

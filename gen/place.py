@@ -28,6 +28,8 @@ class Timing:
         Clock rate in MHz; infinite (``None``) if no path joins two registers.
     start, end
         Cells at the two ends of the slowest path.
+    logic, wire
+        Nanoseconds of it in cells and between them.
     comb, ff, dsp, bram
         Cells in use of the 83,640 LUTs, 83,640 flip-flops, 156 multipliers and 208 memories.
     seed
@@ -37,6 +39,8 @@ class Timing:
     fmax: float | None
     start: str
     end: str
+    logic: float
+    wire: float
     comb: int
     ff: int
     dsp: int
@@ -49,7 +53,7 @@ class Timing:
 
 
 def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
-          cache: str | Path = CACHE) -> Timing:
+          router: str = "router1", cache: str | Path = CACHE) -> Timing:
     """Synthesise, place and route a design.
 
     Parameters
@@ -60,6 +64,9 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
         Rate in MHz that the placer aims at; it works no harder once it is met.
     seed
         Of the placement.
+    router
+        ``router1``, or ``router2``, which is some per cent worse and takes minutes for a large
+        design where the other takes hours.
     cache
         Folder that keeps results.
 
@@ -74,7 +81,8 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
     # The cache's folders are siblings, and the tool follows neither links nor absolute paths.
     arguments = ["--85k", "--package", "CABGA756", "--speed", "6", "--out-of-context",
                  "--json", f"../{mapped.name}/netlist.json", "--report", "report.json",
-                 "--freq", str(frequency), "--timing-allow-fail", "--seed", str(seed), "-q"]
+                 "--freq", str(frequency), "--timing-allow-fail", "--seed", str(seed),
+                 "--router", router, "-q"]
 
     def fill(folder: Path) -> None:
         run(TOOL, arguments, folder)
@@ -84,7 +92,11 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
     rate = next((item["achieved"] for item in report["fmax"].values()), None)
     path: list[Any] = next((item["path"] for item in report["critical_paths"]
                             if item["from"] == item["to"] and item["path"]), [])
+    delays = {kind: sum(item["delay"] for item in path if (item["type"] == "routing") == kind)
+              for kind in (False, True)}
     used = {name: item["used"] for name, item in report["utilization"].items()}
     return Timing(fmax=rate, start=path[0]["from"]["cell"] if path else "",
-                  end=path[-1]["to"]["cell"] if path else "", comb=used["TRELLIS_COMB"],
-                  ff=used["TRELLIS_FF"], dsp=used["MULT18X18D"], bram=used["DP16KD"], seed=seed)
+                  end=path[-1]["to"]["cell"] if path else "",
+                  logic=round(delays[False], 2), wire=round(delays[True], 2),
+                  comb=used["TRELLIS_COMB"], ff=used["TRELLIS_FF"], dsp=used["MULT18X18D"],
+                  bram=used["DP16KD"], seed=seed)

@@ -4,9 +4,15 @@
 import json
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from gen import netlist, place, synth, yowasp
 from gen.area import Area, count
+from gen.boundary import bounded
+from gen.hierarchy import module_areas, module_paths
+from gen.place import Timing
 from gen.yowasp import SynthesisError, cached
 from sim.toolchain import ToolchainError
 
@@ -116,6 +122,52 @@ def test_design_that_does_not_fit(tmp_path):
         place.place(wide, "top", cache=tmp_path)
 
 
+NESTED = r"""
+module top(input clk);
+module \top.core (clk
+module \top.core.drain$12 (clk
+module \top.core.drain$12.lane (clk
+module \other.core (clk
+"""
+
+
+def test_modules_are_what_the_cells_are_named_after(tmp_path):
+    """A signal of the same name as a module is none, and a number after $ tells nothing."""
+    assert module_paths(NESTED, "top") == ["core", "core.drain$12", "core.drain$12.lane"]
+    cells = {"x_LUT4": "LUT4", "core.y_LUT4": "LUT4", "core.drain$12.z": "TRELLIS_FF",
+             "core.drain$12.lane.a_LUT4_Z": "LUT4", "core.drain$12.lane.b": "CCU2C",
+             "core.drain$12.lane": "DP16KD", "core.word.a": "LUT4", "corex.y": "LUT4"}
+    path = tmp_path / "netlist.json"
+    path.write_text(json.dumps({"modules": {"top": {"cells": {
+        name: {"type": kind} for name, kind in cells.items()}}}}))
+    areas = module_areas(NESTED, "top", "ecp5", path)
+    assert {name: (area.lut, area.carry, area.ff, area.bram) for name, area in areas.items()} == {
+        "": (5, 1, 1, 1), "core": (3, 1, 1, 1), "core.drain": (1, 1, 1, 1),
+        "core.drain.lane": (1, 1, 0, 0)}
+    assert list(module_areas(NESTED, "top", "ecp5", path, depth=1)) == ["", "core"]
+
+
+def test_registers_around_a_design(monkeypatch):
+    """An input is late by one cycle, an output too."""
+    monkeypatch.setattr("gen.boundary.create", lambda unit, config: Increment())
+    verilog = bounded("top", None)
+    assert module_paths(verilog, "top") == ["design"]
+    assert "input [3:0] a" in verilog and "output [4:0] q" in verilog
+    assert verilog.count("@(posedge clk)") == 2
+
+
+class Increment(wiring.Component):
+    """Nothing but an adder."""
+
+    a: In(4)
+    q: Out(5)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.q.eq(self.a + 1)
+        return m
+
+
 def test_command_line(tmp_path, monkeypatch, capsys):
     """One bad unit fails the command, after the table of the others is written."""
     def synthesize(verilog, top, target):
@@ -130,12 +182,43 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert [row.get("luteq") for row in rows] == [29, 29, None, 29]
 
 
+def test_accelerator_has_a_table_of_modules_and_the_median_of_the_seeds(
+        tmp_path, monkeypatch, capsys):
+    """The registers around it are not counted."""
+    def area(lut):
+        return Area(target="ecp5", lut=lut, carry=0, ff=0, dsp=0, bram=0, lutram=0)
+
+    def placed(verilog, top, *, frequency, seed, router):
+        assert (verilog, top, router) == ("framed", "accelerator", "router2")
+        return Timing(fmax={1: 101.26, 2: 99.0, 3: 140.0}[seed], start=f"s{seed}", end="e",
+                      logic=1.5, wire=2.5, comb=0, ff=0, dsp=0, bram=0, seed=seed)
+
+    def areas(verilog, top, target, path, *, depth):
+        assert path == tmp_path / "netlist.json" and depth == 2
+        return {"": area(9), "design": area(7), "design.core": area(5)}
+    monkeypatch.setattr(synth, "bounded", lambda unit, config: "framed")
+    monkeypatch.setattr(synth, "netlist", lambda verilog, top, target: tmp_path)
+    monkeypatch.setattr(synth, "module_areas", areas)
+    monkeypatch.setattr(synth, "place", placed)
+    assert synth.main(["--config", "tiny", "--unit", "accelerator", "--place", "--seed", "1", "2",
+                       "3", "--depth", "1", "-o", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "area.json").read_text())
+    (row,) = result["units"]
+    assert (row["lut"], row["fmax_mhz"], row["slowest path"]) == (7, 101.3, "s1 to e")
+    assert (row["in cells ns"], row["in wires ns"]) == (1.5, 2.5)
+    assert row["fmax by seed"] == "1: 101.3, 2: 99.0, 3: 140.0"
+    assert [(item["module"], item["lut"]) for item in result["modules"]] == [
+        ("accelerator", 7), ("accelerator.core", 5)]
+    assert "| accelerator.core | ecp5 | 5 |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--unit", "nothing"], "no unit 'nothing'"),
     (["--target", "ice40"], "invalid choice: 'ice40'"),
     (["--target", "xilinx", "--place"], "--place is for ecp5"),
     (["--config", "nothing"], "no configuration 'nothing'"),
     (["--frequency", "fast"], "invalid float value: 'fast'"),
+    (["--depth", "-1"], "--depth must not be negative"),
     (["--frequency", "-1"], "--frequency must be positive"),
 ])
 def test_bad_arguments_are_one_line(tmp_path, capsys, arguments, words):
