@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from golden.ptq.formats import TensorFormat, simulate
+from golden.ptq.formats import TensorFormat
 
 RATIOS = ("free", "row", "layer")
 """The two scales of a row have any ratio, a power of two, or the power of two of the layer."""
@@ -54,25 +54,49 @@ def dual_weights(weight: Tensor, bits: int, apart: Tensor,
     search
         Finds scale and zero point ``[N]`` of some columns, for unsigned codes.
     ratio
-        One of `RATIOS`. Powers of two are those of least squared error of the columns apart.
+        One of `RATIOS`. Powers of two are those of least squared error.
     """
     (scale, zero), (own, own_zero) = search(weight[:, ~apart]), search(weight[:, apart])
     if ratio != "free":
-        # Zero points stand for the same real offset on the new grid; the middle stays the middle.
-        middle = 1 << bits - 1
-        grids = [(scale * 2.0**m, (((own_zero - middle) * own / (scale * 2.0**m) + 0.5).floor()
-                                   + middle).clamp(0, 2 * middle - 1).long()) for m in _POWERS]
-        errors = torch.stack([
-            (simulate(weight[:, apart].double(), _rows(bits, *grid)) - weight[:, apart]).square()
-            .sum(1) for grid in grids])
-        best = errors.argmin(0) if ratio == "row" else errors.sum(1).argmin().expand(len(scale))
-        own, own_zero = (torch.stack(values).gather(0, best[None])[0]
-                         for values in zip(*grids, strict=True))
+        scale, zero, own, own_zero = _coupled(weight, bits, apart, (scale, zero, own, own_zero),
+                                              ratio == "layer")
     return TensorFormat(kind="dual", bits=bits, axis=0, scale=tuple(scale.tolist()),
                         zero_point=tuple(zero.tolist()), group=tuple(apart.long().tolist()),
                         group_scale=tuple(own.tolist()), group_zero_point=tuple(own_zero.tolist()))
 
 
-def _rows(bits: int, scale: Tensor, zero: Tensor) -> TensorFormat:
-    return TensorFormat(kind="uniform", bits=bits, axis=0, scale=tuple(scale.tolist()),
-                        zero_point=tuple(zero.tolist()))
+def _coupled(weight: Tensor, bits: int, apart: Tensor,
+             free: tuple[Tensor, Tensor, Tensor, Tensor],
+             common: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Couple two scales of each row by a power of two, by the least squared error of the row.
+
+    The smaller scale is one that was found for either group, or lies in the middle.
+    """
+    weight, (scale, zero, own, own_zero) = weight.double(), free
+    middle = 1 << bits - 1
+
+    def moved(zero: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        # The same real offset on the new grid; the middle stays in the middle.
+        offset = (zero - middle) * before / after
+        return ((offset + 0.5).floor() + middle).clamp(0, 2 * middle - 1)
+
+    found, errors = [], []
+    for m in _POWERS:
+        fitting = own * 2.0**-m
+        for low in (scale, fitting, (scale * fitting).sqrt()):
+            high = low * 2.0**m
+            grid = (low, moved(zero, scale, low), high, moved(own_zero, own, high))
+            step, offset = (torch.where(apart, high[:, None], low[:, None])
+                            for low, high in (grid[::2], grid[1::2]))
+            code = ((weight / step + 0.5).floor() + offset).clamp(0, 2 * middle - 1)
+            found.append(torch.stack(grid))
+            errors.append(((code - offset) * step - weight).square().sum(1))
+    total = torch.stack(errors)                        # powers and scales, [options, N]
+    if common:
+        options = total.reshape(len(_POWERS), -1, len(scale))
+        m = int(options.amin(1).sum(1).argmin())
+        chosen = options[m].argmin(0) + m * options.shape[1]
+    else:
+        chosen = total.argmin(0)
+    low, low_zero, high, high_zero = torch.stack(found).gather(0, chosen.expand(1, 4, -1))[0]
+    return low, low_zero.long(), high, high_zero.long()

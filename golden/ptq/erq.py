@@ -85,6 +85,11 @@ class ErqSettings(RepqVitSettings):
         """Whether any step changes weights before they are quantized."""
         return self.aqer or self.rounding or self.compensation
 
+    @property
+    def changes_biases(self) -> bool:
+        """Whether any regression is done; rounding alone leaves biases as they are."""
+        return self.aqer or self.compensation
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("activation_penalty", "weight_penalty", "classifier_penalty"):
@@ -149,7 +154,7 @@ class Erq(RepqVit):
                     flips=settings.flips, compensation=settings.compensation)
             if settings.changes_weights:
                 parameters[f"{name}.weight"] = weight[:, :inputs].float()
-                if bias is not None:
+                if bias is not None and settings.changes_biases:
                     parameters[f"{name}.bias"] = weight[:, inputs].float()
         return self.record(formats, parameters=parameters)
 
