@@ -5,6 +5,8 @@ __all__ = ["METHODS"]
 
 from collections.abc import Mapping
 
+from golden.ptq.dopq import DopqVit
+from golden.ptq.erq import Erq
 from golden.ptq.fqvit import FqVit
 from golden.ptq.method import Method
 from golden.ptq.minmax import MinMax
@@ -13,5 +15,5 @@ from golden.ptq.repqvit import RepqVit
 from golden.ptq.tsptq import Tsptq
 
 METHODS: Mapping[str, type[Method]] = {
-    kind.name: kind for kind in (MinMax, FqVit, Tsptq, Mptq, RepqVit)}
+    kind.name: kind for kind in (MinMax, FqVit, Tsptq, Mptq, RepqVit, Erq, DopqVit)}
 """Every method by its name on the command line."""

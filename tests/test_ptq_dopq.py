@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DopQ-ViT, a reconstruction: tangent levels, their search and their integers, and medians."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from golden import checkpoint, formats, mnist
+from golden.evaluate import WEIGHTS
+from golden.ptq.codebook import Values
+from golden.ptq.dopq import DopqVit, DopqVitSettings, tangent_format, tangent_search
+from golden.ptq.formats import TensorFormat, simulate
+from golden.ptq.ranges import squared_error
+from golden.ptq.record import Record
+from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine
+from golden.tangent import tangent_levels, tangent_thresholds
+from golden.vit import Vit
+
+SHARES = (0.999, 0.9999, 0.99999)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> Vit:
+    return checkpoint.load(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[Tensor]:
+    return list(mnist.pixels(mnist.sample().calibration.images[:20]).split(10))
+
+
+def attention(rows: int = 300, tokens: int = 40, seed: int = 0) -> Tensor:
+    scores = torch.randn(rows, tokens, generator=torch.Generator().manual_seed(seed)) * 2
+    return (scores + torch.eye(rows, tokens) * 9).softmax(-1)
+
+
+@pytest.mark.parametrize("bits, slope", [(3, 0.1), (4, 1.4), (4, 1.0), (6, 1.2), (8, 0.7)])
+def test_levels_and_codes_equal_the_formula(bits, slope):
+    last, peak = (1 << bits) - 1, 0.8
+    item = TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slope)
+    x = torch.linspace(-0.1, 1.0, 5001).double()
+    inside = x.clamp(0, peak)
+    behind = (slope * (2 * inside / peak - 1)).tan() / math.tan(slope)
+    code = (last / 2 * (behind + 1) + 0.5).floor()
+    level = peak / 2 * (1 + ((2 * code / last - 1) * math.tan(slope)).atan() / slope)
+    torch.testing.assert_close(simulate(x, item), level, rtol=1e-12, atol=1e-12)
+    assert len(level.unique()) == 1 << bits
+    with pytest.raises(TypeError, match="real values"):
+        simulate(x.long(), item)
+
+
+def test_levels_are_fine_at_both_ends():
+    levels = tangent_levels(4, 1.4)
+    assert levels[0] == 0 and levels[-1] == 1 and levels == sorted(levels)
+    steps = [high - low for low, high in itertools.pairwise(levels)]
+    assert steps == pytest.approx(steps[::-1])
+    assert steps[7] == max(steps) > 10 * steps[0] and steps[:8] == sorted(steps[:8])
+    even = tangent_levels(4, 1e-3)
+    assert even == pytest.approx([code / 15 for code in range(16)], abs=1e-5)
+    # From a threshold on, a value has the higher code.
+    item = TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.4)
+    at = torch.tensor(tangent_thresholds(4, 1.4), dtype=torch.float64)
+    assert simulate(at, item).tolist() == pytest.approx(levels[1:])
+    assert simulate(at - 1e-9, item).tolist() == pytest.approx(levels[:-1])
+
+
+@pytest.mark.parametrize("slope", [0.0, math.pi / 2, -1.0, math.nan])
+def test_impossible_slope(slope):
+    with pytest.raises(ValueError, match="slope must lie between 0 and pi/2"):
+        tangent_levels(4, slope)
+    with pytest.raises(ValueError, match="slope must lie between 0 and pi/2"):
+        TensorFormat(kind="tangent", bits=4, scale=1.0, slope=slope)
+
+
+def test_a_table_has_the_levels_as_integers():
+    item = tangent_format(4, 1.4, 1.0, 255)
+    assert item is not None and item.kind == "table"
+    assert item.values == formats.tangent_table(4, 1.4, 255).values
+    assert item.values[0] == 0 and item.values[-1] == 255
+    assert max(abs(value / 255 - level) for value, level in zip(
+        item.values, tangent_levels(4, 1.4), strict=True)) <= 0.5 / 255
+    assert tangent_format(4, 1.4, 1.0, 0) == TensorFormat(kind="tangent", bits=4, scale=1.0,
+                                                          slope=1.4)
+    # Two codes would be one integer.
+    assert tangent_format(4, 1.55, 1.0, 31) is None
+    with pytest.raises(ValueError, match="no tangent codes"):
+        TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.4).exact()
+
+
+def test_error_of_a_codebook_is_that_of_quantized_values():
+    x = attention()
+    values = Values(x)
+    for bits, slope, peak in ((3, 0.5, 0.7), (4, 1.3, 1.0), (6, 0.9, 0.99)):
+        real = TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slope)
+        got = values.error([peak * value for value in tangent_levels(bits, slope)],
+                           [peak * value for value in tangent_thresholds(bits, slope)])
+        assert got == pytest.approx(squared_error(x.double(), real), rel=1e-9)
+    assert values.error([0.25], []) == pytest.approx(float((x.double() - 0.25).square().mean()))
+    assert values.quantile(0.5) == pytest.approx(float(x.double().median()), abs=1e-4)
+    assert values.quantile(1.0) == float(x.max())
+
+
+@pytest.mark.parametrize("top", [0, 255])
+def test_the_search_finds_the_least_error(top):
+    x = attention()
+    item = tangent_search(x, 4, SHARES, 15, top)
+    errors = {}
+    for share in SHARES:
+        peak = float(x.double().quantile(share))
+        for index in range(15):
+            tried = tangent_format(4, (index + 1) / 16 * math.pi / 2, peak, top)
+            if tried is not None:
+                errors[squared_error(x.double(), tried)] = tried
+    best = errors[min(errors)]
+    assert item.values == best.values and item.slope == best.slope
+    assert item.scale == pytest.approx(best.scale)
+    # Better than an almost uniform one, and than a steeper one.
+    assert squared_error(x, item) < 0.8 * squared_error(
+        x, tangent_format(4, 0.01, float(x.max()), 0))
+
+
+def test_a_table_needs_room():
+    with pytest.raises(ValueError, match="top must be larger than 16 for attention of 4 bits"):
+        tangent_search(attention(), 4, (1.0,), 1, 16)
+
+
+def test_medians_are_the_common_scale(model, batches):
+    method = DopqVit(DopqVitSettings(weights=4, activations=4))
+    statistics = method.observe(model, batches)
+    record = method.decide(statistics)
+    scale, zero = channel_affine(statistics.observed["blocks.1.norm2"].all_rows, 4, SHARES)
+    item = record.formats["blocks.1.norm2"]
+    ordered = scale.sort().values
+    assert item.scale == pytest.approx(float(ordered[31] + ordered[32]) / 2)
+    ordered = zero.sort().values
+    assert item.zero_point == math.floor(float(ordered[31] + ordered[32]) / 2 + 0.5)
+    # No other scale has a smaller mean distance from those of the channels.
+    least = float((scale - item.scale).abs().mean())
+    assert all(float((scale - item.scale * factor).abs().mean()) >= least * (1 - 1e-9)
+               for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
+    # One outlying channel moves the mean, not the median.
+    far = torch.cat((torch.full((9,), 0.1), torch.tensor([10.0]))).double()
+    assert method.common(far, torch.arange(10)) == (pytest.approx(0.1), 5)
+    plain = DopqVit(DopqVitSettings(mosf=False))
+    assert plain.common(far, torch.arange(10)) == (pytest.approx(1.09), 5)
+
+
+def test_folding_by_medians_keeps_the_function(model, batches):
+    method = DopqVit(DopqVitSettings(weights=4, activations=4))
+    record = method.decide(method.observe(model, batches))
+    folded = method.apply(model, Record(method="x", settings={}, formats={},
+                                        parameters=record.parameters))
+    assert len(record.parameters) == 4 * 8
+    torch.testing.assert_close(folded(batches[0]), model(batches[0]), rtol=1e-3, atol=1e-3)
+
+
+def test_without_its_components_it_is_repq_vit(model, batches):
+    method = DopqVit(DopqVitSettings(weights=4, activations=4, tanq=False, mosf=False))
+    record = method.decide(method.observe(model, batches))
+    plain = RepqVit(RepqVitSettings(weights=4, activations=4))
+    wanted = plain.decide(plain.observe(model, batches))
+    assert not record.differences(wanted) and record.method == "dopq-vit"
+    for name, parts in (("tanq", ("softmax",)), ("mosf", ("norm", "qkv", "fc1"))):
+        other = DopqVit(DopqVitSettings(weights=4, activations=4, **{
+            "tanq": False, "mosf": False, name: True}))
+        changed = other.decide(other.observe(model, batches)).differences(wanted)
+        assert all(any(item.count(part) for item in changed) for part in parts)
+        assert all(any(part in item for part in parts) for item in changed)
+
+
+@pytest.mark.parametrize("top", [0, 255])
+def test_records_are_kept_whole(model, batches, tmp_path, top):
+    method = DopqVit(DopqVitSettings(weights=4, activations=4, top=top))
+    record = method.decide(method.observe(model, batches))
+    item = record.formats["blocks.0.attn.softmax"]
+    assert (item.kind, item.bits) == ("table" if top else "tangent", 4)
+    record.save(tmp_path / "r.json")
+    assert Record.load(tmp_path / "r.json") == record
+    if top:
+        exact = item.exact()
+        x = attention().double()
+        assert torch.equal(exact.dequantize(exact.quantize(x)), simulate(x, item))
+        assert int(exact.operand(torch.arange(16)).max()) == 255
+
+
+def test_symmetric_weights_are_codes_of_the_datapath(model, batches):
+    method = DopqVit(DopqVitSettings(weights=4, activations=4, symmetric=True))
+    record = method.decide(method.observe(model, batches))
+    for name, item in record.formats.items():
+        exact = item.exact()   # every tensor has one
+        if name.endswith(".weight") and name in record.parameters:
+            weight = record.parameters[name].double()
+            assert torch.equal(exact.dequantize(exact.quantize(weight)), simulate(weight, item))
+
+
+def logit_error(method: RepqVit, model: Vit, batches: list[Tensor]) -> float:
+    """Mean squared error of the logits of images that calibration has not seen."""
+    simulated = method.apply(model, method.decide(method.observe(model, batches)))
+    images = mnist.pixels(mnist.sample().test.images[:100])
+    with torch.inference_mode():
+        return float((simulated(images) - model(images)).square().mean())
+
+
+def test_it_loses_less_than_repq_vit(model, batches):
+    error = logit_error(DopqVit(DopqVitSettings(weights=4, activations=4)), model, batches)
+    plain = logit_error(RepqVit(RepqVitSettings(weights=4, activations=4)), model, batches)
+    assert error < plain, (error, plain)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"slopes": 0}, "slopes must be 1"), ({"slopes": 1.5}, "slopes must be 1"),
+    ({"top": -1}, "top must be 0"), ({"top": True}, "top must be 0"),
+    ({"top": 100}, "at least 255 for attention of 8 bits"),
+    ({"top": 31, "attention": 6}, "at least 63 for attention of 6 bits"),
+    ({"shares": ()}, "shares must be"),
+])
+def test_impossible_settings(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        DopqVitSettings(**wrong)
