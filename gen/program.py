@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gen import program_arguments
 from gen.cli import replace_folder, run_command
+from gen.program_arguments import add_model
 from gen.program_compile import Compiled, compile_network
 from gen.program_listing import listing
-from gen.program_model import NAMES, quantized
 from golden.network import Network, image_codes
 from golden.program import output_bytes
-from hw.config import load, preset_names
+from hw.config import load
 from hw.instruction import LINE
-from sim.image import read_image
 
 #: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
 PAGE = 4096
@@ -87,21 +87,10 @@ def describe(compiled: Compiled, network: Network, image: Image) -> str:
     }, indent=1) + "\n"
 
 
-def _image(args: argparse.Namespace, compiled: Compiled) -> Tensor:
-    spec = compiled.spec
-    if args.image is not None or (spec.in_channels, spec.image_size) == (1, 28):
-        return read_image(args.image or "0")
-    shape = (1, spec.in_channels, spec.image_size, spec.image_size)
-    generator = torch.Generator().manual_seed(args.random or 0)
-    return torch.randint(256, shape, generator=generator).to(torch.uint8)
-
-
 def _write(args: argparse.Namespace) -> int:
-    network = quantized(args.model, load(args.config), file=args.checkpoint,
-                        calibration=args.calibration, images=args.images, seed=args.random,
-                        weight_bits=args.weights)
+    network = program_arguments.network(args, load(args.config))
     compiled = compile_network(network)
-    image = memory_image(compiled, _image(args, compiled))
+    image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
     with replace_folder(args.output) as folder:
         (folder / "program.bin").write_bytes(compiled.program)
         (folder / "memory.bin").write_bytes(image.data)
@@ -117,22 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Quantize a network, compile it for the accelerator, and write the program,\n"
                     "a memory image with an input, and a listing.",
         epilog="example: python -m gen.program mnist --config edge8 -o build/program")
-    parser.add_argument("model", metavar="MODEL", help=f"one of {', '.join(NAMES)}")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
-                        help="its state dict, .safetensors or .pth (mnist has its own)")
-    parser.add_argument("--calibration", type=Path, metavar="DIR",
-                        help="folder of class folders with pictures (mnist has its own)")
-    parser.add_argument("--images", type=int, default=10, metavar="N",
-                        help="calibration pictures (default: 10)")
-    parser.add_argument("--random", type=int, metavar="SEED",
-                        help="random parameters and pictures: the same program but for its values")
-    parser.add_argument("--weights", type=int, metavar="BITS",
-                        help="width of the weights, 2 to 8 (default: the configuration's)")
-    parser.add_argument("--image", metavar="N|FILE",
-                        help="input of the memory image: a shipped digit (default: 0) or a .npy "
-                             "file; other networks have a random one")
+    add_model(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write: program.bin, memory.bin, memory.json, listing.txt")
     return parser

@@ -3,11 +3,13 @@
 
 __all__ = ["listing"]
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from gen.program_compile import Compiled
 from gen.program_memory import bank_words
+from golden.accelerator_cycles import LATENCY, predict
 from golden.program import Instruction
 from hw.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
 
@@ -65,19 +67,29 @@ def listing(compiled: Compiled) -> str:
         (bank, words, bank_words(bank, config), words * config.rows,
          bank_words(bank, config) * config.rows) for bank, words in compiled.needed.items())])
 
+    found = predict(compiled.program, config, record=True)
+    out += ["", (f"{found.cycles:,} cycles with a memory of {LATENCY} cycles latency, the array "
+                 f"busy in {found.array_busy:,}; {found.read_bytes + found.written_bytes:,} bytes "
+                 "moved"), ""]
     rows: list[Sequence[object]] = [("layer", "passes", "tokens x K", "products", "bytes",
-                                     "words of operands")]
+                                     "words of operands", "cycles")]
+    ends = [last for engine, _, last, _ in found.spans if engine == "array"]
     pairs = zip(compiled.steps, passes, strict=True)
     layers: dict[str, list[Instruction]] = {}
     for layer, group in groupby(pairs, key=lambda pair: pair[0].layer):
         layers.setdefault(layer, []).extend(item for _, item in group)
+    # A layer takes the time from the last operand before each of its passes to its last one.
+    cycles = Counter[str]()
+    for step, begin, end in zip(compiled.steps, [0, *ends], ends, strict=False):
+        cycles[step.layer] += end - begin
     for layer, items in layers.items():
         first = items[0].fields
         rows.append((layer, len(items), f"{first['tokens']}x{first['tiles'] * config.rows}",
                      sum(macs(item, config.cols, config.rows) for item in items),
                      sum(item.size(config) for item in items),
-                     sum(item.fields["tokens"] * item.fields["tiles"] for item in items)))
-    out += ["", *_table(rows), ""]
+                     sum(item.fields["tokens"] * item.fields["tiles"] for item in items),
+                     cycles[layer]))
+    out += [*_table(rows), ""]
 
     loads: list[Sequence[object]] = [("offset", "LOAD", "from", "bytes", "to", "piece", "loops")]
     rows = [("pass", "offset", "bytes", "layer", "part", "tokens x K", "operand", "from",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer network that a command names: the project's own, a checkpoint's, or a random one."""
 
-__all__ = ["NAMES", "fold", "quantized"]
+__all__ = ["MNIST", "NAMES", "codes", "fold", "quantized"]
 
 import dataclasses
 from pathlib import Path
@@ -42,8 +42,15 @@ def fold(model: Vit, how: Preprocessing) -> Vit:
     return model
 
 
+def codes(folder: Path, name: str, count: int) -> Tensor:
+    """Read pictures as a named network takes them: pixels, uint8 ``[N, channels, H, W]``.
+
+    They are drawn at random, resized and cropped.
+    """
+    return _codes(folder, models.lookup(name).preprocessing, count)
+
+
 def _codes(folder: Path, how: Preprocessing, count: int) -> Tensor:
-    """Read pixels of pictures after resizing and cropping, uint8 ``[N, channels, H, W]``."""
     plain = dataclasses.replace(how, mean=tuple(0.0 for _ in how.mean),
                                 std=tuple(1.0 for _ in how.std))
     chosen = Folder.open(folder).choose(count, seed=0)

@@ -14,9 +14,12 @@ first of a tile whose weights aren't complete.
 
 __all__ = ["LATENCY", "Buffers", "Prediction", "Timing", "predict"]
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
+
+from amaranth.hdl import UnusedElaboratable
 
 from golden.kernel import Event, Kernel, Process
 from golden.memory import Memory
@@ -78,9 +81,14 @@ class Timing:
     @classmethod
     def of(cls, config: Config) -> Self:
         """Return those of the core of a configuration."""
-        core = Core(config)
-        return cls(depth=core.depth, sums=core.array.latency, early=core.drain.early,
-                   landed=core.drain.latency, revisit=core.drain.revisit)
+        with warnings.catch_warnings():
+            # It is only asked.
+            warnings.simplefilter("ignore", UnusedElaboratable)
+            core = Core(config)
+            found = cls(depth=core.depth, sums=core.array.latency, early=core.drain.early,
+                        landed=core.drain.latency, revisit=core.drain.revisit)
+            del core
+        return found
 
 
 @dataclass

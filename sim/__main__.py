@@ -11,6 +11,7 @@ from pathlib import Path
 from gen.cli import progress_bar, run_command
 from hw.config import load, preset_names
 from hw.units import UNITS
+from sim.accelerator_command import add_parser
 from sim.run import SimulationError, regress
 from sim.trace import PATTERNS
 
@@ -18,10 +19,18 @@ from sim.trace import PATTERNS
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sim", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Compare a unit's generated Verilog with the golden model, on every cycle,\n"
-                    "under Verilator.",
+        description="Compare the generated Verilog of a unit, or of the whole accelerator, with\n"
+                    "the golden model, on every cycle, under Verilator.",
         epilog="example: python -m sim softmax --config tiny --waves")
-    parser.add_argument("unit", metavar="UNIT", choices=list(UNITS), help=", ".join(UNITS))
+    commands = parser.add_subparsers(metavar="UNIT", required=True,
+                                     help=f"{', '.join(UNITS)}, or accelerator for the whole")
+    add_parser(commands)
+    for unit in UNITS:
+        _add_unit(commands.add_parser(unit), unit)
+    return parser
+
+
+def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
     parser.add_argument("--config", default="edge16", metavar="C",
                         help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
@@ -29,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--waves", action="store_true", help="write a VCD of every signal")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/sim"), metavar="DIR",
                         help="where models, logs and waves go (default: build/sim)")
-    return parser
+    parser.set_defaults(run=_simulate, unit=unit)
 
 
 def _simulate(args: argparse.Namespace) -> int:
@@ -54,7 +63,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one regression; exit code 0 if all is equal, 1 on a mismatch, 2 on bad input."""
-    return run_command(_simulate, _parser(), argv)
+    return run_command(lambda args: int(args.run(args)), _parser(), argv)
 
 
 if __name__ == "__main__":

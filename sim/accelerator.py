@@ -3,10 +3,13 @@
 
 __all__ = ["Case", "Job", "Outcome", "Simulation", "build", "place"]
 
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from cocotb_tools.runner import get_results
 from gen.elaborate import generate
 from hw.config import Config
 from hw.instruction import LINE
-from sim.run import WAIVERS, Runner, SimulationError, tail
+from sim.run import WAIVERS, Runner, SimulationError, tail, watching
 from sim.toolchain import find
 
 #: Cycles from a read address to its first beat.
@@ -86,17 +89,25 @@ def place(blocks: Sequence[bytes], start: int = 4096) -> tuple[list[int], bytes]
 
 
 class Simulation:
-    """A built model; `run` may be called many times."""
+    """A built model; `run` may be called many times, by several processes at once.
 
-    def __init__(self, runner: Runner, folder: Path, config: Config, size: int) -> None:
+    Every run has a folder of its own, which stays if the run fails, or has waves.
+    """
+
+    def __init__(self, runner: Runner, folder: Path, config: Config, size: int,
+                 waves: bool = False) -> None:
         self._runner, self.folder, self.config, self.size = runner, folder, config, size
+        self._waves = waves
 
     def _inside(self, address: int, size: int) -> tuple[int, int]:
         """Return the part of a buffer that the memory has."""
         return address, max(0, min(size, self.size - address))
 
-    def run(self, case: Case) -> list[Outcome]:
+    def run(self, case: Case,
+            progress: Callable[[int], object] = lambda cycles: None) -> list[Outcome]:
         """Run the jobs of a case, in order, without a reset between.
+
+        `progress` is called with the cycles that are done, now and then.
 
         Raises
         ------
@@ -106,26 +117,35 @@ class Simulation:
         if len(case.data) > self.size:
             raise ValueError(f"the memory must have at most {self.size} bytes, "
                              f"not {len(case.data)}")
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.folder.resolve()))
+        outcomes = self._run(case, folder, progress)
+        if not self._waves:
+            shutil.rmtree(folder)
+        return outcomes
+
+    def _run(self, case: Case, folder: Path,
+             progress: Callable[[int], object]) -> list[Outcome]:
         step = self.config.axi_bits // 8
         data = case.data + bytes(-len(case.data) % max(step, LINE))
-        image, jobs, results = (self.folder / name for name in
-                                ("memory.hex", "runs.json", "results.jsonl"))
+        image, jobs, results, told, log = (folder / name for name in (
+            "memory.hex", "runs.json", "results.jsonl", "progress.txt", "run.log"))
         image.write_text("\n".join(data[place:place + step][::-1].hex()
                                    for place in range(0, len(data), step)) + "\n",
                          encoding="ascii")
         jobs.write_text(json.dumps([vars(job) | {"peek": self._inside(*job.output)}
                                     for job in case.jobs]), encoding="utf-8")
         results.write_text("", encoding="utf-8")
-        plusargs = {"memory": image.resolve(), **case.plusargs}
-        environment = {"VITFORGE_RUNS": str(jobs.resolve()),
-                       "VITFORGE_RESULT": str(results.resolve())}
-        log = self.folder / "run.log"
+        told.write_text("", encoding="utf-8")
+        plusargs = {"memory": image, **case.plusargs}
+        environment = {"VITFORGE_RUNS": str(jobs), "VITFORGE_RESULT": str(results),
+                       "VITFORGE_PROGRESS": str(told)}
         try:
-            report = self._runner.test(
-                test_module="sim.accelerator_bench", hdl_toplevel="accelerator_top",
-                hdl_toplevel_lang="verilog", build_dir=self.folder.resolve(),
-                test_dir=self.folder.resolve(), extra_env=environment, log_file=log,
-                plusargs=[f"+{name}={value}" for name, value in plusargs.items()])
+            with watching(told, lambda lines: progress(int(lines[-1]) if lines else 0)):
+                report = self._runner.test(
+                    test_module="sim.accelerator_bench", hdl_toplevel="accelerator_top",
+                    hdl_toplevel_lang="verilog", build_dir=self.folder.resolve(),
+                    test_dir=folder, extra_env=environment, waves=self._waves, log_file=log,
+                    plusargs=[f"+{name}={value}" for name, value in plusargs.items()])
             _, failures = get_results(report)
         except (SystemExit, RuntimeError) as error:
             raise SimulationError(f"{error}; see {log}\n{tail(log)}") from None
@@ -135,9 +155,20 @@ class Simulation:
         return [Outcome(values, bytes.fromhex(values.pop("output"))) for values in found]
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from building in the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves: bool = False,
           directory: Path | str = "build/sim") -> Simulation:
     """Generate and build the accelerator with a memory of `size` bytes.
+
+    A model whose sources are unchanged is used again.
 
     Raises
     ------
@@ -151,23 +182,27 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
     inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)), size,
               latency, waves, runner.toolchain.version_text)
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()
+    with _alone(folder):
+        _build(runner, folder, verilog, key, waves=waves,
+               parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency})
+    runner.build_dir = folder.resolve()
+    return Simulation(runner, folder, config, size, waves)
+
+
+def _build(runner: Runner, folder: Path, verilog: str, key: str, *, waves: bool,
+           parameters: dict[str, object]) -> None:
     stamp = folder / "built"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
-        runner.build_dir = folder.resolve()
-        return Simulation(runner, folder, config, size)
+        return
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     source, log = folder / "accelerator.v", folder / "build.log"
     source.write_text(verilog, encoding="utf-8")
     try:
         runner.build(sources=[WAIVERS, source, *SOURCES], hdl_toplevel="accelerator_top",
                      build_dir=folder.resolve(), timescale=("1ns", "1ps"), waves=waves,
-                     parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency},
-                     log_file=log)
+                     parameters=parameters, log_file=log)
     except (SystemExit, RuntimeError) as error:
-        raise SimulationError(f"the accelerator of {config.name} does not build: {error}; see "
-                              f"{log}\n{tail(log)}") from None
+        raise SimulationError(f"{folder.name} does not build: {error}; see {log}\n"
+                              f"{tail(log)}") from None
     stamp.write_text(key, encoding="utf-8")
-    return Simulation(runner, folder, config, size)
-
-

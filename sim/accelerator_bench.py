@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cocotb host of the whole accelerator: starts runs over AXI4-Lite and sleeps until interrupts.
 
-`sim.accelerator` starts it with ``VITFORGE_RUNS``, a JSON list of runs, and ``VITFORGE_RESULT``, a
-file that gets one JSON line a run. Nothing here is on the simulation's critical path: between the
-start and the interrupt no Python runs.
+`sim.accelerator` starts it with ``VITFORGE_RUNS``, a JSON list of runs, ``VITFORGE_RESULT``, a file
+that gets one JSON line a run, and ``VITFORGE_PROGRESS``, which gets a line now and then. Nothing
+here is on the simulation's critical path: between the start and the interrupt no Python runs but
+for those lines.
 """
 
 __all__ = ["runs"]
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -20,6 +22,8 @@ from cocotb.triggers import First, RisingEdge, Timer
 from hw.register_map import COUNTERS, find
 
 PERIOD = 10
+#: Cycles between two signs of life.
+TOLD = 20_000
 
 
 class Host:
@@ -119,6 +123,15 @@ async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+async def _tell(file: Path) -> None:
+    """Add a line of the cycles so far, now and then."""
+    with file.open("a", encoding="utf-8") as target:
+        for count in itertools.count(1):
+            await Timer(TOLD * PERIOD, "ns")
+            target.write(f"{count * TOLD}\n")
+            target.flush()
+
+
 @cocotb.test()
 async def runs(dut: Any) -> None:
     """Run all of them, one after the other, without a reset between."""
@@ -133,6 +146,7 @@ async def runs(dut: Any) -> None:
     await RisingEdge(dut.clk)
     dut.rst.value = 0
     host = Host(dut)
+    cocotb.start_soon(_tell(Path(os.environ["VITFORGE_PROGRESS"])))
     with Path(os.environ["VITFORGE_RESULT"]).open("a", encoding="utf-8") as file:
         for run in json.loads(Path(os.environ["VITFORGE_RUNS"]).read_text(encoding="utf-8")):
             file.write(json.dumps(await _run(dut, host, run)) + "\n")

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a unit's generated Verilog with Verilator and run its bench."""
 
-__all__ = ["Result", "Runner", "SimulationError", "regress", "tail"]
+__all__ = ["Result", "Runner", "SimulationError", "regress", "tail", "watching"]
 
 import hashlib
 import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,24 @@ def tail(log: Path, lines: int = 12) -> str:
     return "\n".join((wanted or text.splitlines())[-lines:])
 
 
+@contextmanager
+def watching(file: Path, tell: Callable[[list[str]], object]) -> Iterator[None]:
+    """Call `tell` with the lines of a growing file, several times a second."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            tell(file.read_text(encoding="utf-8").splitlines())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
 def _build(runner: Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
     text = generate(unit, config)
     inputs = (text, WAIVERS.read_text(encoding="utf-8"), waves, runner.toolchain.version_text)
@@ -143,31 +162,21 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
 
     results, log = (folder / "results.jsonl").resolve(), folder / "run.log"
     results.write_text("", encoding="utf-8")
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.2):
-            progress(len(results.read_text(encoding="utf-8").splitlines()))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
                    "VITFORGE_SEED": str(seed), "VITFORGE_IMAGE": image,
                    "VITFORGE_RESULT": str(results),
                    # The golden model is small here: two threads would only wait for each other.
                    "OMP_NUM_THREADS": "1"}
     try:
-        report = runner.test(test_module="sim.bench", hdl_toplevel=unit,
-                             hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
-                             test_dir=folder.resolve(), seed=seed,
-                             extra_env=environment, waves=waves, log_file=log)
+        with watching(results, lambda lines: progress(len(lines))):
+            report = runner.test(test_module="sim.bench", hdl_toplevel=unit,
+                                 hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
+                                 test_dir=folder.resolve(), seed=seed,
+                                 extra_env=environment, waves=waves, log_file=log)
         tests, failures = get_results(report)
     except (SystemExit, RuntimeError) as error:
         raise SimulationError(f"{unit} of {config.name}: {error}; see {log}\n{tail(log)}") \
             from None
-    finally:
-        done.set()
-        watcher.join()
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     if failures or tests != len(PATTERNS) or len(lines) != len(PATTERNS):
         raise SimulationError(f"{unit} of {config.name}: {failures} of {tests} patterns failed; "

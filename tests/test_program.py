@@ -19,6 +19,7 @@ from gen.program_memory import DoesNotFitError, allocate
 from gen.program_model import fold, quantized
 from gen.program_schedule import STYLES, Style, schedule
 from gen.program_steps import Region, minimal_bits, pass_fields
+from golden.accelerator_cycles import predict
 from golden.accelerator_state import State
 from golden.calibrate import calibrate
 from golden.encoding import thresholds
@@ -540,7 +541,12 @@ def test_command_writes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture
     text = (folder / "listing.txt").read_text()
     rows = [line.split() for line in text.splitlines()]
     assert ["residual", "400", "512", "3200", "4096"] in rows
-    assert ["blocks.0.attn.scores", "28", "50x16", "179200", "3584", "2800"] in rows
+    assert ["blocks.0.attn.scores", "28", "50x16", "179200", "3584", "2800", "2800"] in rows
+    layers = [row for row in rows if len(row) == 7 and row[1].isdecimal() and "x" in row[2]]
+    # All but what comes before the first operand of all, and after the last.
+    cycles = predict(program, load("edge8")).cycles
+    assert f"{cycles:,} cycles with a memory" in text
+    assert 0 < cycles - sum(int(row[-1]) for row in layers) < 400
     assert sum(line.startswith(tuple("0123456789")) and "0x" in line
                for line in text.splitlines()) >= 378
 

@@ -3,26 +3,16 @@
 
 __all__ = ["digit", "logits", "timeline"]
 
-import io
-import re
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from gen.svg import text
 from sim.trace import Cycle
 
 INK, MOVE, WAIT = "#1f2933", "#2a9d8f", "#e9c46a"
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    # Text stays text, and equal pictures are equal bytes.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vitforge"}):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)
 
 
 def digit(image: npt.NDArray[np.uint8]) -> str:
@@ -31,7 +21,7 @@ def digit(image: npt.NDArray[np.uint8]) -> str:
     axes = figure.add_subplot()
     axes.imshow(image, cmap="gray_r", interpolation="nearest")
     axes.set_axis_off()
-    return _svg(figure)
+    return text(figure)
 
 
 def logits(exact: Sequence[float], integer: Sequence[float]) -> str:
@@ -47,7 +37,7 @@ def logits(exact: Sequence[float], integer: Sequence[float]) -> str:
     axes.axhline(0, color=INK, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return text(figure)
 
 
 def timeline(cycles: Sequence[Cycle]) -> str:
@@ -68,4 +58,4 @@ def timeline(cycles: Sequence[Cycle]) -> str:
     axes.set_ylim(len(streams) - 0.4, -0.6)
     axes.set_xlabel("clock cycle")
     axes.spines[["top", "right", "left"]].set_visible(False)
-    return _svg(figure)
+    return text(figure)

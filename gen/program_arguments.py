@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that name a network and its pictures: the same for all commands that run one."""
+
+__all__ = ["add_model", "network", "pictures"]
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gen.program_model import MNIST, NAMES, codes, quantized
+from golden import mnist
+from golden.network import Network
+from golden.vit import VitSpec
+from hw.config import Config, preset_names
+from sim.image import read_image
+
+
+def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add MODEL, which may be left out if there is a default, and how to get and quantize it."""
+    text = f"one of {', '.join(NAMES)}"
+    if default is None:
+        parser.add_argument("model", metavar="MODEL", help=text)
+    else:
+        parser.add_argument("model", metavar="MODEL", nargs="?", default=default,
+                            help=f"{text} (default: {default})")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
+                        help="its state dict, .safetensors or .pth (mnist has its own)")
+    parser.add_argument("--calibration", type=Path, metavar="DIR",
+                        help="folder of class folders with pictures (mnist has its own)")
+    parser.add_argument("--images", type=int, default=10, metavar="N",
+                        help="calibration pictures (default: 10)")
+    parser.add_argument("--random", type=int, metavar="SEED",
+                        help="random parameters and pictures: the same program but for its values")
+    parser.add_argument("--weights", type=int, metavar="BITS",
+                        help="width of the weights, 2 to 8 (default: the configuration's)")
+    parser.add_argument("--image", metavar="N|FILE",
+                        help="the input: a shipped digit by its number, or a .npy file of one")
+    parser.add_argument("--pictures", type=Path, metavar="DIR",
+                        help="the inputs: a folder of class folders with pictures (mnist has its "
+                             "own; other networks have random inputs without it)")
+
+
+def network(args: argparse.Namespace, config: Config) -> Network:
+    """Return the integer network that the options name."""
+    return quantized(args.model, config, file=args.checkpoint, calibration=args.calibration,
+                     images=args.images, seed=args.random, weight_bits=args.weights)
+
+
+def pictures(args: argparse.Namespace, spec: VitSpec, count: int) -> Tensor:
+    """Return `count` inputs, uint8 ``[N, channels, H, W]`` or ``[N, H, W]``.
+
+    Raises
+    ------
+    ValueError
+        If there are less, or `count` is none.
+    """
+    if count < 1:
+        raise ValueError(f"the number of inputs must be at least 1, not {count}")
+    if args.image is not None:
+        found = read_image(args.image)
+    elif args.pictures is not None:
+        found = codes(args.pictures, args.model, count)
+    elif args.model == MNIST and args.random is None:
+        found = mnist.sample().test.images[:count]
+    else:
+        shape = (count, spec.in_channels, spec.image_size, spec.image_size)
+        generator = torch.Generator().manual_seed(args.random or 0)
+        found = torch.randint(256, shape, generator=generator).to(torch.uint8)
+    if len(found) < count:
+        raise ValueError(f"there are {len(found)} inputs, not {count}")
+    return found
