@@ -96,11 +96,13 @@ class Memory:
         stream = self._stream
         if _MANY <= words < stream.left and not stream.fresh:
             if self._skipped is None:
-                stream.ahead(ready_at)
-                self._rest = stream.settled()
+                self._rest = self._fetch.last       # at the earliest: most don't come that far
+                if self._rest <= ready_at:
+                    stream.ahead(ready_at)
+                    self._rest = stream.settled()
             if self._rest <= ready_at:
                 last = self._skip(ready_at, words)
-                if last != NEVER:
+                if last >= 0:
                     return ready_at, last
         self._wake()
         return stream.run(ready_at, words)
@@ -141,7 +143,7 @@ class Memory:
         stream.passed, stream.place, stream.left, fetch.asked, fetch.beats, fetch.wait = place
 
     def _skip(self, ready_at: int, words: int) -> int:
-        """Look up a run that begins at rest; return its last cycle, or `NEVER`."""
+        """Look up a run that begins at rest; return its last cycle, or -1."""
         stream = self._stream
         key = (stream.bits, words, stream.place, stream.passed % self._period)
         if key not in self._known:
@@ -149,7 +151,7 @@ class Memory:
         last, rest, change = self._known[key]
         here = self._now()
         if here.asked + change.asked > self._fetch.total:
-            return NEVER
+            return -1
         self._go(_Place(here.passed + change.passed, change.place, here.left - words,
                         here.asked + change.asked, here.beats + change.asked,
                         here.wait + change.wait))
