@@ -21,20 +21,28 @@ from golden.imagenet import Folder, read_classes
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from golden.ptq.record import Record
+from golden.ptq.resume import Ledger, key
 
 _ALIASES = {"weights": "weights", "activations": "activations", "attention": "attention",
             "stream": "stream"}
 
 
 def right(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]],
-          advance: Callable[[int], object] = lambda images: None) -> int:
-    """Count the images that a network classifies as labelled."""
-    found = 0
+          advance: Callable[[int], object] = lambda images: None,
+          keep: Callable[[int, int], object] = lambda done, found: None,
+          so_far: tuple[int, int] = (0, 0)) -> int:
+    """Count the images that a network classifies as labelled.
+
+    `keep` is told after each batch how many images are done and right; `so_far` is what it was
+    told last by a run that has done earlier batches.
+    """
+    done, found = so_far
     with torch.inference_mode():
         for images, labels in batches:
             found += int((model(images).argmax(1) == labels).sum())
+            done += len(labels)
             advance(len(labels))
+            keep(done, found)
     return found
 
 
@@ -105,8 +113,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-float", action="store_true",
                         help="don't measure the float network")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE",
-                        help="write the record, JSON, there")
+                        help="write the record, JSON, there; a killed run goes on if "
+                             "started again with the same arguments")
     return parser
+
+
+def _ledger(args: argparse.Namespace, calibration: Folder,
+            evaluation: Folder | None) -> Ledger | None:
+    """Look for what a killed run with the same arguments has done; None without --output."""
+    if args.output is None:
+        return None
+    options = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    files = (*calibration.files, *(evaluation.files if evaluation else ()))
+    ledger = Ledger.open(args.output, key(options, [
+        path for path in (args.checkpoint, args.classes) if path is not None], files))
+    if ledger.record is not None:
+        print(f"golden.quantize: goes on with {ledger.path}", file=sys.stderr)
+    return ledger
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -127,21 +150,24 @@ def _run(args: argparse.Namespace) -> int:
     if args.spread is not None:
         model, before = rescaled(model, args.spread), model
         uneven = changes(before, model)
+    ledger = _ledger(args, calibration, evaluation)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         def bar(text: str, total: int) -> Callable[[int], object]:
             return functools.partial(progress.advance, progress.add_task(text, total=total))
 
-        statistics = method.observe(
-            model, (images for images, _ in calibration.batches(how, args.batch)),
-            bar("calibration", len(calibration)))
-        record: Record = method.decide_visibly(statistics, bar)
-        # A record holds what differs from the checkpoint.
-        record = dataclasses.replace(record, parameters={**uneven, **record.parameters})
-        del statistics
-        if args.output is not None:
-            record.save(args.output)
+        record = ledger.record if ledger else None
+        if record is None:
+            statistics = method.observe(
+                model, (images for images, _ in calibration.batches(how, args.batch)),
+                bar("calibration", len(calibration)))
+            record = method.decide_visibly(statistics, bar)
+            # A record holds what differs from the checkpoint.
+            record = dataclasses.replace(record, parameters={**uneven, **record.parameters})
+            del statistics
+            if ledger:
+                ledger.decided(record)
         simulated = method.apply(model, record)
         networks = {"float": model, "simulated": simulated}
         if args.no_float:
@@ -149,10 +175,17 @@ def _run(args: argparse.Namespace) -> int:
         if evaluation is not None:
             total = len(evaluation)
             for name, network in networks.items():
-                count = right(network, evaluation.batches(how, args.batch,
-                                                          resize=not args.no_resize),
-                              bar(name, total))
+                so_far = ledger.counts.get(name, (0, 0)) if ledger else (0, 0)
+                advance = bar(name, total)
+                advance(so_far[0])
+                rest = Folder(evaluation.files[so_far[0]:], evaluation.labels[so_far[0]:])
+                count = right(
+                    network, rest.batches(how, args.batch, resize=not args.no_resize), advance,
+                    functools.partial(ledger.counted, name) if ledger else lambda *_: None,
+                    so_far)
                 print(f"{name:<12}{count:>7} of {total}{count / total:>10.2%}", flush=True)
+        if ledger:
+            ledger.complete()
     return 0
 
 
