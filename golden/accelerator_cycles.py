@@ -14,6 +14,7 @@ first of a tile whose weights aren't complete.
 
 __all__ = ["LATENCY", "Buffers", "Prediction", "Timing", "predict"]
 
+import gc
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ class Timing:
             found = cls(depth=core.depth, sums=core.array.latency, early=core.drain.early,
                         landed=core.drain.latency, revisit=core.drain.revisit)
             del core
+            gc.collect()
         return found
 
 

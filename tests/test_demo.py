@@ -20,10 +20,11 @@ def test_the_page_shows_the_digit_and_every_unit(tmp_path, capsys):
                  "--build", str(tmp_path / "sim"), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     label = int(mnist.sample().test.labels[3])
-    assert f"the integer network says {label}, the float network {label}, the label is {label}" \
+    assert f"the accelerator says {label}, the float network {label}, the label is {label}" \
         in printed
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
+    assert "cycles from start to interrupt, all predicted" in page
     assert not re.search(r"(src|href)=.http", page), "self-contained"
     for unit in UNITS:
         cells = re.search(rf"<td>{unit}</td>(.*?)</tr>", page, re.DOTALL).group(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m examples.demo``: one digit, from pixels to the generated Verilog of every unit."""
+"""``python -m examples.demo``: one digit, from memory to logits on the generated Verilog."""
 
 __all__ = ["main"]
 
@@ -19,11 +19,13 @@ from examples.demo import pictures
 from gen.cli import progress_bar, replace_folder, run_command
 from gen.elaborate import generate
 from gen.netlist import synthesize
-from golden import checkpoint, mnist, network
+from gen.timeline import draw
+from golden import checkpoint, mnist
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
 from hw.config import Config, load, preset_names
 from hw.units import UNITS, words
+from sim.accelerator_check import check
 from sim.image import image_cases, read_image
 from sim.run import SimulationError, regress
 from sim.trace import PATTERNS, trace
@@ -32,17 +34,24 @@ from sim.trace import PATTERNS, trace
 SHOWN = 160
 
 
-def _recognise(image: torch.Tensor, config: Config) -> dict[str, Any]:
-    """Classify the image in float and in integers; what the page says of it."""
+def _recognise(image: torch.Tensor, config: Config, directory: Path) -> dict[str, Any]:
+    """Classify the image in float and on the accelerator; what the page says of it."""
     model = checkpoint.load(WEIGHTS)
     sample = mnist.sample()
     integers = calibrate(model, sample.calibration.images, config)
-    codes = network.run(integers, image)
+    with progress_bar("simulate the accelerator, percent", 100) as update:
+        run = check(integers, image, directory=directory, progress=update)
+    codes, counters = run.logits, run.counters[0]
+    products = model.spec.products / counters["cycles"]
     with torch.inference_mode():
         exact = model(mnist.pixels(image))
     known = [int(label) for shipped, label in zip(sample.test.images, sample.test.labels,
                                                   strict=True) if shipped.equal(image[0])]
     return {
+        "counters": counters, "utilisation": products / config.rows / config.cols,
+        "bytes": run.predicted.read_bytes + run.predicted.written_bytes,
+        "speed": run.cycles / run.run_seconds,
+        "engines": draw(run.predicted, run.compiled),
         "tokens": model.spec.tokens, "blocks": model.spec.depth,
         "float_class": int(exact.argmax()), "integer_class": int(codes.argmax()),
         "label": known[0] if known else "unknown",
@@ -90,11 +99,14 @@ def _demo(args: argparse.Namespace) -> int:
     config, console = load(args.config), Console()
     console.width = max(console.width, 100)   # the table is never squeezed
     with replace_folder(args.output) as folder:
-        page = _recognise(read_image(args.image), config)
-        console.print(f"image {args.image}: the integer network says [bold]"
-                      f"{page['integer_class']}[/], the float network {page['float_class']}, "
-                      f"the label is {page['label']}", soft_wrap=True)
         try:
+            page = _recognise(read_image(args.image), config, args.build)
+            console.print(f"image {args.image}: the accelerator says [bold]"
+                          f"{page['integer_class']}[/], the float network {page['float_class']}, "
+                          f"the label is {page['label']}", soft_wrap=True)
+            console.print(f"{page['counters']['cycles']:,} cycles from start to interrupt, as "
+                          f"predicted; {page['utilisation']:.2%} of the array's products used",
+                          soft_wrap=True)
             rows = _measure(config, args.image, args.build)
         except SimulationError as error:
             print(f"FAILED: {error}", file=sys.stderr)
@@ -112,8 +124,8 @@ def _demo(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Recognise a handwritten digit in integers, and replay its tensors in the\n"
-                    "generated Verilog of every unit.",
+        description="Recognise a handwritten digit on the generated Verilog of the accelerator,\n"
+                    "and replay its tensors in that of every unit.",
         epilog="example: python -m examples.demo --image 7")
     parser.add_argument("--image", default="0", metavar="N|FILE",
                         help="a shipped image by its number, 0 to 299, or a .npy file of 28x28 "
