@@ -66,9 +66,9 @@ class Outcome:
     """What a job left: registers and counters by name, and the bytes of the output buffer.
 
     Of the bench there are also `interrupt` (0: it gave up after `limit`), and of the memory
-    `pending` (something on the bus was not answered at the interrupt), `violation` (rules of AXI4
-    that were broken, bits of `sim/memory.v`) and `stray` (a byte was written outside the output
-    buffer), the last two by this job or one before.
+    `pending` (something on the bus was not answered at the interrupt), `late` (beats that came
+    after it), `violation` (rules of AXI4 that were broken, bits of `sim/memory.v`) and `stray` (a
+    byte was written outside the output buffer), the last two by this job or one before.
     """
 
     values: dict[str, Any]

@@ -83,6 +83,11 @@ async def _peek(dut: Any, address: int, size: int) -> str:
     return b"".join(parts)[:size].hex()
 
 
+def _beats(dut: Any) -> int:
+    """Count all beats on the bus so far."""
+    return int(dut.read_beats.value) + int(dut.write_beats.value)
+
+
 async def _start(dut: Any, host: Host, run: dict[str, Any]) -> None:
     """Start, and return with the interrupt, or after `limit` cycles without one."""
     await host.write("CONTROL", 1)
@@ -108,6 +113,7 @@ async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
         await _start(dut, host, run)
     result: dict[str, Any] = {"interrupt": int(dut.interrupt.value), "name": run["name"],
                               "pending": int(dut.pending.value)}
+    beats = _beats(dut)
     if not result["interrupt"]:
         await host.write("CONTROL", 2)
         await Timer(1000 * PERIOD, "ns")
@@ -117,6 +123,7 @@ async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
     for name in COUNTERS:
         low = await host.read(f"{name.upper()}_LOW")
         result[name] = low + (await host.read(f"{name.upper()}_HIGH") << 32)
+    result["late"] = _beats(dut) - beats + int(dut.pending.value)
     result["output"] = await _peek(dut, *run["peek"])
     for name in ("violation", "stray", "read_beats", "write_beats"):
         result[name] = int(getattr(dut, name).value)
