@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m benchmarks.networks``: whole networks on arrays of several sizes, by the exact model.
+
+Parameters are random: a program's cycles don't depend on their values.
+"""
+
+__all__ = ["configuration", "main"]
+
+import argparse
+import csv
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import scalesim
+from gen.cli import progress_bar, replace_folder, run_command
+from gen.program_compile import compile_network
+from gen.program_model import NAMES, quantized
+from golden.accelerator_cycles import LATENCY, predict
+from hw.config import Config, load
+
+#: By the side of the array: elements a cycle behind it, and width of the memory bus.
+SIZES = {8: (4, 64), 16: (4, 128), 32: (16, 256)}
+DEITS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
+
+
+def configuration(side: int) -> Config:
+    """Return `edge16` with another array, and a scratchpad of as many bytes."""
+    base, (lanes, bus) = load("edge16"), SIZES[side]
+    words = {name: getattr(base, name) * base.rows // side
+             for name in ("scratch_words", "residual_words", "stationary_words")}
+    return dataclasses.replace(base, name=f"array{side}", rows=side, cols=side, lanes=lanes,
+                               axi_bits=bus, **words)
+
+
+def _measure(name: str, side: int, latency: int) -> dict[str, Any]:
+    config = configuration(side)
+    network = quantized(name, config, seed=0)
+    spec, compiled = network.spec, compile_network(network)
+    found = predict(compiled.program, config, latency=latency)
+    yardstick = scalesim.cycles(spec, side, side)
+    return {
+        "network": name.removesuffix("_patch16_224"), "array": f"{side}x{side}",
+        "products": spec.products, "cycles": found.cycles,
+        "utilisation": spec.products / found.cycles / side / side,
+        "weight_wait": found.weight_wait, "norm_wait": found.norm_wait,
+        "softmax_wait": found.softmax_wait, "drain_wait": found.drain_wait, "fill": found.fill,
+        "bytes": found.read_bytes + found.written_bytes,
+        "scalesim_best_dataflow": min(yardstick.values()),
+        "scalesim_best_by_layer": scalesim.best(spec, side, side),
+    }
+
+
+def _table(rows: list[dict[str, Any]], clock: float) -> Table:
+    table = Table(title=f"one image, images a second at {clock:g} MHz")
+    for column in ("network", "array"):
+        table.add_column(column)
+    for column in ("cycles", "utilisation", "images/s", "MB moved", "SCALE-Sim", "by layer"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row["network"], row["array"], f"{row['cycles']:,}",
+                      f"{row['utilisation']:.2%}", f"{clock * 1e6 / row['cycles']:.2f}",
+                      f"{row['bytes'] / 1e6:.2f}", f"{row['scalesim_best_dataflow']:,}",
+                      f"{row['scalesim_best_by_layer']:,}")
+    return table
+
+
+def _run(args: argparse.Namespace) -> int:
+    names = args.networks or list(DEITS)
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"the network must be one of {', '.join(NAMES)}, not {name!r}")
+    if args.clock <= 0:
+        raise ValueError(f"clock must be above 0, not {args.clock:g}")
+    rows: list[dict[str, Any]] = []
+    with replace_folder(args.output) as folder:
+        with progress_bar("networks", len(names) * len(SIZES)) as update:
+            for name in names:
+                for side in SIZES:
+                    rows.append(_measure(name, side, args.latency))
+                    update(len(rows))
+        with (folder / "networks.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print(_table(rows, args.clock))
+    console.print(f"table: {args.output / 'networks.csv'}", soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.networks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Cycles, utilisation and traffic of whole networks on 8x8, 16x16 and 32x32,\n"
+                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
+        epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125")
+    parser.add_argument("networks", metavar="NETWORK", nargs="*",
+                        help="timm's names (default: DeiT-Tiny, -Small and -Base)")
+    parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
+                        help="for images a second (default: 100)")
+    parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",
+                        help=f"of the memory (default: {LATENCY})")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/networks"), metavar="DIR",
+                        help="folder of the table (default: build/networks)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; exit code 2 with one line for bad input."""
+    return run_command(_run, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cycles of a plain systolic array, by SCALE-Sim 3.0.0's closed forms, as a yardstick.
+
+The forms are those of its compute cycles without stalls, equal to the tool's own output on every
+layer of DeiT-Tiny (8x8, 16x16, 32x32; three dataflows). Softmax, LayerNorm, GeLU and the residual
+additions cost nothing there.
+"""
+
+__all__ = ["best", "cycles"]
+
+from golden.vit import VitSpec
+
+
+def _layers(spec: VitSpec) -> list[tuple[int, int, int, int]]:
+    """Return (how often, rows of operands, inner length, columns) of every product."""
+    tokens, dim, head = spec.tokens, spec.dim, spec.head_dim
+    heads = spec.depth * spec.heads
+    return [(1, spec.patches, spec.patch_values, dim), (spec.depth, tokens, dim, 3 * dim),
+            (heads, tokens, head, tokens), (heads, tokens, tokens, head),
+            (spec.depth, tokens, dim, dim), (spec.depth, tokens, dim, spec.mlp_hidden),
+            (spec.depth, tokens, spec.mlp_hidden, dim), (1, 1, dim, spec.classes)]
+
+
+def _layer(m: int, k: int, n: int, rows: int, cols: int) -> dict[str, int]:
+    """Cycles of ``[m, k] @ [k, n]`` with outputs, weights or inputs stationary."""
+    return {
+        "output": -(-m // rows) * -(-n // cols) * (k + rows + cols - 2) - 1,
+        "weight": -(-k // rows) * -(-n // cols) * (m + 2 * rows + cols - 2) - 1,
+        "input": -(-k // rows) * -(-m // cols) * (n + 2 * rows + cols - 2) - 1,
+    }
+
+
+def cycles(spec: VitSpec, rows: int, cols: int) -> dict[str, int]:
+    """Return the cycles of an image by dataflow."""
+    found = dict.fromkeys(("output", "weight", "input"), 0)
+    for count, m, k, n in _layers(spec):
+        for dataflow, cost in _layer(m, k, n, rows, cols).items():
+            found[dataflow] += count * cost
+    return found
+
+
+def best(spec: VitSpec, rows: int, cols: int) -> int:
+    """Return the cycles of an image if every layer had its best dataflow."""
+    return sum(count * min(_layer(m, k, n, rows, cols).values())
+               for count, m, k, n in _layers(spec))
