@@ -10,10 +10,9 @@ from amaranth.lib.wiring import In, Out
 from hw.axi import ADDRESS_BITS, BEAT_ADDRESSES, constants, read_channels
 from hw.bursts import Bursts
 from hw.config import Config
-from hw.layernorm_buffer import Ring
+from hw.fetch_buffer import FetchBuffer
 from hw.packing import OUTSTANDING, burst_limit
 from hw.queue import Queue
-from hw.words import Field, Word
 
 
 def range_layout() -> data.StructLayout:
@@ -95,9 +94,12 @@ class MemoryReader(wiring.Component):
         # Whose beats come next, and from which burst.
         m.submodules.queue = queue = Queue(
             data.StructLayout({"load": 1, "address": address_bits}), OUTSTANDING)
-        # Places of the buffer that nobody has asked a beat for.
+        # Places of the buffer that nobody has asked a beat for: `room`, and one more if a beat was
+        # taken in the last cycle. Who takes it says so late in the cycle.
         room = Signal(range(depth + 1), init=depth)
+        freed = Signal()
         free = Signal()
+        places = limit.bit_length() - 1
         choose_program = Signal()
         choose_load = Signal()
         chosen = Signal.like(program.o.payload)
@@ -105,7 +107,8 @@ class MemoryReader(wiring.Component):
             free.eq((~axi.arvalid | axi.arready) & queue.i.ready & ~self.stop),
             loads.o.ready.eq(free),
             # Room for the longest burst, by the bits that say so: `limit` is a power of two.
-            program.o.ready.eq(free & ~loads.o.valid & room[limit.bit_length() - 1:].any()),
+            program.o.ready.eq(free & ~loads.o.valid & (room[places:].any()
+                                                        | room[:places].all() & freed)),
             choose_load.eq(loads.o.valid & loads.o.ready),
             choose_program.eq(program.o.valid & program.o.ready),
             chosen.eq(Mux(loads.o.valid, loads.o.payload, program.o.payload)),
@@ -120,19 +123,20 @@ class MemoryReader(wiring.Component):
             ]
         with m.Elif(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
-        taken = self.words.valid & self.words.ready
-        m.d.sync += room.eq(room + taken
-                            - Mux(choose_program, program.o.payload.more + 1, 0))
+        m.d.sync += [
+            freed.eq(self.words.valid & self.words.ready),
+            room.eq(room + freed - Mux(choose_program, program.o.payload.more + 1, 0)),
+        ]
 
-        m.submodules.buffer = buffer = Ring(Word((Field("data", bits),)), depth)
+        m.submodules.buffer = buffer = FetchBuffer(bits, depth)
         beat = Signal()
         coming = queue.o.payload.load
         m.d.comb += [
             axi.rready.eq(queue.o.valid & (~coming | self.data.ready | self.stop)),
             beat.eq(axi.rvalid & axi.rready),
             queue.o.ready.eq(beat & axi.rlast),
-            buffer.i.valid.eq(beat & ~coming), buffer.i.payload.data.eq(axi.rdata),
-            self.words.valid.eq(buffer.o.valid), self.words.payload.eq(buffer.o.payload.data),
+            buffer.i.valid.eq(beat & ~coming), buffer.i.payload.eq(axi.rdata),
+            self.words.valid.eq(buffer.o.valid), self.words.payload.eq(buffer.o.payload),
             buffer.o.ready.eq(self.words.ready),
             self.data.valid.eq(axi.rvalid & queue.o.valid & coming & ~self.stop),
             self.data.payload.eq(axi.rdata),

@@ -154,12 +154,14 @@ class Placer(wiring.Component):
         m.submodules.loops = loops = _Loops()
         m.d.comb += loops.command.eq(command)
 
-        # Beats that are left, less one: the sign says that there is none.
+        # Beats that are left, less one; and that there is none.
         low = BEAT_ADDRESSES[config.axi_bits]
-        left = Signal(signed(33 - low), init=-1)
+        left = Signal(32 - low, reset_less=True)
+        over = Signal(init=1)
         flush = Signal()
-        source, empty = self._chunks(m, ~left[-1], flush)
-        m.d.sync += left.eq(left - (self.data.valid & self.data.ready))
+        source, empty = self._chunks(m, ~over, flush)
+        with m.If(self.data.valid & self.data.ready):
+            m.d.sync += [left.eq(left - 1), over.eq(left == 0)]
 
         chunk = Signal(config.rows * 8, reset_less=True)
         full = Signal()
@@ -180,19 +182,19 @@ class Placer(wiring.Component):
             with m.State("SETUP"):
                 m.d.comb += loops.load.eq(setup[0])
                 with m.If(setup[0]):
-                    m.d.sync += left.eq(command.bytes[low:] - 1)
+                    m.d.sync += [left.eq(command.bytes[low:] - 1), over.eq(0)]
                 with m.If(setup[-1]):
                     m.next = "CUT"
             with m.State("CUT"):
                 m.d.comb += cut.eq(full)
                 with m.If(full & loops.end):
                     m.next = "DROP"
-                with m.Elif(~full & left[-1] & empty):
+                with m.Elif(~full & over & empty):
                     m.d.comb += self.overrun.eq(1)
                     m.next = "IDLE"
             with m.State("DROP"):
                 m.d.comb += flush.eq(1)
-                with m.If(left[-1]):
+                with m.If(over):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
 

@@ -33,6 +33,8 @@ from hw.words import Word
 PARTS = 8
 #: Cycles without a word after which a program whose bytes have all been read is over.
 PATIENCE = 64
+#: States that take a word whenever there is one.
+_TAKING = ("HEAD", "NORM", "THRESHOLDS", "PARAMETER", "INLINE")
 
 
 def _view(word: Word, value: Value) -> Any:
@@ -130,7 +132,14 @@ class Sequencer(wiring.Component):
         under_way = Signal(range(PASSES + 1))
         push = Signal()
         take = Signal()
-        m.d.comb += take.eq(self.words.valid & self.words.ready)
+        # Much of what is in front of the sequencer waits for this, so it comes from registers.
+        takes = Signal(init=1)
+        weighs = Signal()
+        m.d.comb += [
+            self.words.ready.eq(takes | weighs & self.weights.ready),
+            self.weights.valid.eq(weighs & self.words.valid),
+            take.eq(self.words.valid & self.words.ready),
+        ]
         m.d.sync += under_way.eq(under_way + push - self.landed)
 
         self._outputs(m, slot, push)
@@ -171,104 +180,113 @@ class Sequencer(wiring.Component):
             m.d.sync += patience.eq(patience + 1)
 
         opcode = self._pass.opcode
-        bad = self._checks(m)
-        found = Signal.like(bad, name="found")
-        block_end = Signal()
+        # Two steps: what is wrong is found in CHECK, what comes first of it in DECODE.
+        checks = self._checks()
+        found = Signal(len(checks))
+        # A tile takes several words, so its number may be looked at a cycle late.
+        final_tile = Signal()
+        m.d.sync += final_tile.eq(tile == self._pass.tiles - 1)
+        single = Signal()           # one word is left of a LOAD's own data
+        ending = Signal()           # the word that is offered is the last of its block
 
-        def steps(last: Value, next_state: str, *, tiles: Value | None = None) -> None:
+        def go(state: str) -> None:
+            m.next = state
+            m.d.sync += [takes.eq(state in _TAKING), weighs.eq(state == "WEIGHTS")]
+
+        def steps(last: int, next_state: str, *, tiles: bool = False) -> None:
             """Count the words of a block; go on after the last."""
+            m.d.comb += ending.eq((place == last) & (final_tile if tiles else 1))
             with m.If(take):
                 m.d.sync += place.eq(place + 1)
                 with m.If(place == last):
                     m.d.sync += [place.eq(0), tile.eq(tile + 1)]
-                    with m.If(1 if tiles is None else tile == tiles - 1):
-                        m.d.sync += tile.eq(0)
-                        m.d.comb += block_end.eq(1)
-                        m.next = next_state
+                with m.If(ending):
+                    m.d.sync += tile.eq(0)
+                    go(next_state)
             with m.Elif(starved):
                 self._fail(m, "program without end")
-                m.next = "STOPPED"
+                go("STOPPED")
 
-        m.d.comb += self.align.eq(block_end)
+        m.d.comb += self.align.eq(ending)
         with m.FSM(name="state"):
             with m.State("HEAD"):
-                m.d.comb += self.words.ready.eq(1)
-                with m.If(take):
+                with m.If(self.words.valid):
                     m.d.sync += line.eq(Cat(line, self.words.payload)[-len(line):])
-                steps(Value.cast(head_words - 1), "CHECK")
+                steps(head_words - 1, "CHECK")
             with m.State("CHECK"):
-                m.d.sync += found.eq(bad)
-                m.next = "DECODE"
+                m.d.sync += found.eq(Cat(wrong for wrong, _, _ in checks))
+                go("DECODE")
             with m.State("DECODE"):
-                with m.If(found.valid):
-                    m.d.comb += self.fault.eq(found)
-                    m.next = "STOPPED"
+                with m.If(found.any()):
+                    # The last that is found here goes first.
+                    for index, (_, kind, where) in reversed([*enumerate(checks)]):
+                        with m.If(found[index]):
+                            self._fail(m, kind, where)
+                    go("STOPPED")
                 with m.Elif(opcode == OPCODES["PASS"]):
                     with m.If(~waits):
                         m.d.comb += self.counted.eq(1)
-                        m.next = "PARAMETER"
+                        go("PARAMETER")
                         with m.If(self._pass.has_thresholds):
-                            m.next = "THRESHOLDS"
+                            go("THRESHOLDS")
                         with m.If(self._pass.has_norm):
-                            m.next = "NORM"
+                            go("NORM")
                 with m.Elif(under_way == 0):
                     m.d.comb += self.counted.eq(1)
-                    m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes)]
-                    m.next = "ISSUE"
+                    m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes),
+                                 single.eq(self._load.bytes == config.cols)]
+                    go("ISSUE")
                     with m.If(self._load.inline):
-                        m.next = "INLINE"
+                        go("INLINE")
                     with m.If(opcode == OPCODES["END"]):
-                        m.next = "FINISH"
+                        go("FINISH")
             with m.State("NORM"):
-                m.d.comb += [self.words.ready.eq(1), self.norm_write.en.eq(take)]
-                steps(Value.cast(PARTS - 1), "PARAMETER", tiles=self._pass.tiles)
-                with m.If(block_end & self._pass.has_thresholds):
-                    m.next = "THRESHOLDS"
+                m.d.comb += self.norm_write.en.eq(self.words.valid)
+                steps(PARTS - 1, "PARAMETER", tiles=True)
+                with m.If(take & ending & self._pass.has_thresholds):
+                    go("THRESHOLDS")
             with m.State("THRESHOLDS"):
-                m.d.comb += self.words.ready.eq(1)
-                with m.If(take):
+                with m.If(self.words.valid):
                     m.d.sync += levels.eq(Cat(levels, incoming)[-len(levels):])
-                steps(Value.cast(head_words - 1), "PARAMETER")
+                steps(head_words - 1, "PARAMETER")
             with m.State("PARAMETER"):
-                m.d.comb += [self.words.ready.eq(1), self.parameter_write.en.eq(take)]
-                steps(Value.cast(PARTS - 1), "PUSH")
+                m.d.comb += self.parameter_write.en.eq(self.words.valid)
+                steps(PARTS - 1, "PUSH")
             with m.State("PUSH"):
                 m.d.comb += push.eq(1)
                 m.d.sync += [slot.eq(slot + 1), self.instruction.eq(self.instruction + 1)]
-                m.next = "HEAD"
+                go("HEAD")
                 with m.If(~self._pass.stationary):
                     m.d.sync += bits.eq(self._pass.weight_bits)
-                    m.next = "WEIGHTS"
+                    go("WEIGHTS")
             with m.State("WEIGHTS"):
-                m.d.comb += [self.weights.valid.eq(self.words.valid),
-                             self.words.ready.eq(self.weights.ready)]
-                steps(Value.cast(config.rows - 1), "HEAD", tiles=self._pass.tiles)
-                with m.If(block_end):
+                steps(config.rows - 1, "HEAD", tiles=True)
+                with m.If(take & ending):
                     m.d.sync += bits.eq(8)
             with m.State("ISSUE"):
                 m.d.comb += [self.load.valid.eq(self.placement.ready),
                              self.placement.valid.eq(self.load.ready)]
                 with m.If(self.load.ready & self.placement.ready):
-                    m.next = "LOADING"
+                    go("LOADING")
             with m.State("INLINE"):
-                m.d.comb += [self.words.ready.eq(1), self.write.en.eq(take)]
-                with m.If(take):
-                    m.d.sync += [address.eq(address + 1), left.eq(left - config.cols)]
-                    with m.If(left == config.cols):
-                        m.d.comb += block_end.eq(1)
+                m.d.comb += [ending.eq(single), self.write.en.eq(self.words.valid)]
+                with m.If(self.words.valid):
+                    m.d.sync += [address.eq(address + 1), left.eq(left - config.cols),
+                                 single.eq(left == 2 * config.cols)]
+                    with m.If(single):
                         m.d.sync += self.instruction.eq(self.instruction + 1)
-                        m.next = "HEAD"
+                        go("HEAD")
                 with m.Elif(starved):
                     self._fail(m, "program without end")
-                    m.next = "STOPPED"
+                    go("STOPPED")
             with m.State("LOADING"):
                 with m.If(self.loaded):
                     m.d.sync += self.instruction.eq(self.instruction + 1)
-                    m.next = "HEAD"
+                    go("HEAD")
             with m.State("FINISH"):
                 with m.If(self.idle):
                     m.d.comb += self.done.eq(1)
-                    m.next = "STOPPED"
+                    go("STOPPED")
             with m.State("STOPPED"):
                 pass
         return m
@@ -293,43 +311,46 @@ class Sequencer(wiring.Component):
         m.d.comb += [self.fault.valid.eq(1), self.fault.kind.eq(FAULTS[kind]),
                      self.fault.address.eq(address)]
 
-    def _checks(self, m: Module) -> Any:
-        """Look at the whole instruction: its first fault, in the cycle of DECODE."""
+    def _checks(self) -> list[tuple[Value, str, Value | int]]:
+        """Look at the whole instruction: what is wrong, its fault and address; first goes first."""
         config, fields, load = self.config, self._pass, self._load
-        bad = Signal(self.fault.shape())
         is_pass = fields.opcode == OPCODES["PASS"]
         is_load = fields.opcode == OPCODES["LOAD"]
         raw = is_pass & (fields.operation == OPERATIONS["raw"])
+        counts = [load[f"count_{loop}"] == 0 for loop in range(LOOPS)]
 
-        def check(wrong: Value, kind: str, address: Value | int = 0) -> None:
-            with m.Elif(wrong):
-                m.d.comb += [bad.valid.eq(1), bad.kind.eq(FAULTS[kind]), bad.address.eq(address)]
+        def beyond(size: Value, *parts: Value) -> Value:
+            # Of a difference of three synthesis makes one carry chain; a sum and a comparison
+            # are two.
+            rest = size
+            for part in parts:
+                rest = rest - part
+            return rest[-1]
 
         result = fields.tokens << (config.cols * 4).bit_length() - 1
-        counts = [load[f"count_{loop}"] == 0 for loop in range(LOOPS)]
-        with m.If(~is_pass & ~is_load & (fields.opcode != OPCODES["END"])):
-            m.d.comb += [bad.valid.eq(1), bad.kind.eq(FAULTS["unknown opcode"]),
-                         bad.address.eq(fields.opcode)]
-        check(is_pass & ((fields.tokens == 0) | (fields.tokens > config.max_tokens)
-                         | (fields.tiles == 0)), "bad length")
-        check(is_pass & ((fields.operand == OPERANDS["norm"]) | fields.has_norm)
-              & (fields.tiles > config.max_channels // config.rows), "bad length")
-        check(is_pass & ~fields.stationary
-              & ((fields.weight_bits < 2) | (fields.weight_bits > config.weight_bits)),
-              "bad field")
-        check(is_pass & ((fields.operand == 3) | (fields.statistics == 3)
-                         | ((fields.destination == DESTINATIONS["memory"]) != raw)
-                         | (raw & (fields.statistics != STATISTICS["none"]))), "bad field")
-        check(raw & (fields.offset[:6] != 0), "misaligned address", fields.offset)
-        check(raw & (fields.offset + result > self.output_bytes), "address outside the window",
-              fields.offset)
-        check(is_load & (load.bytes == 0), "bad length")
-        check(is_load & Mux(load.inline, load.bytes[:(config.cols - 1).bit_length()] != 0,
-                            load.offset[:6] | load.bytes[:6] != 0), "misaligned address",
-              load.offset)
-        check(is_load & ~load.inline & (load.offset + load.bytes > self.input_bytes),
-              "address outside the window", load.offset)
-        check(is_load & ((load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
-                         | (load.piece < (config.lanes - 1).bit_length())
-                         | (load.piece > (config.rows - 1).bit_length())), "bad field")
-        return bad
+        return [
+            (~is_pass & ~is_load & (fields.opcode != OPCODES["END"]), "unknown opcode",
+             fields.opcode),
+            (is_pass & ((fields.tokens == 0) | (fields.tokens > config.max_tokens)
+                        | (fields.tiles == 0)), "bad length", 0),
+            (is_pass & ((fields.operand == OPERANDS["norm"]) | fields.has_norm)
+             & (fields.tiles > config.max_channels // config.rows), "bad length", 0),
+            (is_pass & ~fields.stationary
+             & ((fields.weight_bits < 2) | (fields.weight_bits > config.weight_bits)),
+             "bad field", 0),
+            (is_pass & ((fields.operand == 3) | (fields.statistics == 3)
+                        | ((fields.destination == DESTINATIONS["memory"]) != raw)
+                        | (raw & (fields.statistics != STATISTICS["none"]))), "bad field", 0),
+            (raw & (fields.offset[:6] != 0), "misaligned address", fields.offset),
+            (raw & beyond(self.output_bytes, fields.offset, result),
+             "address outside the window", fields.offset),
+            (is_load & (load.bytes == 0), "bad length", 0),
+            (is_load & Mux(load.inline, load.bytes[:(config.cols - 1).bit_length()] != 0,
+                           load.offset[:6] | load.bytes[:6] != 0), "misaligned address",
+             load.offset),
+            (is_load & ~load.inline & beyond(self.input_bytes, load.offset, load.bytes),
+             "address outside the window", load.offset),
+            (is_load & ((load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
+                        | (load.piece < (config.lanes - 1).bit_length())
+                        | (load.piece > (config.rows - 1).bit_length())), "bad field", 0),
+        ]

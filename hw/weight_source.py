@@ -3,7 +3,7 @@
 
 __all__ = ["WeightSource"]
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -65,21 +65,25 @@ class WeightSource(wiring.Component):
         load = Signal()
         pipeline = Signal(1 + Bank.latency)
         columns = Signal(1 + Bank.latency)
-        empty = Signal()
+        # A pass from the stream is under way, and the pipeline is empty: a register, because all
+        # that is in front of `words` waits for it.
+        streams = Signal()
+        # A tile takes several words, so its number may be looked at a cycle late.
+        final_tile = Signal()
+        end = Signal()
         bank = Cat(self.data.bit_select(index * 8, 8) ^ 0x80 for index in range(rows))
         m.d.comb += [
-            empty.eq(~pipeline.any()),
             advance.eq(~pipeline[-1] | self.w.ready),
             issue.eq(active & current.stationary & (unlanded <= 2)),
-            self.words.ready.eq(active & ~current.stationary & empty & self.w.ready),
+            self.words.ready.eq(streams & self.w.ready),
             take.eq(issue & advance | self.words.valid & self.words.ready),
-            final.eq(take & (place == rows - 1) & (tile == current.tiles - 1)),
+            end.eq(place == rows - 1),
+            final.eq(take & end & final_tile),
             load.eq(~active | final),
             self.passes.ready.eq(load),
             self.read_enable.eq(advance),
             self.read.eq(pipeline[0] & advance),
-            self.w.valid.eq(pipeline[-1]
-                            | (active & ~current.stationary & empty & self.words.valid)),
+            self.w.valid.eq(pipeline[-1] | (streams & self.words.valid)),
             self.w.payload.by_column.eq(pipeline[-1] & columns[-1]),
         ]
         weights: data.View = self.w.payload.weights
@@ -88,7 +92,13 @@ class WeightSource(wiring.Component):
         with m.Else():
             m.d.comb += weights.as_value().eq(self.words.payload)
 
-        m.d.sync += unlanded.eq(unlanded + final - self.landed)
+        m.d.sync += [
+            unlanded.eq(unlanded + final - self.landed),
+            final_tile.eq(tile == current.tiles - 1),
+            streams.eq(Mux(load, self.passes.valid & ~self.passes.payload.stationary,
+                           active & ~current.stationary)
+                       & advance & ~issue & ~pipeline[:-1].any()),
+        ]
         with m.If(advance):
             m.d.sync += [
                 pipeline.eq(Cat(issue, pipeline)), columns.eq(Cat(current.by_column, columns)),
@@ -100,9 +110,13 @@ class WeightSource(wiring.Component):
                 active.eq(self.passes.valid), current.eq(coming), place.eq(0), tile.eq(0),
                 address.eq(coming.w_base), next_base.eq(coming.w_base + coming.w_stride),
             ]
-        with m.Elif(take & (place == rows - 1)):
-            m.d.sync += [place.eq(0), tile.eq(tile + 1), address.eq(next_base),
-                         next_base.eq(next_base + current.w_stride)]
         with m.Elif(take):
-            m.d.sync += [place.eq(place + 1), address.eq(address + 1)]
+            m.d.sync += place.eq(Mux(end, 0, place + 1))
+            with m.If(end):
+                m.d.sync += tile.eq(tile + 1)
+        # Words of the stream have no address.
+        with m.If(~load & issue & advance):
+            m.d.sync += address.eq(Mux(end, next_base, address + 1))
+            with m.If(end):
+                m.d.sync += next_base.eq(next_base + current.w_stride)
         return m
