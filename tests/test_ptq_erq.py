@@ -261,6 +261,17 @@ def test_outlier_columns_are_voted_for():
     assert outlier_columns(torch.tensor([[1.0, 2, 30]]), 1).tolist() == [False, False, True]
 
 
+def test_symmetric_search_has_no_offset():
+    weight = torch.tensor([[-7.0, 1, 3.4, 0], [3.5, -0.4, 0.25, 1]]).double()
+    scale, zero = channel_symmetric(weight.T, 4, (1.0,))
+    assert scale.tolist() == [1.0, 0.5] and zero.tolist() == [8, 8]
+    # One weight far away is clipped, or gets its range, whichever is the smaller error.
+    for far, peak in ((1.2, 1.0), (90.0, 90.0)):
+        weight = torch.cat((torch.linspace(0, 1, 101), torch.tensor([far])))[None]
+        scale, _ = channel_symmetric(weight.T, 4, (100 / 101, 1.0))
+        assert float(scale) == pytest.approx(peak / 7)
+
+
 def dual(ratio: str = "free", symmetric: bool = False) -> tuple[Tensor, Tensor, TensorFormat]:
     weight = draw(6, 20) * torch.tensor([1.0] * 16 + [9, 13, 7, 10])
     apart = outlier_columns(weight, 4, 0.2)
@@ -351,6 +362,34 @@ def test_every_component_changes_what_it_should(model, batches):
     assert "head.bias" in records["compensation"].differences(plain)
     formats = [records[name].formats == plain.formats for name in ("aqer", "rounding")]
     assert formats == [False, True]
+
+
+def test_penalties_reach_their_layers(model, batches):
+    def record(**more: float) -> Record:
+        method = Erq(ErqSettings(weights=4, activations=4, **{**OFF, "aqer": True, **more}))
+        return method.decide(method.observe(model, batches))
+
+    usual = record()
+    head = {"head.weight", "head.bias"}
+    assert set(usual.differences(record(classifier_penalty=2000.0))) == head
+    changed = set(usual.differences(record(activation_penalty=20.0)))
+    assert "blocks.0.attn.proj.weight" in changed and not changed & head
+
+
+@pytest.mark.parametrize("steps", [("rounding",), ("compensation",), ("rounding", "compensation")])
+def test_weights_are_those_of_the_steps(model, batches, steps):
+    method = Erq(ErqSettings(weights=3, activations=4, weight_penalty=70.0, refinements=5,
+                             **(OFF | dict.fromkeys(steps, True))))
+    record = method.decide(method.observe(model, batches))
+    seen = moments(model, batches, record.formats)["blocks.3.attn.proj"]
+    layer = model.blocks[3].attn.proj
+    weight = torch.cat((layer.weight, layer.bias[:, None]), 1).detach().double()
+    wanted = half_by_half(weight, record.formats["blocks.3.attn.proj.weight"], seen, penalty=70.0,
+                          refinements=5 if "rounding" in steps else 0,
+                          compensation="compensation" in steps).float()
+    torch.testing.assert_close(record.parameters["blocks.3.attn.proj.weight"], wanted[:, :64])
+    if "compensation" in steps:
+        torch.testing.assert_close(record.parameters["blocks.3.attn.proj.bias"], wanted[:, 64])
 
 
 def test_records_hold_weights_of_the_grid(model, batches, tmp_path):
