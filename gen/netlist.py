@@ -4,8 +4,11 @@
 __all__ = ["CACHE", "netlist", "synthesize"]
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+from gen import dsp
 from gen.area import TARGETS, Area, count
 from gen.yowasp import cached, run, version
 
@@ -23,8 +26,9 @@ COMMANDS = {
 
 
 def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
-    """Synthesise and return the folder with ``stat.json`` and ``netlist.json``, which is flat.
+    """Synthesise and return the folder with ``netlist.json``, which is flat, and ``cells.json``.
 
+    The latter counts its primitives. For ECP5 registers are moved into multipliers (`gen.dsp`).
     ``check -assert`` runs before and after mapping: a wire without driver or with two, or a
     combinational loop, is an error.
 
@@ -46,13 +50,22 @@ def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -
     def fill(folder: Path) -> None:
         (folder / "top.v").write_text(verilog, encoding="utf-8")
         run(TOOL, ["-q", "-p", script], folder)
+        stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))
+        cells = Counter(stat["design"]["num_cells_by_type"])
+        if target == "ecp5":
+            path = folder / "netlist.json"
+            design: Any = json.loads(path.read_text(encoding="utf-8"))
+            dsp.pack_registers(design["modules"][top])
+            cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
+            path.write_text(json.dumps(design), encoding="utf-8")
+        (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
 
-    return cached(cache, [version(TOOL), script, verilog], fill)
+    packing = Path(dsp.__file__).read_text(encoding="utf-8")
+    return cached(cache, [version(TOOL), script, packing, verilog], fill)
 
 
 def synthesize(verilog: str, top: str, target: str = "ecp5", *,
                cache: str | Path = CACHE) -> Area:
     """Return the area of a design; see `netlist` for the errors."""
     folder = netlist(verilog, top, target, cache=cache)
-    stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))
-    return count(target, stat["design"]["num_cells_by_type"])
+    return count(target, json.loads((folder / "cells.json").read_text(encoding="utf-8")))

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from gen import netlist, place, synth, yowasp
 from gen.area import Area, count
 from gen.boundary import bounded
+from gen.dsp import pack_registers
 from gen.hierarchy import module_areas, module_paths
 from gen.place import Timing
 from gen.yowasp import SynthesisError, cached
@@ -96,6 +97,22 @@ def test_adder(tmp_path, monkeypatch):
 
 
 @pytest.mark.synth
+def test_multiplier_with_its_registers_is_faster(tmp_path):
+    """A product with five registers in a row: one of each kind in the block, three bits outside."""
+    verilog = """
+module top(input clk, input signed [8:0] a, input signed [8:0] b, input ce, output reg [17:0] q);
+  reg signed [8:0] x, y; reg [17:0] p;
+  always @(posedge clk) begin x <= a; if (ce) y <= b; p <= x * y; q <= p; end
+endmodule
+"""
+    area = netlist.synthesize(verilog, "top", cache=tmp_path)
+    assert (area.dsp, area.ff) == (1, 18)
+    timing = place.place(verilog, "top", cache=tmp_path)
+    assert (timing.dsp, timing.ff) == (1, 18)
+    assert timing.fmax is not None and timing.fmax > 250
+
+
+@pytest.mark.synth
 @pytest.mark.parametrize(("verilog", "words"), [
     (LOOP, "problems in 'check -assert'"),
     ("module top(output y); wire b; assign y = b; endmodule\n", "problems in 'check -assert'"),
@@ -145,6 +162,101 @@ def test_modules_are_what_the_cells_are_named_after(tmp_path):
         "": (5, 1, 1, 1), "core": (3, 1, 1, 1), "core.drain": (1, 1, 1, 1),
         "core.drain.lane": (1, 1, 0, 0)}
     assert list(module_areas(NESTED, "top", "ecp5", path, depth=1)) == ["", "core"]
+
+
+def _cell(kind, outputs, parameters=(), **nets):
+    return {"type": kind, "parameters": dict(parameters),
+            "port_directions": {pin: "output" if pin in outputs else "input" for pin in nets},
+            "connections": {pin: [net] for pin, net in nets.items()}}
+
+
+def _flipflop(d, q, **more):
+    enable = more.pop("enable", "1")
+    parameters = {"CLKMUX": "CLK", "CEMUX": "CE" if enable != "1" else "1 ", "REGSET": "RESET",
+                  "LSRMUX": "LSR", **more.pop("parameters", {})}
+    return _cell("TRELLIS_FF", "Q", parameters, CLK="clk", LSR=more.pop("reset", "0"), DI=d, Q=q,
+                 **({"CE": enable} if enable != "1" else {}))
+
+
+def _multiplier():
+    """Two bits of a, one of b, two of the product, with a register at each; all can be moved."""
+    return {
+        "a0": _flipflop("da0", "a0"), "a1": _flipflop("da1", "a1"),
+        "b0": _flipflop("db0", "b0", enable="load"),
+        "m": _cell("MULT18X18D", ("P0", "P1", "P2"), A0="a0", A1="a1", A2="0", B0="b0", B1="b0",
+                   P0="p0", P1="p1", P2="unused"),
+        "p0": _flipflop("p0", "q0"), "p1": _flipflop("p1", "q1"),
+        "use": _cell("LUT4", "Z", A="q0", B="q1", Z="z"),
+    }
+
+
+def _packed(cells, **ports):
+    module = {"cells": cells, "ports": {name: {"bits": bits} for name, bits in ports.items()}}
+    return pack_registers(module), module["cells"]
+
+
+def test_registers_move_into_a_multiplier():
+    found, cells = _packed(_multiplier())
+    assert found == {"multipliers": 1, "operands": 1, "product": 1}
+    assert sorted(cells) == ["m", "use"]
+    assert {pin: net for pin, (net,) in cells["m"]["connections"].items()} == {
+        "A0": "da0", "A1": "da1", "A2": "0", "B0": "db0", "B1": "db0", "P0": "q0", "P1": "q1",
+        "P2": "unused", "CLK0": "clk", "RST0": "0", "CE0": "1", "CE1": "load", "CE2": "1"}
+    assert cells["m"]["parameters"] == {
+        f"REG_{name}_{kind}": f"{kind}{number if kind == 'CE' else 0}"
+        for number, name in enumerate(("INPUTA", "INPUTB", "OUTPUT")) for kind in ("CLK", "CE",
+                                                                                   "RST")}
+    assert all(cells["m"]["port_directions"][pin] == "input" for pin in ("CLK0", "CE2", "RST0"))
+
+
+def test_register_that_others_use_stays_as_well():
+    cells = _multiplier()
+    cells["also"] = _cell("LUT4", "Z", A="a1", Z="y")
+    found, cells = _packed(cells)
+    assert found["operands"] == 1 and "a1" in cells and "a0" not in cells
+    assert cells["m"]["connections"]["A1"] == ["da1"]
+
+
+def test_square_keeps_no_register():
+    cells = _multiplier()
+    cells["m"]["connections"] |= {"B0": ["a0"], "B1": ["a1"]}
+    del cells["b0"]
+    found, cells = _packed(cells)
+    assert found["operands"] == 1 and sorted(cells) == ["m", "use"]
+
+
+@pytest.mark.parametrize(("changes", "moved"), [
+    ({"a1": _flipflop("da1", "a1", enable="load")}, (0, 1)),         # not the enable of a0
+    ({"a1": _flipflop("da1", "a1", reset="rst")}, (0, 1)),
+    ({"a1": _flipflop("da1", "a1", parameters={"REGSET": "SET"})}, (0, 1)),
+    ({"a1": _flipflop("da1", "a1", parameters={"CLKMUX": "INV"})}, (0, 1)),
+    ({"a1": _flipflop("da1", "a1", parameters={"CEMUX": "INV"})}, (0, 1)),
+    ({"a1": _cell("LUT4", "Z", A="da1", Z="a1")}, (0, 1)),
+    ({"a1": None}, (0, 1)),                                          # a port
+    ({"p1": _cell("LUT4", "Z", A="p1", Z="q1")}, (1, 0)),
+    ({"p1": _flipflop("p1", "q1", enable="load")}, (1, 0)),
+    ({"p1": _flipflop("p1", "q1", reset="rst")}, (1, 0)),
+    ({"also": _cell("LUT4", "Z", A="p1", Z="y")}, (1, 0)),           # who wants it a cycle earlier
+])
+def test_register_that_does_more_stays(changes, moved):
+    cells = _multiplier()
+    before = {name for name in cells | changes if (cells | changes)[name] is not None}
+    found, cells = _packed({name: cell for name, cell in (cells | changes).items()
+                            if cell is not None})
+    assert (found["operands"], found["product"]) == moved
+    assert set(cells) == before - ({"a0", "a1", "b0"} if moved[0] else set()) \
+        - ({"p0", "p1"} if moved[1] else set())
+
+
+def test_product_that_leaves_the_design_is_not_late():
+    found, cells = _packed(_multiplier(), out=["p1"])
+    assert found["product"] == 0 and "p1" in cells
+
+
+def test_constant_one_is_not_registered():
+    cells = _multiplier()
+    cells["m"]["connections"]["A2"] = ["1"]
+    assert _packed(cells)[0]["operands"] == 0
 
 
 def test_registers_around_a_design(monkeypatch):
