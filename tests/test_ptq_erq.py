@@ -266,7 +266,7 @@ def test_symmetric_search_has_no_offset():
     scale, zero = channel_symmetric(weight.T, 4, (1.0,))
     assert scale.tolist() == [1.0, 0.5] and zero.tolist() == [8, 8]
     # One weight far away is clipped, or gets its range, whichever is the smaller error.
-    for far, peak in ((1.2, 1.0), (90.0, 90.0)):
+    for far, peak in ((1.2, 1.0), (1.5, 1.5), (90.0, 90.0)):
         weight = torch.cat((torch.linspace(0, 1, 101), torch.tensor([far])))[None]
         scale, _ = channel_symmetric(weight.T, 4, (100 / 101, 1.0))
         assert float(scale) == pytest.approx(peak / 7)
