@@ -219,15 +219,16 @@ class _Machine:
             step = max(step, now.now - self.offset, self.pushed[number] + 2 - self.offset)
             for tile in range(item["tiles"]):
                 yield from self.step(step)
-                wanted = now.now
+                wanted = now.now - self.offset
                 late = number - item["pending"] if tile >= item["late"] else \
                     number - 2 if tile == 0 else 0
                 yield from self.landed.reach(late)
                 if tile == 0:
                     yield from self.released.reach(number - 1)
-                self._waited(item["operand"], now.now - wanted)
                 while self.blocked:
                     yield self.moved
+                # In steps: while the array waits for weights, operands don't wait as well.
+                self._waited(item["operand"], now.now - self.offset - wanted)
                 step = max(step, now.now - self.offset)
                 yield from self.step(step)
                 self.entries.append((step + self.timing.depth, item["tokens"],
@@ -235,13 +236,13 @@ class _Machine:
                 self.issued.fire(now.now)
                 step += item["tokens"]
 
-    def _waited(self, operand: int, cycles: int) -> None:
+    def _waited(self, operand: int, steps: int) -> None:
         if operand == OPERANDS["norm"]:
-            self.found.norm_wait += cycles
+            self.found.norm_wait += steps
         elif operand == OPERANDS["softmax"]:
-            self.found.softmax_wait += cycles
+            self.found.softmax_wait += steps
         else:
-            self.found.drain_wait += cycles
+            self.found.drain_wait += steps
 
     def array(self) -> Process:
         kernel, number = self.kernel, 0

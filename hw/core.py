@@ -53,7 +53,7 @@ def check(config: Config) -> None:
     need(config.score_bits == 8, "score_bits", "8")
     need(config.multiplier_bits <= 16, "multiplier_bits", "at most 16")
     need(config.acc_bits <= 32, "acc_bits", "at most 32")
-    need(config.attention == "log2", "attention", "log2")
+    need(config.attention != "linear", "attention", "log2, uniform, two-scale or table")
     need(config.exponential == "shift", "exponential", "shift")
     need(config.max_tokens >= 2, "max_tokens", "at least 2")
     need(config.max_channels % config.rows == 0, "max_channels",
@@ -249,13 +249,14 @@ class Core(wiring.Component):
         wiring.connect(m, drain.raw, self.writer.data)
 
         events: Any = self.events
+        waits = {"norm": OPERANDS["norm"], "softmax": OPERANDS["softmax"],
+                 "drain": OPERANDS["plain"]}
         m.d.comb += [
             events.array_busy.eq(array.a.valid & array.a.ready),
             events.weight_wait.eq(~advance),
             events.memory_wait.eq(self.reader.waiting),
-            events.norm_wait.eq(feeder.waiting & (feeder.operand == OPERANDS["norm"])),
-            events.softmax_wait.eq(feeder.waiting & (feeder.operand == OPERANDS["softmax"])),
-            events.drain_wait.eq(feeder.waiting & (feeder.operand == OPERANDS["plain"])),
+            *(events[f"{name}_wait"].eq(feeder.waiting & advance & (feeder.operand == operand))
+              for name, operand in waits.items()),
             events.instructions.eq(sequencer.counted),
         ]
 

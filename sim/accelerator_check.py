@@ -90,7 +90,7 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
     images
         Codes, uint8 ``[N, H, W]`` or ``[N, channels, H, W]``.
     latency
-        Of the memory.
+        Of the memory, 2 cycles or more.
     stall
         Every channel of the memory bus is stalled with this probability, in 256ths.
     waves
@@ -123,9 +123,11 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
 
     start = time.monotonic()
     size = 1 << max(20, (len(data) - 1).bit_length())
-    model = build(config, size=size, latency=latency, waves=waves, directory=directory)
+    model = build(config, size=size, waves=waves, directory=directory)
     ready = time.monotonic()
-    plusargs = {"stall": stall, "jitter": 15, "seed": seed} if stall else {}
+    plusargs = {"latency": latency}
+    if stall:
+        plusargs |= {"stall": stall, "jitter": 15, "seed": seed}
     whole = exact.cycles * len(jobs)
     outcomes = model.run(Case(data, jobs, plusargs),
                          lambda cycles: progress(min(99, 100 * cycles // whole)))

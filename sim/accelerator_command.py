@@ -60,8 +60,8 @@ def _table(found: Check, stalled: bool) -> Table:
 def _simulate(args: argparse.Namespace) -> int:
     if not 0 <= args.stall < 256:
         raise ValueError(f"stall must be 0 to 255, not {args.stall}")
-    if args.latency < 1:
-        raise ValueError(f"latency must be at least 1 cycle, not {args.latency}")
+    if args.latency < 2:
+        raise ValueError(f"latency must be at least 2 cycles, not {args.latency}")
     config = load(args.config)
     network = program_arguments.network(args, config)
     images = program_arguments.pictures(args, network.spec, args.count)

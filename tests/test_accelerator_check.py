@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole networks on the generated Verilog: every byte, and every counter as predicted."""
+
+import dataclasses
+from functools import cache
+
+import pytest
+import torch
+
+from gen.program import input_buffer
+from gen.program_compile import Compiled, compile_network
+from golden import checkpoint, mnist
+from golden.accelerator_cycles import Buffers, Prediction, predict
+from golden.calibrate import calibrate
+from golden.evaluate import WEIGHTS
+from golden.network import Network
+from golden.vit import Vit, VitSpec
+from hw.config import Config, load
+from hw.register_map import COUNTERS
+from sim import accelerator_check
+from sim.__main__ import main
+from sim.accelerator import Case, Job, build, place
+from sim.accelerator_check import check
+from sim.run import SimulationError
+
+pytestmark = pytest.mark.rtl
+
+#: Every kind of pass; no dimension is a multiple of the array's.
+SPEC = VitSpec(image_size=12, patch_size=4, in_channels=3, classes=9, dim=18, depth=2, heads=3,
+               mlp_hidden=22)
+#: A head that is longer than all that comes before it: its weights are waited for.
+HEAVY = VitSpec(image_size=8, patch_size=8, in_channels=1, classes=90, dim=24, depth=1, heads=1,
+                mlp_hidden=40)
+
+
+def small(spec: VitSpec, config: Config) -> Network:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(256, (3, spec.in_channels, spec.image_size, spec.image_size),
+                           generator=generator).to(torch.uint8)
+    return calibrate(Vit(spec).initialize(5).eval(), images, config)
+
+
+@cache
+def program(spec: VitSpec, config: Config) -> Compiled:
+    return compile_network(small(spec, config))
+
+
+def counters_are_predicted(config: Config, latencies: tuple[int, ...]) -> None:
+    model = build(config)
+    for latency in latencies:
+        for spec in (SPEC, HEAVY):
+            compiled = program(spec, config)
+            image = input_buffer(torch.zeros(1, spec.in_channels, spec.image_size,
+                                             spec.image_size, dtype=torch.uint8), compiled)
+            for start in (0, 64, 4096 - 192):
+                # Buffers at any line, so that bursts meet pages everywhere.
+                addresses, data = place([bytes(start) + compiled.program, bytes(64) + image,
+                                         bytes(start) + bytes(compiled.output_bytes)])
+                buffers = Buffers(addresses[0] + start, addresses[1] + 64, addresses[2] + start)
+                job = Job("", (buffers.program, len(compiled.program)),
+                          (buffers.input, len(image)), (buffers.output, compiled.output_bytes),
+                          10 ** 6)
+                outcome, = model.run(Case(data, [job], {"latency": latency}))
+                exact = predict(compiled.program, config, buffers=buffers, latency=latency)
+                assert {name: outcome.values[name] for name in COUNTERS} \
+                    == {name: getattr(exact, name) for name in COUNTERS}, (latency, start)
+                width = config.axi_bits // 8
+                assert outcome.read_beats * width == exact.read_bytes
+                assert outcome.write_beats * width == exact.written_bytes
+
+
+def test_counters_are_predicted() -> None:
+    counters_are_predicted(load("tiny"), (2, 60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "changes"), [
+    ("tiny", {"fetch_beats": 16, "burst_beats": 4}), ("tiny", {"axi_bits": 512}),
+    ("tiny", {"axi_bits": 128, "lanes": 4}), ("edge8", {}),
+])
+def test_counters_are_predicted_elsewhere(name: str, changes: dict[str, int]) -> None:
+    counters_are_predicted(dataclasses.replace(load(name), **changes), (2, 3, 13, 60, 150))
+
+
+def test_a_digit_from_memory_to_logits() -> None:
+    config, sample = load("tiny"), mnist.sample()
+    network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
+    seen: list[int] = []
+    found = check(network, sample.test.images[:1], progress=seen.append)
+    assert found.logits.argmax(1).tolist() == sample.test.labels[:1].tolist()
+    assert found.cycles == found.predicted.cycles
+    assert seen == sorted(seen)
+    stalled = check(network, sample.test.images[3:4], stall=30, seed=2)
+    assert stalled.logits.argmax(1).tolist() == sample.test.labels[3:4].tolist()
+    assert stalled.cycles > found.cycles
+
+
+@pytest.mark.slow
+def test_twenty_digits() -> None:
+    """Real test images on `edge8`, one after the other without a reset."""
+    config, sample = load("edge8"), mnist.sample()
+    network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
+    found = check(network, sample.test.images[:20])
+    assert (found.logits.argmax(1) == sample.test.labels[:20]).sum() >= 19
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "heads"), [(384, 6), (768, 12)])
+def test_one_block_of_larger_networks(dim: int, heads: int) -> None:
+    """One encoder block of DeiT-Small and of DeiT-Base, on `edge16`."""
+    spec = VitSpec(image_size=224, patch_size=16, in_channels=3, classes=1000, dim=dim, depth=1,
+                   heads=heads, mlp_hidden=4 * dim)
+    config = load("edge16")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (2, 3, 224, 224), generator=generator).to(torch.uint8)
+    network = calibrate(Vit(spec).initialize(1).eval(), images, config)
+    check(network, images[:1])
+
+
+@pytest.mark.parametrize("change", ["bytes", "cycles", "waits"])
+def test_a_difference_is_named(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    network = small(SPEC, load("tiny"))
+    image = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
+    if change == "bytes":
+        def wrong(*args: object) -> object:
+            run = execute(*args)
+            output = bytearray(run.output)
+            output[-1] ^= 1            # behind the last logit: still a byte that is written
+            return dataclasses.replace(run, output=bytes(output))
+        execute = accelerator_check.execute
+        monkeypatch.setattr(accelerator_check, "execute", wrong)
+        message = "of the output is"
+    else:
+        def late(*args: object, **more: object) -> Prediction:
+            found = exact(*args, **more)
+            return dataclasses.replace(found, **{
+                "cycles": {"cycles": found.cycles + 1},
+                "waits": {"norm_wait": found.norm_wait - 1}}[change])
+        exact = accelerator_check.predict
+        monkeypatch.setattr(accelerator_check, "predict", late)
+        message = "cycles is" if change == "cycles" else "norm_wait is"
+    with pytest.raises(SimulationError, match=message):
+        check(network, image)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--count", "0"], "the number of inputs must be at least 1, not 0"),
+    (["--count", "301"], "there are 300 inputs, not 301"),
+    (["--stall", "256"], "stall must be 0 to 255, not 256"),
+    (["--latency", "1"], "latency must be at least 2 cycles, not 1"),
+    (["resnet"], "the network must be one of"),
+    (["deit_tiny_patch16_224"], "needs --checkpoint and --calibration, or --random"),
+])
+def test_bad_input_gets_one_line(arguments: list[str], message: str,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accelerator", *arguments, "--config", "edge16"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
