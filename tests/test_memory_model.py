@@ -35,10 +35,11 @@ def _config(rows, axi, *, lanes=1, **more):
     return Config(name="test", rows=rows, cols=rows, lanes=lanes, axi_bits=axi, **(values | more))
 
 
-def _bytes(block, config):
-    bits, delays = block
-    size = len(delays) * -(-config.cols * bits // 8)
-    return -(-size // LINE) * LINE
+def _size(script, config):
+    """Return the bytes of a program."""
+    blocks = [len(item) * -(-config.cols * bits // 8) for bits, item in script
+              if isinstance(item, list)]
+    return sum(-(-block // LINE) * LINE for block in blocks)
 
 
 def _load(config, rng, longest):
@@ -68,9 +69,8 @@ def _script(config, rng, blocks, *, loads=0.2, longest=40, pauses=(0, 0, 0, 1, 3
     return script
 
 
-def simulate(config, script, latency, program, data):
+def simulate(config, script, latency, program, data, size):
     """Return the cycle of every word and of every LOAD's end, then beats and waiting cycles."""
-    size = sum(_bytes(item, config) for item in script if isinstance(item[1], list))
     top = Module()
     top.submodules.reader = reader = MemoryReader(config)
     top.submodules.unpacker = unpacker = Unpacker(config)
@@ -141,9 +141,8 @@ def simulate(config, script, latency, program, data):
     return cycles
 
 
-def predict(config, script, latency, program, data, longest=1):
+def predict(config, script, latency, program, data, size, longest=1):
     """Return the same from the model, None for words inside a run of up to `longest`."""
-    size = sum(_bytes(item, config) for item in script if isinstance(item[1], list))
     model = Memory(config, latency, address=program, size=size, input_address=data)
     cycles = []
     last = 0
@@ -166,10 +165,12 @@ def predict(config, script, latency, program, data, longest=1):
     return [*cycles, model.beats, model.wait]
 
 
-def _same(config, script, latency, program=0x1000, data=0x8000):
-    expected = simulate(config, script, latency, program, data)
+def _same(config, script, latency, program=0x1000, data=0x8000, more=0):
+    """Compare; a program may have `more` bytes that nobody takes."""
+    size = _size(script, config) + more
+    expected = simulate(config, script, latency, program, data, size)
     for longest in (1, 5, 1000):
-        found = predict(config, script, latency, program, data, longest)
+        found = predict(config, script, latency, program, data, size, longest)
         wrong = [index for index, pair in enumerate(zip(expected, found, strict=True))
                  if pair[0] != pair[1] and pair[1] is not None]
         assert not wrong, (wrong[0], expected[wrong[0]:][:5], found[wrong[0]:][:5])
@@ -186,7 +187,8 @@ def test_words_and_loads_come_when_they_should(rows, axi, lanes, burst, fetch, l
     config = _config(rows, axi, lanes=lanes, burst_beats=burst, fetch_beats=fetch)
     rng = random.Random(f"{rows} {axi}")
     script = _script(config, rng, 4, loads=0.3, longest=max(6, 160 // rows))
-    _same(config, script, latency, LINE * rng.randrange(64), LINE * rng.randrange(64))
+    _same(config, script, latency, LINE * rng.randrange(64), LINE * rng.randrange(64),
+          LINE * rng.randrange(20))
 
 
 @pytest.mark.slow
@@ -204,16 +206,48 @@ def test_everything_at_random(seed):
                    [delay for _ in range(rng.randint(1, 4))
                     for delay in (rng.choice((0, 20, 100)), *[0] * (config.rows - 1))]))
     _same(config, script, rng.choice([1, 2, 3, 5, 20, 60, 100]), LINE * rng.randrange(64),
-          LINE * rng.randrange(64))
+          LINE * rng.randrange(64), LINE * rng.randrange(20))
 
 
-@pytest.mark.parametrize("axi", [64, 128])
-def test_bursts_under_way_are_limited(axi):
+@pytest.mark.parametrize(("rows", "axi", "lanes"), [(4, 64, 1), (16, 64, 2), (16, 128, 4),
+                                                    (8, 512, 1), (64, 64, 8)])
+def test_loads_whose_loops_end_anywhere(rows, axi, lanes):
+    config, rng = _config(rows, axi, lanes=lanes), random.Random(rows + axi)
+    script = []
+    for _ in range(5):
+        script += [(8, [0] * max(1, LINE // rows)), (2, _load(config, rng, 5))]
+    _same(config, script, 10)
+
+
+def _whole(config, size):
+    """Make up a LOAD of one piece, the rest of which is dropped."""
+    return {"offset": 0, "bytes": size, "piece": (config.rows - 1).bit_length(),
+            **{f"count_{loop}": 1 for loop in range(LOOPS)}}
+
+
+@pytest.mark.parametrize(("axi", "latency"), [(64, 15), (128, 40)])
+def test_bursts_under_way_are_limited(axi, latency):
     # Short bursts, a long latency, and a buffer that doesn't mind.
     config = _config(8, axi, lanes=2, burst_beats=1, fetch_beats=128)
-    load = {"offset": 0, "bytes": 16 * LINE, "piece": 3,
-            **{f"count_{loop}": 1 for loop in range(LOOPS)}}
-    _same(config, [(8, [0] * 8), (0, load), (8, [0] * 240)], 60)
+    for pause in (1, 3):
+        _same(config, [(8, [0] * 8), (pause, _whole(config, 8 * LINE)), (8, [0] * 80)], latency)
+
+
+@pytest.mark.parametrize(("rows", "axi", "burst"), [(8, 128, 1), (16, 256, 1), (16, 256, 4),
+                                                    (32, 512, 1), (8, 512, 1)])
+def test_what_is_fetched_before_a_load(rows, axi, burst):
+    # A buffer that is full by then: the last beat that the unpacker takes makes room for a burst.
+    config = _config(rows, axi, lanes=rows // 2, burst_beats=burst, fetch_beats=16)
+    script = [(8, [0] * (LINE // rows)), (50, _whole(config, 2 * LINE)), (8, [0])]
+    for more in (20, 30):
+        _same(config, script, 5, more=more * LINE)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_narrow_words_of_a_wide_array(bits):
+    # Words that are there, but of several chunks, of which one is passed a cycle.
+    config = _config(64, 64, lanes=8)
+    _same(config, [(bits, [0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 0, 0])], 3)
 
 
 @pytest.mark.parametrize("start", [LINE, 3 * LINE, 6 * LINE])
@@ -241,7 +275,7 @@ def test_runs_from_rest_are_as_all_others(rows, axi):
 def test_runs_from_rest_are_as_words_one_by_one():
     # Long programs, without a simulation.
     rng = random.Random(1)
-    for trial in range(15):
+    for trial in range(10):
         rows = rng.choice([4, 8, 16, 32])
         config = _config(rows, rng.choice([64, 128, 256, 512]), lanes=4,
                          fetch_beats=rng.choice([64, 256]), burst_beats=rng.choice([4, 16, 32]))
@@ -252,7 +286,7 @@ def test_runs_from_rest_are_as_words_one_by_one():
             script.append((rng.choice(Packing(config).widths),
                            [delay for _ in range(rng.randint(1, 300))
                             for delay in (rng.choice(pauses), *[0] * (rows - 1))]))
-        one, many = (predict(config, script, 60, LINE * trial, 0, longest)
+        one, many = (predict(config, script, 60, LINE * trial, 0, _size(script, config), longest)
                      for longest in (1, rows))
         assert many == [b if b is None else a for a, b in zip(one, many, strict=True)]
         assert many.count(None) > len(many) // 4
@@ -312,6 +346,17 @@ def test_raw_passes_are_written_when_they_should(lanes, axi, latency):
     for (begin, *found), (offset, groups, _) in zip(cycles, passes, strict=True):
         assert list(model.write(begin, offset - 0x2000, groups)) == found
     assert model.beats == beats
+
+
+@pytest.mark.parametrize("axi", [64, 128, 512])
+def test_rest_is_not_a_cycle_too_early(axi):
+    # Pauses of all lengths.
+    config = _config(16, axi, lanes=4, fetch_beats=16)
+    script = [(bits, [delay for pause in range(10, 70) for delay in [pause, *[0] * 15] * 3])
+              for bits in (8, 5, 3)]
+    one, many = (predict(config, script, 20, 0, 0, _size(script, config), longest)
+                 for longest in (1, 16))
+    assert many == [b if b is None else a for a, b in zip(one, many, strict=True)]
 
 
 def test_constants_are_the_gateware_s():
