@@ -13,7 +13,8 @@ with 8-bit weights and activations and 4-bit log2 attention, made integer from e
   the residual stream's: the constant residual of the first layer.
 """
 
-__all__ = ["Attention", "Block", "Call", "Linear", "Network", "Norm", "image_codes", "run"]
+__all__ = ["Attention", "Block", "Call", "Linear", "Network", "Norm", "image_codes", "patches",
+           "run"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Norm:
 class Attention:
     """Attention of one block, between its two linear layers.
 
-    `scores` requantizes Q K^T to codes, of which half the range is subtracted: softmax doesn't see
+    `scores` requantizes Q K^T to codes, of which half of 8 bits is subtracted: softmax doesn't see
     a common offset. `context` requantizes P V, per channel.
     """
 
@@ -201,7 +202,7 @@ def image_codes(images: Tensor, spec: VitSpec) -> Tensor:
     return images.to(torch.int64)
 
 
-def _patches(images: Tensor, spec: VitSpec) -> Tensor:
+def patches(images: Tensor, spec: VitSpec) -> Tensor:
     """Cut codes ``[B, channels, H, W]`` into ``[B, patches, channels * size * size]``."""
     size, count = spec.patch_size, spec.image_size // spec.patch_size
     cut = images.reshape(len(images), spec.in_channels, count, size, count, size)
@@ -216,7 +217,7 @@ def _attend(units: _Units, name: str, qkv: Tensor, layer: Attention, heads: int)
     value = parts[2] - layer.value.zero_point
     acc = units.product(f"{name}.scores", layer.query.decode(parts[0]), key.transpose(-2, -1))
     codes = units.requantize(f"{name}.scores", acc, layer.scores)
-    half = 1 << layer.scores.encoding.bits - 1
+    half = 1 << min(8, units.config.score_bits) - 1   # whatever the width of the codes
     attention = units.softmax(f"{name}.softmax", codes - half, layer.scale)
     acc = units.product(f"{name}.context", layer.probability.decode(attention), value)
     return units.requantize(f"{name}.context", acc.transpose(1, 2).flatten(2), layer.context)
@@ -258,7 +259,7 @@ def run(network: Network, images: Tensor, record: Callable[[Call], object] | Non
         If they have another size.
     """
     spec, units = network.spec, _Units(network.config, record)
-    codes = _patches(image_codes(images, spec), spec)
+    codes = patches(image_codes(images, spec), spec)
     layer = network.embedding
     acc = units.product("patch_embed.proj", layer.input.decode(codes), layer.weights)
     acc = torch.cat((acc.new_zeros(len(acc), 1, spec.dim), acc), dim=1)

@@ -2,7 +2,7 @@
 """Log-softmax in integers: one pass with shifts, or FQ-ViT's polynomial."""
 
 __all__ = ["LogSoftmaxModel", "PolynomialScale", "ShiftScale", "log2_codes", "log_softmax",
-           "offsets", "softmax_scale", "statistics"]
+           "offsets", "row_offset", "softmax_scale", "statistics"]
 
 import math
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
     return reference, total
 
 
-def _offset(reference: Tensor, total: Tensor, widths: ShiftWidths) -> Tensor:
+def row_offset(reference: Tensor, total: Tensor, widths: ShiftWidths) -> Tensor:
     """Return ``reference + log2(total)`` with `exp_fraction_bits` fraction bits."""
     position = _leading_one(total.clamp_min(1 << widths.sum_fraction))
     fraction = (total << widths.fraction >> position) & (1 << widths.fraction) - 1
@@ -135,7 +135,7 @@ def _offset(reference: Tensor, total: Tensor, widths: ShiftWidths) -> Tensor:
 
 def offsets(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) -> Tensor:
     """Return ``log2(sum 2**y)`` of each row ``[...]``, with `exp_fraction_bits` fraction bits."""
-    return _offset(*statistics(scores, keep, scale, config), ShiftWidths(config))
+    return row_offset(*statistics(scores, keep, scale, config), ShiftWidths(config))
 
 
 def log2_codes(scores: Tensor, keep: Tensor, offset: Tensor, scale: ShiftScale,

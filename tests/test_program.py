@@ -24,7 +24,7 @@ from golden.accelerator_state import State
 from golden.calibrate import calibrate
 from golden.encoding import thresholds
 from golden.models import IMAGENET, lookup
-from golden.network import Network, _patches
+from golden.network import Network, patches
 from golden.program import (
     Fault,
     Instruction,
@@ -225,7 +225,7 @@ def test_load_scatters_an_image_as_patches(patch: int, channels: int, size: int,
     found = words.reshape(tokens, -1)
     real = order.order >= 0
     assert sorted(order.order[real]) == list(range(spec.patch_values))
-    assert torch.equal(found[1:, real], _patches(image, spec)[0][:, order.order[real]])
+    assert torch.equal(found[1:, real], patches(image, spec)[0][:, order.order[real]])
     assert bool((found[:1] == -1).all()) and bool((found[:, ~real] == -1).all())
     assert bool((bank[:base] == -1).all()) and bool((bank[base + tiles * tokens:] == -1).all())
 
