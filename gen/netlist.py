@@ -20,6 +20,8 @@ CACHE = Path("build/yosys")
 #: Without pads and clock buffers, which are not the unit's.
 COMMANDS = {
     "ecp5": "synth_ecp5 -top {top} -json netlist.json",
+    # Every product in LUTs: what a design costs where there are no multipliers, or none left.
+    "ecp5-lut": "synth_ecp5 -nodsp -top {top} -json netlist.json",
     "xilinx": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; autoname; "
               "write_json netlist.json",
 }
@@ -68,4 +70,5 @@ def synthesize(verilog: str, top: str, target: str = "ecp5", *,
                cache: str | Path = CACHE) -> Area:
     """Return the area of a design; see `netlist` for the errors."""
     folder = netlist(verilog, top, target, cache=cache)
-    return count(target, json.loads((folder / "cells.json").read_text(encoding="utf-8")))
+    cells = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+    return count(target.removesuffix("-lut"), cells)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One point of a space: a configuration, what runs on it, and what is to be measured."""
+
+__all__ = ["ATTENTION", "DESIGNS", "MEASURES", "OPTIONS", "Point", "toml"]
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gen.explore.store import key
+from hw import units
+from hw.config import Config
+
+#: What can be explored: what can be generated, and a network alone, of which no gate is made.
+DESIGNS = (*units.DESIGNS, "network")
+#: What can be measured, in the order in which it is done.
+MEASURES = ("exact", "ecp5", "ecp5-lut", "xilinx", "gates", "place", "cycles", "accuracy", "energy")
+#: Formats of softmax's result: codes of the unit, or what the requantizer makes of probabilities.
+ATTENTION = ("log2", "two-scale-6", "two-scale-8", "table-4", "uniform-8")
+#: Axes beside the fields of a configuration: default and what it may be.
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "weights": (0, "width of the network's weights, 2 to 8; 0 is the configuration's"),
+    "attention_format": ("", f"one of {', '.join(ATTENTION)}"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Everything that decides what a point's measurements give.
+
+    Attributes
+    ----------
+    space, study
+        Where it comes from; no part of its identity.
+    design
+        One of `DESIGNS`.
+    values
+        Fields of the configuration, all of them, even where they contradict each other.
+    options
+        Of the network: the keys of `OPTIONS`.
+    network
+        Whose cycles, bytes and energy are found; empty is none.
+    measure
+        Of `MEASURES`.
+    seeds, frequency
+        Of the placements, and the rate in MHz that they aim at.
+    widths
+        Weight widths of single layers, by name.
+    """
+
+    space: str = ""
+    study: str = ""
+    design: str
+    values: Mapping[str, int | str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    network: str = ""
+    measure: tuple[str, ...]
+    seeds: tuple[int, ...] = (1, 2, 3)
+    frequency: float = 150.0
+    widths: Mapping[str, int] = field(default_factory=dict)
+
+    def config(self) -> Config:
+        """Return the configuration, named after the point.
+
+        Raises
+        ------
+        ConfigError
+            If the values contradict each other.
+        """
+        values: Any = {**self.values, "name": f"{self.design}-{self.id}"}
+        return Config(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return dataclasses.asdict(self) | {"values": dict(self.values)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Point":
+        """Undo `to_dict`."""
+        return cls(**{**values, "measure": tuple(values["measure"]),
+                      "seeds": tuple(values["seeds"])})
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name what is measured, and on what."""
+        values = self.to_dict()
+        for name in ("space", "study"):
+            del values[name]
+        values["values"] = {k: v for k, v in values["values"].items() if k != "name"}
+        return key(values)[:12]
+
+
+def toml(values: Mapping[str, int | str], comment: str) -> str:
+    """Return a configuration as a file for `hw.config.load`."""
+    lines = [f"# {line}" for line in ("SPDX-License-Identifier: Apache-2.0", *comment.split("\n"))]
+    for name, value in values.items():
+        lines.append(f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}")
+    return "\n".join(lines) + "\n"

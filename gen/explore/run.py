@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Explore a space from Python.
+
+>>> from gen.explore.run import explore
+>>> table = explore("units", folder="build/explore", jobs=2)      # doctest: +SKIP
+>>> table[["study", "config.exponential", "ecp5.luteq", "fmax_mhz"]]    # doctest: +SKIP
+"""
+
+__all__ = ["explore", "measured"]
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gen.explore.measure import row_inputs
+from gen.explore.point import Point
+from gen.explore.pool import Executor, executor, processes
+from gen.explore.space import Space, read
+from gen.explore.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+
+Row = dict[str, Any]
+#: Called with the number of points that are done and with each row as it comes.
+Progress = Callable[[int, Row], object]
+
+
+def measured(points: Iterable[Point], who: Executor, store: Store,
+             progress: Progress = lambda done, row: None) -> Iterator[tuple[Point, Row]]:
+    """Yield a row for every point: those that are kept at once, the others as they come.
+
+    Points that are the same but for their study are measured once.
+    """
+    waiting: dict[str, list[Point]] = {}
+    done = 0
+    for point in points:
+        # Failures are kept by the stages: rows of those are made again, at no cost.
+        found = store.peek("row", row_inputs(point))
+        if found and not (store.retry and found.result["status"] != "ok"):
+            done += 1
+            row = _labelled(found.result | {"seconds_now": 0.0}, point)
+            progress(done, row)
+            yield point, row
+        else:
+            waiting.setdefault(point.id, []).append(point)
+    for first, answer in who.run([same[0] for same in waiting.values()]) if waiting else ():
+        if answer["status"] != "failed" or answer.get("lasting"):
+            store.put("row", row_inputs(first), answer, answer.get("seconds", 0.0))
+        for point in waiting[first.id]:
+            done += 1
+            row = _labelled(answer, point)
+            progress(done, row)
+            yield point, row
+
+
+def _labelled(row: Row, point: Point) -> Row:
+    """Return the row of an equal point, under this one's study."""
+    return row | {"space": point.space, "study": point.study, "task": json.dumps(point.to_dict())}
+
+
+def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
+            jobs: int | None = None, where: str = "local", retry: bool = False,
+            trials: int | None = None, clock: float | None = None, studies: Sequence[str] = (),
+            progress: Progress = lambda done, row: None) -> "pandas.DataFrame":
+    """Measure every point of a space, or search it, and return the table.
+
+    May be interrupted at any time: what was measured is in ``folder/cache``, and the next call
+    goes on from there.
+
+    Parameters
+    ----------
+    space
+        A `Space`, the name of a ready one, or a TOML file.
+    folder
+        Where results are kept.
+    jobs
+        Processes of this machine; None sizes them to its cores and memory.
+    where
+        "local", or "dask://HOST:PORT" of a cluster's scheduler.
+    retry
+        Try again what failed before.
+    trials
+        Search with so many trials a study instead of enumerating; needs objectives in the space.
+    clock
+        MHz for designs that are not placed; None is the space's.
+    studies
+        Names of the studies to explore; none is all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a point, in the space's order (of a search: as they came). Columns: ``status``
+        ("ok", "failed" or "refused") with a ``reason``, ``config.*``, measurements, ``seconds*``,
+        tool ``versions``, and the ``task`` that repeats the point. docs/exploration.md lists them.
+
+    Raises
+    ------
+    ValueError
+        If the space is unknown, empty or contradictory.
+    OSError
+        If results can't be written.
+    """
+    from gen.explore.search import search
+    from gen.explore.table import frame
+    found = space if isinstance(space, Space) else read(space)
+    found = found.only(studies)
+    if clock is not None:
+        found = dataclasses.replace(found, clock=clock)
+    cache = Path(folder) / "cache"
+    store = Store(cache, retry=retry)
+    who = executor(where, jobs or processes(), cache, retry=retry)
+    if trials is not None or found.trials:
+        rows = search(found, who, store, Path(folder), trials or found.trials,
+                      batch=jobs or processes(), progress=progress)
+        return frame(rows, found.clock)
+    points = found.points()
+    rows_of: dict[tuple[str, str], Row] = {}
+    for point, row in measured(points, who, store, progress):
+        rows_of[point.id, point.study] = row
+    return frame([rows_of[point.id, point.study] for point in points], found.clock)

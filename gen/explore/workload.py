@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network on a configuration: its cycles, bytes, energy, and what it classifies rightly."""
+
+__all__ = ["Workload", "accuracy", "workload"]
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen.explore.attention import with_attention
+from gen.explore.energy import counts, energy
+from gen.program_compile import Compiled, compile_network
+from gen.program_model import MNIST, quantized
+from golden import checkpoint, mnist, network
+from golden.calibrate import calibrate
+from golden.evaluate import WEIGHTS
+from golden.vit import Vit, VitSpec
+from hw.config import Config
+
+#: Images that are classified at a time.
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A compiled network: its useful multiplications, and the program."""
+
+    macs: int
+    compiled: Compiled
+
+
+def macs(spec: VitSpec) -> int:
+    """Multiplications of an image: what the network needs, no padding."""
+    tokens, dim = spec.tokens, spec.dim
+    block = tokens * dim * (4 * dim + 2 * spec.mlp_hidden) + 2 * tokens * tokens * dim
+    return spec.patches * spec.patch_values * dim + spec.depth * block + dim * spec.classes
+
+
+@functools.lru_cache(maxsize=1)
+def workload(name: str, config: Config, weights: int | None) -> Workload:
+    """Compile a network.
+
+    Cycles and bytes depend on shapes and widths alone, so networks without a checkpoint of their
+    own have random parameters.
+
+    Raises
+    ------
+    ValueError
+        If the configuration can't run it; the message says what is missing.
+    """
+    seed = None if name == MNIST else 1
+    made = quantized(name, config, seed=seed, weight_bits=weights)
+    return Workload(macs(made.spec), compile_network(made))
+
+
+def cycles(work: Workload) -> dict[str, Any]:
+    """Return cycles of one image from start to done, and the bytes that pass the bus.
+
+    The one place that knows where the cycles come from. Until the exact model is called here, they
+    are a lower bound, and say so: every operand word takes the array a cycle, and every byte of
+    the program passes the bus once.
+    """
+    config, compiled = work.compiled.config, work.compiled
+    words = sum(item.fields["tokens"] * item.fields["tiles"] for item in compiled.instructions
+                if item.kind == "PASS")
+    found = counts(compiled)
+    beats = -(-found.memory // (config.axi_bits // 8))
+    least = max(words, beats)
+    return {"cycles": least, "cycles_kind": "lower bound",
+            "utilisation": work.macs / (least * config.rows * config.cols), "macs": work.macs,
+            "bytes": found.memory, "program_bytes": len(compiled.program),
+            "passes": len(compiled.steps),
+            **{f"{bank}_words_used": words for bank, words in compiled.needed.items()}}
+
+
+def estimate(work: Workload) -> dict[str, float]:
+    """Return the energy of one image, in microjoules; see `gen.explore.energy`."""
+    return energy(counts(work.compiled), work.compiled.config)
+
+
+def _logits(model: Vit, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([model(mnist.pixels(part)) for part in images.split(BATCH)])
+
+
+def accuracy(config: Config, *, weights: int | None = None, attention: str = "log2",
+             widths: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Classify the shipped MNIST sample with the project's network, in integers.
+
+    Returns
+    -------
+    dict
+        ``images``; ``top1`` and ``float_top1``, per cent; ``drop``, points; ``alike``, per cent of
+        images with the float network's class; ``logit_error``, root mean square of the logits'
+        difference from the float ones, in per cent of their own: the sample is small and easy, and
+        this tells apart what it classifies alike.
+
+    Raises
+    ------
+    ValueError
+        If the configuration can't run the network.
+    """
+    sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
+    calibration = sample.calibration.images
+    made = calibrate(model, calibration, dataclasses.replace(config, attention="log2"),
+                     dict(widths) if widths else weights)
+    if attention != "log2":
+        made = with_attention(made, model, calibration, attention)
+    real = _logits(model, sample.test.images).double()
+    whole = torch.cat([network.run(made, part) for part in sample.test.images.split(BATCH)])
+    logits = whole.double() * made.logit_scale
+    labels, total = sample.test.labels, len(sample.test)
+    right = int((whole.argmax(1) == labels).sum())
+    float_right = int((real.argmax(1) == labels).sum())
+    error = (logits - real).square().mean().sqrt() / real.square().mean().sqrt()
+    return {"images": total, "top1": 100 * right / total, "float_top1": 100 * float_right / total,
+            "drop": 100 * (float_right - right) / total,
+            "alike": 100 * int((whole.argmax(1) == real.argmax(1)).sum()) / total,
+            "logit_error": 100 * float(error)}
