@@ -335,15 +335,18 @@ class _Machine:
 
     # -- program
 
+    def block(self, words: int, now: int) -> int:
+        """Take a block of words of 8-bit elements as they come; return the cycle after the last."""
+        self.words.begin(8, words)
+        return self.words.run(now, words)[1] + 1
+
     def sequencer(self) -> Process:
         kernel, words, columns = self.kernel, self.words, self.config.cols
         number = searched = 0
         now = 0
         for instruction in self.instructions:
             item = instruction.fields
-            words.begin(8, LINE // columns)
-            for _ in range(LINE // columns):
-                now = words.word(now) + 1
+            now = self.block(LINE // columns, now)
             decode = now + 1
             yield decode
             if instruction.kind == "PASS":
@@ -352,16 +355,10 @@ class _Machine:
                 yield from self.landed.reach(wanted)
                 now = kernel.now + 1
                 if item["has_norm"]:
-                    words.begin(8, 8 * item["tiles"])
-                    for _ in range(8 * item["tiles"]):
-                        now = words.word(now) + 1
+                    now = self.block(8 * item["tiles"], now)
                 if item["has_thresholds"]:
-                    words.begin(8, LINE // columns)
-                    for _ in range(LINE // columns):
-                        now = words.word(now) + 1
-                words.begin(8, 8)
-                for _ in range(8):
-                    now = words.word(now) + 1
+                    now = self.block(LINE // columns, now)
+                now = self.block(8, now)
                 yield now
                 self.pushed[number] = now
                 self.push.fire(now)
@@ -384,9 +381,7 @@ class _Machine:
                     return
                 begin = now
                 if item["inline"]:
-                    words.begin(8, item["bytes"] // columns)
-                    for _ in range(item["bytes"] // columns):
-                        now = words.word(now) + 1
+                    now = self.block(item["bytes"] // columns, now)
                 else:
                     now = self.words.load(now, item) + 1
                 self.span("load", begin, now - 1, number)
