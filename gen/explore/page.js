@@ -10,7 +10,7 @@ const label = name => names[name] || name;
 const numeric = [...new Set(rows.flatMap(row => Object.keys(row).filter(name => has(row, name))))];
 const varied = Object.keys(rows[0] || {}).concat(numeric).filter((name, at, all) =>
   name.startsWith("config.") && all.indexOf(name) === at && new Set(rows.map(row => row[name])).size > 1);
-const colours = ["#0b5cad", "#c4500b", "#157347", "#8a2be2", "#b42318", "#5b6b00", "#00798c", "#9c2c77"];
+const colours = ["#0b5cad", "#c4500b", "#157347", "#8a2be2", "#b42318", "#5b6b00", "#00798c", "#9c2c77", "#a67c00", "#4a6fa5", "#2b2d42", "#d4708a"];
 let chosen = null, order = { name: null, up: true };
 
 function options(id, values, text = value => value) {
@@ -111,6 +111,7 @@ function drawTable() {
     const made = cell("th", name.replace(/^config\./, "") + (order.name === name ? (order.up ? " ▲" : " ▼") : ""), label(name));
     made.onclick = () => { order = { name, up: order.name === name ? !order.up : true }; drawTable(); };
     made.tabIndex = 0;
+    if (!rows.some(row => has(row, name))) made.classList.add("text");
     made.onkeydown = event => { if (event.key === "Enter") made.onclick(); };
     head.append(made);
   }

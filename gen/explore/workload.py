@@ -17,9 +17,10 @@ from gen.explore.energy import counts, energy
 from gen.program_compile import Compiled, compile_network
 from gen.program_model import MNIST, quantized
 from golden import checkpoint, mnist, network
+from golden.accelerator_cycles import predict
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
-from golden.vit import Vit, VitSpec
+from golden.vit import Vit
 from hw.config import Config
 
 #: Images that are classified at a time.
@@ -32,13 +33,6 @@ class Workload:
 
     macs: int
     compiled: Compiled
-
-
-def macs(spec: VitSpec) -> int:
-    """Multiplications of an image: what the network needs, no padding."""
-    tokens, dim = spec.tokens, spec.dim
-    block = tokens * dim * (4 * dim + 2 * spec.mlp_hidden) + 2 * tokens * tokens * dim
-    return spec.patches * spec.patch_values * dim + spec.depth * block + dim * spec.classes
 
 
 @functools.lru_cache(maxsize=1)
@@ -55,26 +49,23 @@ def workload(name: str, config: Config, weights: int | None) -> Workload:
     """
     seed = None if name == MNIST else 1
     made = quantized(name, config, seed=seed, weight_bits=weights)
-    return Workload(macs(made.spec), compile_network(made))
+    return Workload(made.spec.products, compile_network(made))
 
 
 def cycles(work: Workload) -> dict[str, Any]:
-    """Return cycles of one image from start to done, and the bytes that pass the bus.
+    """Return cycles of one image from start to done, and the bytes that pass the bus, exactly.
 
-    The one place that knows where the cycles come from. Until the exact model is called here, they
-    are a lower bound, and say so: every operand word takes the array a cycle, and every byte of
-    the program passes the bus once.
+    The one place that knows where the cycles come from: the model that the whole accelerator's
+    regression compares with the generated Verilog, to the cycle.
     """
     config, compiled = work.compiled.config, work.compiled
-    words = sum(item.fields["tokens"] * item.fields["tiles"] for item in compiled.instructions
-                if item.kind == "PASS")
-    found = counts(compiled)
-    beats = -(-found.memory // (config.axi_bits // 8))
-    least = max(words, beats)
-    return {"cycles": least, "cycles_kind": "lower bound",
-            "utilisation": work.macs / (least * config.rows * config.cols), "macs": work.macs,
-            "bytes": found.memory, "program_bytes": len(compiled.program),
-            "passes": len(compiled.steps),
+    found = predict(compiled.program, config)
+    return {"cycles": found.cycles, "macs": work.macs,
+            "utilisation": work.macs / (found.cycles * config.rows * config.cols),
+            "bytes": found.read_bytes + found.written_bytes,
+            "program_bytes": len(compiled.program), "passes": len(compiled.steps),
+            "weight_wait": found.weight_wait, "drain_wait": found.drain_wait,
+            "memory_wait": found.memory_wait,
             **{f"{bank}_words_used": words for bank, words in compiled.needed.items()}}
 
 
