@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from gen.program_memory import bank_words
+from golden.attention import LOG2_DEPTH
 from golden.program import Array, Instruction
 from hw.config import Config
 from hw.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
@@ -110,13 +111,13 @@ def operand_bound(fields: Mapping[str, int]) -> int:
     """Return the largest absolute operand that a pass's format can give."""
     bits = fields["operand_bits"] or 8
     match fields["operand_format"]:
-        case 0:
+        case 0 | 3:
             zero = fields["operand_zero_point"]
             return max(zero, (1 << bits) - 1 - zero)
         case 1:
             half = fields["operand_signed"]
             return ((1 << bits - 1 - half) - 1 + half) << fields["operand_m"]
-    return 1 << (1 << bits) - 1
+    return 1 << min((1 << bits) - 1, LOG2_DEPTH)
 
 
 def bound(instruction: Instruction, config: Config) -> int:

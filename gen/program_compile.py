@@ -63,7 +63,10 @@ def supported(spec: VitSpec, config: Config) -> None:
     ValueError
         The message names the field.
     """
-    wanted = {"cols": config.rows, "exponential": "shift", "attention": "log2", "score_bits": 8,
+    if config.attention == "linear":
+        raise ValueError("attention must be log2, uniform, two-scale or table for the accelerator, "
+                         "not linear")
+    wanted = {"cols": config.rows, "exponential": "shift", "score_bits": 8,
               "weight_bits": 8, "acc_bits": 32, "multiplier_bits": 16}
     for name, value in wanted.items():
         if getattr(config, name) != value:

@@ -32,12 +32,12 @@ from gen.program_steps import (
     tiles_of,
 )
 from golden.encoding import KINDS, Encoding
-from golden.formats import Format, Log2, Shifted, TwoScale, Uniform
+from golden.formats import Format, Log2, Shifted, Table, TwoScale, Uniform
 from golden.layernorm import offset
 from golden.network import Attention, Block, Linear, Network, Norm
 from golden.program import Columns
 from golden.requant import Requantization
-from golden.softmax import ShiftScale
+from golden.softmax import LevelScale, ShiftScale
 from hw.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 
 
@@ -212,14 +212,13 @@ class _Builder:
         """P V, a tile of channels a pass; scores become probabilities on their way."""
         spec, config = self.spec, self.config
         tiles = tiles_of(spec.tokens, config.rows)
-        assert isinstance(layer.scale, ShiftScale)
         for tile, columns in enumerate(split(self.head(0, head), self.width)):
             fields = pass_fields(
                 stationary=1, operand=OPERANDS["softmax"], tokens=spec.tokens, tiles=tiles,
                 valid=spec.tokens - (tiles - 1) * config.rows, a_stride=spec.tokens,
                 w_stride=config.rows, probability_slot=head % 2,
-                destination=DESTINATIONS["scratch"], softmax_multiplier=layer.scale.multiplier,
-                **operand_fields(layer.probability), **requantization_fields(layer.context))
+                destination=DESTINATIONS["scratch"], **probability_fields(layer),
+                **requantization_fields(layer.context))
             yield Step(f"{name}.attn.context", f"head {head}", fields,
                        Vectors(layer.context).parameters(columns), Place(scores),
                        Place(parts["V"], tile * self.stride),
@@ -300,3 +299,18 @@ def operand_fields(source: Format) -> dict[str, int]:
         case Log2():
             return {"operand_format": KINDS.index("log2"), "operand_bits": source.bits}
     raise ValueError(f"operands must be uniform, two-scale or log2 codes, not {source}")
+
+
+def probability_fields(layer: Attention) -> dict[str, int]:
+    """Fields of a PASS that say how scores become operands."""
+    scale = layer.scale
+    assert isinstance(scale, ShiftScale)
+    fields = {"softmax_multiplier": scale.multiplier}
+    if isinstance(layer.probability, Table):
+        # The table that the hardware looks up gives mantissas.
+        fields |= {"operand_format": KINDS.index("table"), "operand_bits": 8}
+    else:
+        fields |= operand_fields(layer.probability)
+    if isinstance(scale, LevelScale):
+        fields |= {"softmax_shift": scale.shift, "operand_m": scale.m}
+    return fields

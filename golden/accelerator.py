@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from golden.accelerator_state import HALF, State
+from golden.attention import log2_format
 from golden.encoding import KINDS, SEARCH, Encoding, thresholds
 from golden.formats import Format, Log2, TwoScale, Uniform
 from golden.layernorm import normalize
 from golden.program import Fault, Instruction, parse
 from golden.requant import Requantization, requantize
 from golden.softmax import ShiftScale, log2_codes
+from golden.softmax_levels import level_words
 from hw.config import Config
 from hw.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 
@@ -112,7 +114,7 @@ def _codes(kind: int, fields: Mapping[str, int]) -> Format:
                             signed=bool(fields["operand_signed"]))
         case "log2":
             return Log2.of_bits(fields["operand_bits"])
-    # The table format is uniform too, until there is a table.
+    # A table of probabilities gives mantissas, and there is no other.
     return Uniform(scale=1.0, zero_point=fields["operand_zero_point"])
 
 
@@ -158,15 +160,25 @@ class _Machine:
         elif fields["operand"] == OPERANDS["softmax"]:
             keep = torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
             offset = self.state.probabilities[fields["probability_slot"], :tokens]
-            found = log2_codes(codes - HALF, keep.expand(codes.shape), offset,
-                               ShiftScale(fields["softmax_multiplier"]), self.config)
-            # Offsets of other rows may give codes below 0: as the hardware, saturate.
-            operands = Log2.of_bits(self.config.attention_bits).operand(found.clamp_min(0))
+            operands = self._probabilities(fields, codes - HALF, keep.expand(codes.shape), offset)
         else:
             operands = _codes(fields["operand_format"], fields).operand(codes)
         if fields["blank_first"]:
             operands[0] = 0
         return operands
+
+    def _probabilities(self, fields: Mapping[str, int], scores: Tensor, keep: Tensor,
+                       offset: Tensor) -> Tensor:
+        """Operands of probabilities, in the codes of the configuration."""
+        config, multiplier = self.config, fields["softmax_multiplier"]
+        if config.attention == "log2":
+            found = log2_codes(scores, keep, offset, ShiftScale(multiplier), config)
+            # Offsets of other rows may give codes below 0: as the hardware, saturate.
+            return log2_format(config.attention_bits).operand(found.clamp_min(0))
+        words = level_words(scores, offset, multiplier, fields["softmax_shift"],
+                            fields["operand_m"], config)
+        operands = _codes(fields["operand_format"], fields).operand(words)
+        return torch.where(keep, operands, 0)
 
     def _normalized(self, fields: Mapping[str, int], codes: Tensor) -> Tensor:
         norm = self.state.norm[fields["norm_slot"]]

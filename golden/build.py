@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from golden.attention import attend, log2_format
 from golden.encoding import Encoding
-from golden.formats import Format, Log2, Shifted, TwoScale, Uniform
+from golden.formats import Format, Shifted, TwoScale, Uniform
 from golden.layernorm import layernorm_parameters
 from golden.network import Attention, Block, Linear, Network, Norm
 from golden.requant import Requantization
 from golden.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
-from golden.softmax import softmax_scale
 from golden.vit import VitSpec
 from hw.config import Config
 
@@ -47,7 +47,8 @@ class Plan:
     formats
         Format of every tensor of codes by its name in `golden.vit.observe`, and "input", the
         pixels'. The residual stream is `Shifted`, K and V are around the middle of `weight_bits`,
-        with Q in the same encoding.
+        with Q in the same encoding. Probabilities get the nearest format that the configuration has
+        (`golden.attention.attend`).
     clip
         Width of Q, K or V, where it is less than that of their container.
     """
@@ -68,8 +69,10 @@ def check(spec: VitSpec, config: Config) -> None:
     ValueError
         The message names the field.
     """
+    # A log2 operand is a one in front of as many zeros.
+    wide = log2_format(config.attention_bits).depth + 2 if config.attention == "log2" else 9
     for name, least, why in (("mantissa_bits", 9, "8-bit codes less a zero point"),
-                             ("operand_bits", (1 << config.attention_bits) + 1,
+                             ("operand_bits", wide,
                               f"attention codes of {config.attention_bits} bits"),
                              ("norm_bits", config.mantissa_bits, "LayerNorm inputs"),
                              ("max_keys", spec.tokens, "this network's tokens"),
@@ -77,8 +80,12 @@ def check(spec: VitSpec, config: Config) -> None:
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be at least {least} for {why}, "
                              f"not {getattr(config, name)}")
-    if config.attention != "log2":
-        raise ValueError(f"attention must be log2 for this network, not {config.attention}")
+    if config.attention == "linear":
+        raise ValueError("attention must be log2, uniform, two-scale or table for this network, "
+                         "not linear")
+    if config.attention != "log2" and config.exponential != "shift":
+        raise ValueError(f"exponential must be shift for {config.attention} attention, "
+                         f"not {config.exponential}")
 
 
 def levels(config: Config) -> int:
@@ -102,6 +109,7 @@ def build(plan: Plan) -> Network:
 class _Builder:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.spec, self.config = plan, plan.spec, plan.config
+        self.formats = {name: item for name, item in plan.formats.items() if name != "input"}
 
     def network(self) -> Network:
         plan = self.plan
@@ -117,8 +125,7 @@ class _Builder:
                        norm=self.norm("norm", before), head_input=normed,
                        head=head.codes.T.contiguous(),
                        head_bias=_steps(plan.parameters["head.bias"] / step), logit_scale=step,
-                       formats={name: item for name, item in plan.formats.items()
-                                if name != "input"})
+                       formats=self.formats)
 
     def block(self, name: str, before: str) -> Block:
         middle, after = f"{name}.residual1", f"{name}.residual2"
@@ -243,8 +250,8 @@ class _Builder:
         formats = self.plan.formats
         query, key, value, score, context = (
             self.uniform(f"{name}.{part}") for part in ("q", "k", "v", "scores", "context"))
-        probability = formats[f"{name}.softmax"]
-        assert isinstance(probability, Log2)
+        scale, probability = attend(float(score.scale), formats[f"{name}.softmax"], self.config)
+        self.formats[f"{name}.softmax"] = probability
         per_score = float(query.scale) * float(key.scale) * self.spec.head_dim**-0.5
         factor, down = dyadic(per_score / float(score.scale), self.config)
         multiplier, shift = self.dyadic(
@@ -253,7 +260,7 @@ class _Builder:
             query=query, key=key, value=value, probability=probability,
             scores=Requantization(multiplier=factor, shift=down, encoding=Encoding(
                 bits=score.bits, zero_point=score.zero_point)),
-            scale=softmax_scale(float(score.scale), self.config),
+            scale=scale,
             context=Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
                 bits=context.bits, zero_point=context.zero_point)))
 

@@ -6,17 +6,19 @@ power-of-two factors for the residual stream, symmetric weights per output chann
 methods, with their observers, take the way of `golden.deploy`.
 """
 
-__all__ = ["calibrate", "observations", "power_of_two_stream", "two_scale"]
+__all__ = ["calibrate", "observations", "outlier_stream", "power_of_two_stream", "two_scale",
+           "uniform"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from golden.attention import fit
 from golden.build import Matrix, Plan, build, check, levels
-from golden.formats import Format, Log2, Shifted, TwoScale, Uniform
+from golden.formats import Format, Shifted, TwoScale, Uniform
 from golden.network import Network, image_codes
-from golden.ptf import power_of_two_factor
+from golden.ptf import outlier_two_scale, power_of_two_factor
 from golden.requant_parameters import value_step
 from golden.vit import Vit, observe
 from hw.config import Config
@@ -33,7 +35,8 @@ def observations(model: Vit, images: Tensor) -> dict[str, Tensor]:
 
 
 def calibrate(model: Vit, codes: Tensor, config: Config,
-              weight_bits: int | Mapping[str, int] | None = None) -> Network:
+              weight_bits: int | Mapping[str, int] | None = None, *, stream: str = "ptf",
+              gelu: str = "two-scale") -> Network:
     """Quantize a network.
 
     Parameters
@@ -47,17 +50,25 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
     weight_bits
         Width of the weights of all layers, or of those that are named ("blocks.0.mlp.fc1");
         the others have `weight_bits` of the configuration, which keys and values always have.
+    stream
+        Codes of the residual stream: "ptf" (FQ-ViT), or "o-2sf", one shift for outlying channels
+        (TSPTQ-ViT, a reconstruction).
+    gelu
+        Codes of GeLU's result: "two-scale" or "uniform".
 
     Raises
     ------
     ValueError
         If the configuration can't run it (the message names the field), the images have another
-        size, or a width of weights is out of range or of no layer.
+        size, a width of weights is out of range or of no layer, or there are no such codes.
     """
+    for name, given, known in (("stream", stream, STREAMS), ("gelu", gelu, GELUS)):
+        if given not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     check(model.spec, config)
     seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
     weights = {name: value.double() for name, value in model.state_dict().items()}
-    plan = _Calibration(seen, config)
+    plan = _Calibration(seen, config, stream, gelu)
     widths = _widths(model, config, weight_bits)
     matrices = {name: plan.matrix(name, weights[f"{name}.weight"], bits)
                 for name, bits in widths.items()}
@@ -85,8 +96,10 @@ def _widths(model: Vit, config: Config, given: int | Mapping[str, int] | None) -
 class _Calibration:
     """The formats that follow from what was observed."""
 
-    def __init__(self, seen: dict[str, Tensor], config: Config) -> None:
+    def __init__(self, seen: dict[str, Tensor], config: Config, stream: str, gelu: str) -> None:
         self.seen = seen
+        self.residual = STREAMS[stream]
+        self.gelu = GELUS[gelu]
         self.config = config
         self.formats: dict[str, Format] = {"input": Uniform(scale=1 / 255)}
 
@@ -111,7 +124,7 @@ class _Calibration:
             self.attention(f"{name}.attn")
             self.stream(f"{name}.residual1")
             self.uniform(f"{name}.norm2")
-            self.formats[f"{name}.mlp.act"] = two_scale(self.seen[f"{name}.mlp.act"], self.config)
+            self.formats[f"{name}.mlp.act"] = self.gelu(self.seen[f"{name}.mlp.act"], self.config)
             self.stream(f"{name}.residual2")
         # The classifier reads the class token alone.
         self.seen["norm"] = self.seen["norm"][:, 0]
@@ -123,7 +136,7 @@ class _Calibration:
         self.formats[name] = Uniform.of_range(float(seen.min()), float(seen.max()), bits)
 
     def stream(self, name: str) -> None:
-        self.formats[name] = power_of_two_stream(self.seen[name], self.config)
+        self.formats[name] = self.residual(self.seen[name], self.config)
 
     def attention(self, name: str) -> None:
         bits = self.config.weight_bits   # K and V take the place of weights
@@ -132,7 +145,7 @@ class _Calibration:
             peak = peaks[part].amax((0, 2)).flatten() if part == "v" else float(peaks[part].max())
             self.formats[f"{name}.{part}"] = Uniform.symmetric(peak, bits, zero_point=1 << bits - 1)
         self.uniform(f"{name}.scores", min(8, self.config.score_bits))
-        self.formats[f"{name}.softmax"] = Log2.of_bits(self.config.attention_bits)
+        self.formats[f"{name}.softmax"] = fit(self.seen[f"{name}.softmax"], self.config)
         self.uniform(f"{name}.context")
 
 
@@ -140,6 +153,18 @@ def power_of_two_stream(seen: Tensor, config: Config) -> Shifted:
     """PTF of the residual stream; its operands must fit norm_bits."""
     ptf = power_of_two_factor(seen, levels=levels(config))
     return Shifted(scale=ptf.scale, zero_point=ptf.zero_point, shift=ptf.shift)
+
+
+def outlier_stream(seen: Tensor, config: Config) -> Shifted:
+    """O-2SF of the residual stream; its operands must fit norm_bits."""
+    found = outlier_two_scale(seen, max_shift=config.norm_bits - config.mantissa_bits)
+    return Shifted(scale=found.scale, zero_point=found.zero_point, shift=found.shift)
+
+
+def uniform(seen: Tensor, config: Config) -> Uniform:
+    """Asymmetric min-max, not finer than the steps that GeLU has."""
+    low, high = float(seen.min()), float(seen.max())
+    return Uniform.of_range(low, max(high, low + 255 * value_step(config)))
 
 
 def two_scale(seen: Tensor, config: Config) -> TwoScale:
@@ -160,3 +185,9 @@ def two_scale(seen: Tensor, config: Config) -> TwoScale:
         raise ValueError(f"value_bits must be more than {config.value_bits} for GeLU "
                          f"values up to {peak:.3g}")
     return best
+
+
+#: Codes of the residual stream, and of GeLU's result.
+STREAMS: dict[str, Callable[[Tensor, Config], Shifted]] = {
+    "ptf": power_of_two_stream, "o-2sf": outlier_stream}
+GELUS: dict[str, Callable[[Tensor, Config], Format]] = {"two-scale": two_scale, "uniform": uniform}

@@ -168,13 +168,26 @@ class TwoScale(Format):
 class Log2(Format):
     """``value = 2**-code``, but 0 for the highest code; FQ-ViT's attention (arXiv 2111.13824).
 
-    `scale` is ``2**-(2**bits - 1)``; the shift is ``2**bits - 1 - code``.
+    `scale` is ``2**-depth``, the shift ``depth - code``; the depth is ``2**bits - 1``, or less:
+    then codes beyond it are 0 as well.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        exponent = -math.log2(float(self.scale))
+        if not 0 < exponent < 1 << self.bits or exponent % 1:
+            raise ValueError(f"scale of log2 codes of {self.bits} bits must be 2**-1 to "
+                             f"2**-{(1 << self.bits) - 1}, not {self.scale}")
+
     @classmethod
-    def of_bits(cls, bits: int = 4) -> "Log2":
-        """Return the format of `bits` bits; its scale follows from them."""
-        return cls(scale=2.0 ** -((1 << bits) - 1), bits=bits)
+    def of_bits(cls, bits: int = 4, depth: int | None = None) -> "Log2":
+        """Return the format of `bits` bits; its scale follows from them, or from a depth."""
+        return cls(scale=2.0 ** -((1 << bits) - 1 if depth is None else depth), bits=bits)
+
+    @property
+    def depth(self) -> int:
+        """Shift of the code 0."""
+        return round(-math.log2(float(self.scale)))
 
     def quantize(self, x: Tensor) -> Tensor:
         top = (1 << self.bits) - 1
@@ -183,8 +196,9 @@ class Log2(Format):
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
         integers(code=code)
-        shift = (1 << self.bits) - 1 - code.to(torch.int64)
-        return (shift != 0).to(torch.int64), shift
+        code = code.to(torch.int64)
+        lives = (code <= self.depth) & (code < (1 << self.bits) - 1)
+        return lives.to(torch.int64), (self.depth - code).clamp_min(0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

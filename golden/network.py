@@ -3,7 +3,8 @@
 
 Every step is a golden function of a unit, and all between them is decoding and moving codes.
 `golden.calibrate` makes a `Network` from a float one. The scheme is FQ-ViT's (arXiv 2111.13824)
-with 8-bit weights and activations and 4-bit log2 attention, made integer from end to end:
+with 8-bit weights and activations and 4-bit log2 attention, or other codes of the configuration,
+made integer from end to end:
 
 - the residual stream is in PTF codes, and is added in the requantizer that ends each branch;
 - LayerNorm reads PTF codes and gives uniform ones;
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from golden.formats import Format, Log2, Shifted, Uniform
+from golden.formats import Format, Shifted, Uniform
 from golden.layernorm import layernorm
 from golden.requant import Requantization, requantize
 from golden.softmax import PolynomialScale, ShiftScale, log_softmax
@@ -64,7 +65,7 @@ class Attention:
     value: Uniform
     scores: Requantization
     scale: ShiftScale | PolynomialScale
-    probability: Log2
+    probability: Format
     context: Requantization
 
 

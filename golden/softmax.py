@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-softmax in integers: one pass with shifts, or FQ-ViT's polynomial."""
 
-__all__ = ["LogSoftmaxModel", "PolynomialScale", "ShiftScale", "log2_codes", "log_softmax",
-           "offsets", "row_offset", "softmax_scale", "statistics"]
+__all__ = ["LevelScale", "LogSoftmaxModel", "PolynomialScale", "ShiftScale", "log2_codes",
+           "log_softmax", "offsets", "row_offset", "softmax_scale", "statistics"]
 
 import math
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from golden.arithmetic import integers
 from golden.softmax_cycles import LogSoftmaxModel
+from golden.softmax_levels import level_codes
 from golden.softmax_polynomial import PolynomialScale, polynomial_log_softmax, polynomial_scale
 from hw.config import Config
 from hw.softmax_tables import SLOPE_FRACTION, Segments, ShiftWidths
@@ -28,6 +29,22 @@ class ShiftScale:
     """
 
     multiplier: int
+
+
+@dataclass(frozen=True)
+class LevelScale(ShiftScale):
+    """Scales of the scores and of their uniform, two-scale or table codes (`golden.attention`).
+
+    Attributes
+    ----------
+    shift
+        Added to a distance, in steps of 1/128, for the codes' scale.
+    m
+        Two-scale: shift between the regions. Table: its number.
+    """
+
+    shift: int = 0
+    m: int = 0
 
 
 def softmax_scale(s: float, config: Config) -> ShiftScale | PolynomialScale:
@@ -152,11 +169,12 @@ def log2_codes(scores: Tensor, keep: Tensor, offset: Tensor, scale: ShiftScale,
 
 def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScale,
                 config: Config) -> Tensor:
-    """Softmax over the last dimension, as log2 codes or linear probabilities.
+    """Softmax over the last dimension, as codes or linear probabilities.
 
     For ``exponential = "shift"``, with ``y = log2(e) * s * x``: ``-log2 p = log2(sum 2**y) - y``,
-    so a code is one multiplication, one subtraction and one rounding (half up), and only the sum
-    needs powers. For ``exponential = "iexp"`` see `golden.softmax_polynomial`.
+    so a log2 code is one multiplication, one subtraction and one rounding (half up), and only the
+    sum needs powers. Uniform, two-scale and table codes look that distance up
+    (`golden.softmax_levels`). For ``exponential = "iexp"`` see `golden.softmax_polynomial`.
 
     Parameters
     ----------
@@ -174,14 +192,16 @@ def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScal
     Tensor
         int64 ``[..., K]``. ``attention = "log2"``: ``clip(round(-log2 p), 0, 2**b - 1)``, where
         the highest code means exactly zero. ``"linear"``: p in steps of ``2**-15``, 0 to 32,768.
-        Masked keys get the highest code or 0.
+        Others: codes of the format that `golden.attention` gives for the scale. Masked keys get the
+        highest code or 0.
 
     Raises
     ------
     TypeError
         If `scores` are floating-point, `keep` isn't bool, or the scale is of the other kind.
     ValueError
-        If shapes differ, or a score or the number of keys is out of range.
+        If shapes differ, a score or the number of keys is out of range, or FQ-ViT's polynomial is
+        to give other codes than log2.
     """
     integers(scores=scores)
     if keep.dtype != torch.bool:
@@ -196,6 +216,9 @@ def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScal
     if scores.numel() and not -high <= int(scores.min()) <= int(scores.max()) < high:
         raise ValueError(f"scores must lie in {-high}..{high - 1}")
     if config.exponential == "iexp":
+        if config.attention != "log2":
+            raise ValueError("attention must be log2 with exponential iexp, not "
+                             f"{config.attention}")
         if not isinstance(scale, PolynomialScale):
             raise TypeError(f"scale must be a PolynomialScale, not {type(scale).__name__}")
         return polynomial_log_softmax(scores, keep, scale, config)
@@ -205,6 +228,10 @@ def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScal
     offset = offsets(scores, keep, scale, config)
     if config.attention == "log2":
         return log2_codes(scores, keep, offset, scale, config)
+    if config.attention != "linear":
+        if not isinstance(scale, LevelScale):
+            raise TypeError(f"scale must be a LevelScale, not {type(scale).__name__}")
+        return level_codes(scores, keep, offset, scale.multiplier, scale.shift, scale.m, config)
     widths = ShiftWidths(config)
     power = _exponents(scores, scale, widths) - offset.unsqueeze(-1)
     mantissa = (1 << widths.fraction) + _segments(widths.power, power & (1 << widths.fraction) - 1)

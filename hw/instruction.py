@@ -96,7 +96,9 @@ PASS = _instruction(
      Field("operand_signed", 1, text="two-scale: two's complement"),
      Field("operand_bits", 4, text="two-scale, log2: width of a code"),
      Field("norm_zero_point", 8, text="of the codes that norm reads")),
-    (Field("softmax_multiplier", 18, text="log2(e) * scale of the scores"),),
+    (Field("softmax_multiplier", 18, text="log2(e) * scale of the scores"),
+     Field("softmax_shift", 12, signed=True, text="log2 of the probabilities' scale, but for a "
+           "constant, in 1/128: uniform, two-scale and table codes")),
     (Field("format", 2, text="0 uniform or PTF, 1 two-scale, 2 log2, 3 table"),
      Field("zero_point", 8, text="of uniform codes"),
      Field("bits", 4, text="width of a code"),

@@ -51,7 +51,8 @@ class LaneWidths:
 
 
 def lane(m: Module, widths: LaneWidths, n: int, advance: Value, *, x: Value, count: Value,
-         total: Value, coarse: Value, root: Value, gamma: Value, offset: Value) -> Signal:
+         total: Value, coarse: Value, root: Value, gamma: Value, offset: Value,
+         ) -> tuple[Signal, Signal]:
     """Build lane `n`, from an element to its code before saturation.
 
     A register a step, in steps of `advance` from the one with `x`: the element (1), times `count`
@@ -66,7 +67,9 @@ def lane(m: Module, widths: LaneWidths, n: int, advance: Value, *, x: Value, cou
 
     Returns
     -------
-    Signal
+    normal
+        ``n``, before gamma and offset, in step 6.
+    y
         ``floor(n*gamma + offset)`` in output steps, in step 9.
     """
     offset = delay(m, offset, advance=advance, name=f"offset_{n}")
@@ -104,4 +107,4 @@ def lane(m: Module, widths: LaneWidths, n: int, advance: Value, *, x: Value, cou
             weighted.eq((passed * gamma) >> widths.fraction),
             y.eq((weighted + offset) >> FRACTION),
         ]
-    return y
+    return normal, y

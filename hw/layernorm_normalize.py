@@ -121,9 +121,9 @@ class Normalize(wiring.Component):
         ]
         widths = LaneWidths.of(self.config)
         for n in range(self.config.lanes):
-            y = lane(m, widths, n, advance, x=word.x[n], count=counts[n % 3], total=total,
-                     coarse=coarse, root=roots[n % 3], gamma=parameters.gamma[n],
-                     offset=parameters.offset[n])
+            _, y = lane(m, widths, n, advance, x=word.x[n], count=counts[n % 3], total=total,
+                        coarse=coarse, root=roots[n % 3], gamma=parameters.gamma[n],
+                        offset=parameters.offset[n])
             with m.If(keep[n]):
                 m.d.comb += skid.i.payload.code[n].eq(
                     Mux(y < 0, 0, Mux(y >> CODE_BITS != 0, (1 << CODE_BITS) - 1, y)))

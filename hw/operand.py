@@ -5,7 +5,7 @@ __all__ = ["OperandPath"]
 
 from functools import partial
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -15,18 +15,21 @@ from hw.instruction import OPERANDS, PASS
 from hw.layernorm_lane import lane
 from hw.layernorm_scale import factors_word
 from hw.operand_decode import FORMATS, Decoder
-from hw.operand_format import CODE_BITS, OperandFormat
+from hw.operand_format import CODE_BITS, LOG2_BITS, PLACES, OperandFormat
+from hw.operand_levels import LevelLookup
 from hw.operand_memory import NormParameters
+from hw.softmax_levels import FRACTION
 from hw.stream import delay, layout
 from hw.systolic import SystolicArray
 
 #: Fields of a PASS that go with every word.
 FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
-          "operand_bits", "norm_zero_point", "norm_slot", "probability_slot", "softmax_multiplier")
+          "operand_bits", "norm_zero_point", "norm_slot", "probability_slot", "softmax_multiplier",
+          "softmax_shift")
 
 
 class OperandPath(wiring.Component):
-    """`rows` lanes that decode codes, normalise them first (norm), or find log2 codes (softmax).
+    """`rows` lanes that decode codes, normalise them first (norm), or code probabilities (softmax).
 
     One pipeline for all modes (see `hw.operand_format`), which moves as a whole on a cycle with
     `advance`; words of any modes follow each other without a gap. A request enters in a step, its
@@ -34,7 +37,8 @@ class OperandPath(wiring.Component):
 
     Bit-exact with the `decode` of `golden.formats`, with `golden.layernorm.layernorm` (decoded
     as uniform codes), and with `golden.softmax.log_softmax` (decoded as log2 codes of
-    attention_bits), given the factors that the statistics have found.
+    attention_bits; or `golden.softmax_levels.level_words`, decoded as the fields say), given the
+    factors that the statistics have found.
 
     What a request uses must have been written in an earlier cycle, and may be overwritten `latency`
     steps later.
@@ -113,6 +117,7 @@ class OperandPath(wiring.Component):
         kept = Mux(request.blank, 0, Mux(softmax[0], request.valid_rows, self.config.rows))
         kept = late(kept, cycles=11, name="kept")
         decoder = self._decoder(m, norm[0], softmax[0])
+        lookup = self._lookup(m, softmax[8]) if form.levels else None
         for n in range(self.config.rows):
             code = self.codes.word_select(n, CODE_BITS)
             # In step 9.
@@ -120,10 +125,15 @@ class OperandPath(wiring.Component):
                                     form.plain.gamma, form.distance.gamma)
             offset = self._parameter(m, f"beta_{n}", parameters.offset[n], norm[8], softmax[8],
                                      form.plain.offset, form.distance.offset)
-            y = lane(m, form.lane, n, self.advance, x=(code - zero_point) << shifts[n],
-                     count=count[n % len(count)], total=total, coarse=coarse,
-                     root=root[n % len(root)], gamma=gamma, offset=offset)
-            result = late(_clamp(y), name=f"code_{n}")
+            normal, y = lane(m, form.lane, n, self.advance, x=(code - zero_point) << shifts[n],
+                             count=count[n % len(count)], total=total, coarse=coarse,
+                             root=root[n % len(root)], gamma=gamma, offset=offset)
+            result = _clamp(y)
+            if lookup:
+                # One of the two is 0.
+                m.d.comb += lookup.distances[n].eq(normal >> form.level_drop)
+                result = result | lookup.o[n]
+            result = late(result, name=f"code_{n}")
             lives = late(n < kept, name=f"lives_{n}")
             mantissa, shift = decoder.decode(result)
             with m.If(self.advance):
@@ -160,12 +170,16 @@ class OperandPath(wiring.Component):
         count = [self._copy(m, f"count_{n}", selected, unsigned(form.count_bits), init)
                  for n, init in enumerate((None, 0, -1))]
         total = Signal(signed(form.total_bits), reset_less=True)
+        row: Value = (found.as_signed() + 1) << form.surplus
+        if form.levels:
+            shift = late(request.softmax_shift.as_signed(), cycles=2, name="shift")
+            row = (found.as_signed() << form.surplus) + (shift << PLACES - FRACTION)
         coarse = Signal(range(max(2, len(form.lane.shifts))), reset_less=True)
         root = Signal(self.config.rsqrt_bits, reset_less=True)
         with m.If(self.advance):
             m.d.sync += [
                 total.eq(Mux(norm[2], factors.total,
-                             Mux(softmax[2], (found.as_signed() + 1) << form.surplus, 0))),
+                             Mux(softmax[2], row, 0))),
                 coarse.eq(Mux(norm[2], factors.coarse,
                               Mux(softmax[2], form.distance.coarse, form.plain.coarse))),
                 root.eq(Mux(norm[2], factors.root, 1 << self.config.rsqrt_bits - 1)),
@@ -203,19 +217,33 @@ class OperandPath(wiring.Component):
             m.d.sync += register.eq(Mux(norm, value, Mux(softmax, distance, plain)))
         return register
 
+    def _lookup(self, m: Module, softmax: Value) -> LevelLookup:
+        """Build the table of probabilities; its words are there in step 11."""
+        m.submodules.levels = lookup = LevelLookup(self.config)
+        m.d.comb += [
+            lookup.advance.eq(self.advance),
+            lookup.live.eq(softmax),
+            lookup.m.eq(delay(m, self.i.operand_m, advance=self.advance, cycles=8,
+                              name="level_m")),
+        ]
+        return lookup
+
     def _decoder(self, m: Module, norm: Value, softmax: Value) -> Decoder:
-        """Delay what says how to decode; norm gives uniform codes, softmax log2 codes."""
-        request = self.i
+        """Delay what says how to decode; norm gives uniform codes, softmax log2 codes if any."""
+        request, own = self.i, softmax
+        if self.format.levels:
+            own = Const(0)
         late = partial(delay, m, advance=self.advance, cycles=11)
         form = Mux(norm, FORMATS["uniform"],
-                   Mux(softmax, FORMATS["log2"], request.operand_format))[:2]
+                   Mux(own, FORMATS["log2"], request.operand_format))[:2]
+        deep = not self.format.levels and self.config.attention_bits > LOG2_BITS
         return Decoder(
             m, self.config, self.advance, format=late(form, name="format"),
             zero_point=late(request.operand_zero_point, name="zero_point"),
             scale=late(request.operand_m, name="scale"),
             sign=late(request.operand_signed, name="sign"),
-            bits=late(Mux(softmax, self.config.attention_bits, request.operand_bits)[:4],
-                      name="bits"))
+            bits=late(Mux(own, self.format.log2_bits, request.operand_bits)[:4], name="bits"),
+            whole=late(softmax, name="whole") if deep else 0)
 
 
 def _steps(m: Module, advance: Value, value: Value, cycles: int, name: str) -> list[Value]:

@@ -3,12 +3,13 @@
 
 __all__ = ["Decoder", "FORMATS"]
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 
 from hw.config import Config
 from hw.operand_format import CODE_BITS
+from hw.stream import delay
 
-#: Formats of `operand_format`. A table's codes are treated as uniform ones.
+#: Formats of `operand_format`. Softmax's table gives mantissas, which are uniform codes.
 FORMATS = {"uniform": 0, "two-scale": 1, "log2": 2, "table": 3}
 
 
@@ -18,16 +19,20 @@ class Decoder:
     - uniform: ``code - zero_point``, shift 0;
     - two-scale: the lower ``bits - 1`` bits, two's complement if `signed`, shift m if the bit above
       them is set;
-    - log2: 1 with the shift ``2**bits - 1 - code``; 0 from the highest code on.
+    - log2: 1 with the shift ``2**bits - 1 - code``; 0 from the highest code on, or beyond it if
+      `whole`.
 
     Parameters
     ----------
     format, zero_point, scale, sign, bits
         The fields of the instruction, one step before the codes.
+    whole
+        Whether the highest code of `bits` bits is a power of two.
     """
 
     def __init__(self, m: Module, config: Config, advance: Value, *, format: Value,
-                 zero_point: Value, scale: Value, sign: Value, bits: Value) -> None:
+                 zero_point: Value, scale: Value, sign: Value, bits: Value,
+                 whole: ValueLike = 0) -> None:
         self.config = config
         self.two_scale = Signal(reset_less=True)
         self.log2 = Signal(reset_less=True)
@@ -37,6 +42,9 @@ class Decoder:
         self.low = Signal(CODE_BITS, reset_less=True)
         self.region = Signal(CODE_BITS, reset_less=True)
         self.sign = Signal(CODE_BITS, reset_less=True)
+        self.whole: Value = Const(0)
+        if not isinstance(whole, int):
+            self.whole = delay(m, whole, advance=advance, name="whole")
         two_scale = Signal()
         top = Signal(CODE_BITS + 1)
         m.d.comb += [
@@ -58,7 +66,7 @@ class Decoder:
     def decode(self, code: Value) -> tuple[Value, Value]:
         """Return mantissa (9 bits, signed) and shift of a code, unregistered."""
         rest = ~code & self.low
-        one = rest.any() & ~(code & ~self.low).any()
+        one = (rest.any() | self.whole) & ~(code & ~self.low).any()
         negative = (code & self.sign).any()
         magnitude = Cat(code & self.low | ~self.low & negative.replicate(CODE_BITS), negative)
         mantissa = Mux(self.two_scale, magnitude.as_signed(),

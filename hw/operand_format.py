@@ -16,11 +16,13 @@ A lane of `hw.layernorm_lane` computes, for an element x::
 
   That is ``count = L`` and ``total = (o + 1) << s``. The way from d to y multiplies by ``-2**-16``
   and takes one off: floors of floors are floors, in whatever steps.
+- *softmax* with other codes than log2 (`hw.softmax_levels`): ``total = (o << s) + (shift << 9)``,
+  and the inverted index of the table is ``n = d >> 9``; what follows gives 0.
 
 So the three modes share all multipliers and all registers of a lane.
 """
 
-__all__ = ["CODE_BITS", "Constants", "OperandFormat"]
+__all__ = ["CODE_BITS", "LOG2_BITS", "PLACES", "Constants", "OperandFormat"]
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +31,8 @@ from hw.config import Config
 from hw.layernorm_format import FRACTION, GAMMA_BITS, NormFormat
 from hw.layernorm_lane import LaneWidths
 from hw.layernorm_scale import factors_word
+from hw.softmax_levels import FRACTION as LEVEL_FRACTION
+from hw.softmax_levels import KINDS
 from hw.softmax_tables import ShiftWidths
 
 #: Width of a code in the scratchpad.
@@ -37,8 +41,11 @@ CODE_BITS = 8
 CENTRED_BITS = CODE_BITS + 1
 #: Binary places that a softmax code is away from ``score * multiplier``.
 PLACES = 16
-#: ``|score * L| < 2**24`` and ``|o| < 2**9``, so ``|d| < 2**25 + 2**24``.
+#: ``|score * L| < 2**24``, ``|o| < 2**9`` and ``|shift| < 2**4``, so
+#: ``|d| < 2**25 + 2**24 + 2**20``.
 DISTANCE_BITS = 27
+#: Widest log2 codes that are all powers of two, but for the highest.
+LOG2_BITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +75,14 @@ class OperandFormat:
     def __post_init__(self) -> None:
         config = self.config
         for name, wanted in (("cols", config.rows), ("exponential", "shift"),
-                             ("attention", "log2"), ("score_bits", CODE_BITS),
-                             ("mantissa_bits", CENTRED_BITS)):
+                             ("score_bits", CODE_BITS), ("mantissa_bits", CENTRED_BITS)):
             if getattr(config, name) != wanted:
                 raise ValueError(f"{name} must be {wanted} for the operand path, not "
                                  f"{getattr(config, name)}")
-        if (1 << config.attention_bits) - 1 > config.max_shift:
+        if config.attention == "linear":
+            raise ValueError("attention must be log2, uniform, two-scale or table for the operand "
+                             "path, not linear")
+        if config.attention == "log2" and (1 << self.log2_bits) - 1 > config.max_shift:
             raise ValueError(f"attention_bits must be at most {config.max_shift.bit_length() - 1} "
                              f"for operands of operand_bits ({config.operand_bits}), not "
                              f"{config.attention_bits}")
@@ -91,6 +100,19 @@ class OperandFormat:
         """Softmax's own widths."""
         return ShiftWidths(self.config)
 
+    @property
+    def log2_bits(self) -> int:
+        """Width of the log2 codes that are powers of two.
+
+        Of 5 bits the codes beyond 15 are 0, for lack of room in an operand.
+        """
+        return min(self.config.attention_bits, LOG2_BITS)
+
+    @property
+    def levels(self) -> bool:
+        """Whether probabilities have other codes than log2."""
+        return self.config.attention in KINDS
+
     @cached_property
     def surplus(self) -> int:
         """Fraction bits of ``score * L`` beyond those of an exponent (s), at least 2."""
@@ -104,20 +126,28 @@ class OperandFormat:
     @cached_property
     def lane(self) -> LaneWidths:
         """Widths of a lane, at least those of `LaneWidths.of`."""
-        widths = LaneWidths.of(self.config)
-        # 11 bits are left of a distance after a shift by 16, and a plain code takes less.
-        scaled = max(widths.scaled, DISTANCE_BITS - PLACES)
+        widths, scaled = LaneWidths.of(self.config), self._scaled
         return replace(
             widths, element=max(widths.element, CENTRED_BITS), scaled=scaled,
             difference=max(widths.difference, DISTANCE_BITS),
             shifts=widths.shifts if self._down(widths.shifts) is not None
             else (*widths.shifts, -max(DISTANCE_BITS - scaled, FRACTION)))
 
+    @cached_property
+    def _scaled(self) -> int:
+        """Width of a distance after its shift.
+
+        11 bits are left after a shift by 16, and a plain code takes less; and a table's fraction.
+        """
+        return max(LaneWidths.of(self.config).scaled,
+                   DISTANCE_BITS - PLACES + (LEVEL_FRACTION if self.levels else 0))
+
     def _down(self, shifts: tuple[int, ...]) -> int | None:
         """Find a right shift that makes a distance fit and loses none of the code's bits."""
-        scaled = max(LaneWidths.of(self.config).scaled, DISTANCE_BITS - PLACES)
-        low = max(DISTANCE_BITS - scaled, FRACTION)
+        low = max(DISTANCE_BITS - self._scaled, FRACTION)
         high = min(PLACES, GAMMA_BITS - 1 + FRACTION - self.norm.element_fraction)
+        if self.levels:
+            high = PLACES - LEVEL_FRACTION
         return next((index for index, up in enumerate(shifts) if low <= -up <= high), None)
 
     @cached_property
@@ -137,9 +167,16 @@ class OperandFormat:
         """Factors that make softmax's code of a distance; `count` and `total` are the row's."""
         coarse = self._down(self.lane.shifts)
         assert coarse is not None, "the lane has a shift that fits"
+        if self.levels:
+            return Constants(coarse=coarse, gamma=0, offset=0)
         # The code's units are 2**(16 - down) units of the scaled distance, and 2**8 of the sum.
         step = 1 << -self.lane.shifts[coarse] - (PLACES - FRACTION)
         return Constants(coarse=coarse, gamma=-step << self.lane.fraction, offset=-step)
+
+    @cached_property
+    def level_drop(self) -> int:
+        """Low bits of a scaled distance below the fraction of a table's index."""
+        return PLACES - LEVEL_FRACTION + self.lane.shifts[self.distance.coarse]
 
     @cached_property
     def count_bits(self) -> int:

@@ -19,7 +19,7 @@ PASS_SLOTS = PASSES
 #: Travel with every word through the operand path.
 OPERAND_FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
                   "operand_bits", "norm_zero_point", "norm_slot", "probability_slot",
-                  "softmax_multiplier")
+                  "softmax_multiplier", "softmax_shift")
 REQUEST_FIELDS = ("tokens", "tiles", "valid", "late", "pending", "from_residual", "a_base",
                   "a_stride", "blank_first", *OPERAND_FIELDS)
 WEIGHT_FIELDS = ("tiles", "stationary", "by_column", "w_base", "w_stride")

@@ -57,8 +57,9 @@ class LogSoftmax(wiring.Component):
     Raises
     ------
     ValueError
-        If the configuration asks for linear probabilities of the polynomial exponential, which
-        FQ-ViT's division-free rule doesn't give, or for a polynomial that doesn't fit.
+        If the configuration asks for codes that only the accelerator makes (`hw.softmax_levels`),
+        for linear probabilities of the polynomial exponential, which FQ-ViT's division-free rule
+        doesn't give, or for a polynomial that doesn't fit.
     """
 
     def __init__(self, config: Config):
@@ -82,6 +83,9 @@ class LogSoftmax(wiring.Component):
     @staticmethod
     def words(config: Config) -> dict[str, Word]:
         """Return the words of both streams."""
+        if config.attention not in ("log2", "linear"):
+            raise ValueError("attention must be log2 or linear for the log-softmax unit, not "
+                             f"{config.attention}")
         if config.exponential == "iexp" and config.attention != "log2":
             raise ValueError("attention must be log2 with exponential iexp, not "
                              f"{config.attention}")

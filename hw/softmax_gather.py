@@ -57,8 +57,10 @@ class SoftmaxGather(wiring.Component):
     """
 
     def __init__(self, config: Config):
-        for name, wanted in (("exponential", "shift"), ("attention", "log2"),
-                             ("score_bits", SCORE_BITS)):
+        if config.attention == "linear":
+            raise ValueError("attention must be log2, uniform, two-scale or table in the "
+                             "accelerator, not linear")
+        for name, wanted in (("exponential", "shift"), ("score_bits", SCORE_BITS)):
             if getattr(config, name) != wanted:
                 raise ValueError(f"{name} must be {wanted} in the accelerator, "
                                  f"not {getattr(config, name)}")

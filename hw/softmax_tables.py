@@ -93,7 +93,7 @@ class ShiftWidths:
     @property
     def sum_fraction(self) -> int:
         """Fraction bits of the sum; a power below ``2**-sum_fraction`` of the reference is 0."""
-        return 15 if self.config.attention_bits <= 4 or self.config.attention == "linear" else 22
+        return 22 if self.config.attention == "log2" and self.config.attention_bits > 4 else 15
 
     @property
     def keys(self) -> int:

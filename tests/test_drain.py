@@ -15,7 +15,7 @@ from torch import Tensor
 from golden.encoding import Encoding, thresholds
 from golden.layernorm import reciprocal_root
 from golden.requant import Requantization, requantize
-from golden.softmax import ShiftScale, _offset, statistics
+from golden.softmax import ShiftScale, row_offset, statistics
 from hw.config import Config, load
 from hw.drain import Drain
 from hw.drain_issue import SHORT
@@ -230,7 +230,7 @@ class Script:
         reference, total = statistics(scores, torch.ones_like(scores, dtype=torch.bool),
                                       ShiftScale(multiplier), config)
         half = 1 << self.wide.fraction - 1
-        offset = _offset(reference, total, self.wide) + half & (1 << self.wide.offset) - 1
+        offset = row_offset(reference, total, self.wide) + half & (1 << self.wide.offset) - 1
         self._results("softmax", [{"slot": slot, "offset": value} for value in offset.tolist()])
 
     def _results(self, kind: str, results: list[Any]) -> None:
@@ -521,7 +521,8 @@ def test_timing_of_the_presets(name: str, timing: tuple[int, ...]) -> None:
     ({"cols": 8}, r"cols must be rows \(4\) in the accelerator, not 8"),
     ({"lanes": 3}, r"lanes must divide rows \(4\), not 3"),
     ({"exponential": "iexp"}, "exponential must be shift in the accelerator, not iexp"),
-    ({"attention": "linear"}, "attention must be log2 in the accelerator, not linear"),
+    ({"attention": "linear"},
+     "attention must be log2, uniform, two-scale or table in the accelerator, not linear"),
     ({"score_bits": 9}, "score_bits must be 8 in the accelerator, not 9"),
 ])
 def test_configurations_that_are_refused(change: dict[str, Any], message: str) -> None:

@@ -183,6 +183,8 @@ def test_an_image_is_classified_alike_in_any_company(whole: Network, sample: mni
     {"exponential": "iexp"}, {"weight_bits": 4}, {"norm_bits": 9}, {"multiplier_bits": 10},
     {"weight_bits": 6, "score_bits": 6, "attention_bits": 3},
     {"lanes": 7, "value_bits": 24, "norm_bits": 9},   # encoding shifts are at most 15
+    {"attention": "table", "exp_fraction_bits": 5}, {"attention": "uniform", "score_bits": 12},
+    {"attention": "two-scale", "attention_bits": 6, "operand_bits": 9},
 ], ids=str)
 def test_other_widths_classify_too(changes: dict[str, Any], model: Vit,
                                    sample: mnist.Sample) -> None:
@@ -198,9 +200,12 @@ def test_other_widths_classify_too(changes: dict[str, Any], model: Vit,
     ({"mantissa_bits": 8},
      "mantissa_bits must be at least 9 for 8-bit codes less a zero point, not 8"),
     ({"norm_bits": 8}, "norm_bits must be at least 9 for LayerNorm inputs, not 8"),
-    ({"attention_bits": 5},
-     "operand_bits must be at least 33 for attention codes of 5 bits, not 17"),
-    ({"attention": "linear"}, "attention must be log2 for this network, not linear"),
+    ({"attention_bits": 5, "operand_bits": 16},
+     "operand_bits must be at least 17 for attention codes of 5 bits, not 16"),
+    ({"attention": "linear"},
+     "attention must be log2, uniform, two-scale or table for this network, not linear"),
+    ({"attention": "table", "exponential": "iexp"},
+     "exponential must be shift for table attention, not iexp"),
 ])
 def test_a_configuration_that_can_not_run_it_is_refused(
         changes: dict[str, Any], message: str, model: Vit, sample: mnist.Sample) -> None:

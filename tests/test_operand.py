@@ -8,9 +8,11 @@ import torch
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
+from golden.attention import level_format, log2_format
 from golden.formats import Log2, TwoScale, Uniform
 from golden.layernorm import layernorm, offset, reciprocal_root
-from golden.softmax import ShiftScale, _exponents, _offset, log_softmax, statistics
+from golden.softmax import ShiftScale, _exponents, log_softmax, row_offset, statistics
+from golden.softmax_levels import level_codes
 from hw.config import Config, load
 from hw.instruction import NORM_PARAMETER, OPERANDS
 from hw.layernorm_format import GAMMA_BITS, NormFormat
@@ -27,6 +29,15 @@ CONFIGS = [
     Config(name="3x3", rows=3, cols=3, lanes=3, max_channels=8, max_tokens=5, max_keys=20,
            norm_bits=9, exp_fraction_bits=4, rsqrt_bits=8, attention_bits=3, operand_bits=18),
     Config(name="channels", rows=4, cols=4, lanes=2, max_channels=1024, max_tokens=9, max_keys=30),
+    Config(name="log2-5", rows=4, cols=4, lanes=2, max_channels=32, max_tokens=9, max_keys=30,
+           attention_bits=5),
+    *(Config(name=f"{kind}-{bits}", rows=rows, cols=rows, lanes=rows, max_channels=channels,
+             max_tokens=9, max_keys=30, attention=kind, attention_bits=bits, **more)
+      for kind, bits, rows, channels, more in (
+          ("uniform", 8, 3, 60, {}), ("uniform", 3, 2, 16, {"norm_bits": 9, "rsqrt_bits": 8}),
+          ("two-scale", 8, 4, 64, {"exp_fraction_bits": 4}), ("two-scale", 6, 2, 8, {}),
+          ("table", 4, 4, 256, {"norm_bits": 16, "exp_fraction_bits": 14}),
+          ("table", 3, 2, 8, {"norm_bits": 9}))),
 ]
 #: Of each of the two rounds.
 WORDS = 250
@@ -122,16 +133,21 @@ class Case:
         scale = ShiftScale([1, top, rng.below(top, 1), rng.below(2000, 1)][token % 4])
         keep = torch.ones(count, dtype=torch.bool)
         widths = ShiftWidths(config)
-        result = log_softmax(scores, keep, scale, config)
-        found = int(_offset(*statistics(scores, keep, scale, config), widths))
-        found += 1 << widths.fraction - 1
+        y = _exponents(scores, scale, widths)
+        found = int(row_offset(*statistics(scores, keep, scale, config), widths))
+        half = 1 << widths.fraction - 1 if config.attention == "log2" else 0
+        result = found + half - y >> widths.fraction
+        if half:
+            assert torch.equal(log_softmax(scores, keep, scale, config),
+                               result.clamp_max((1 << config.attention_bits) - 1))
         if rng.chance(0.5):
             # An offset beside the end of a code, for the likeliest key.
-            y = _exponents(scores, scale, widths)
-            found = int(y.max()) + (rng.below(20, 1) << widths.fraction) - rng.below(2)
-            result = (found - y >> widths.fraction).clamp_max((1 << config.attention_bits) - 1)
-        return {"codes": scores + 128, "multiplier": scale.multiplier, "result": result,
-                "offset": found & (1 << widths.offset) - 1}
+            found = int(y.max()) + (rng.below(20, 1) << widths.fraction) - rng.below(2) - half
+            result = found + half - y >> widths.fraction
+        return {"codes": scores + 128, "multiplier": scale.multiplier,
+                "result": result.clamp_max((1 << config.attention_bits) - 1),
+                "plain offset": torch.tensor(found),
+                "offset": found + half & (1 << widths.offset) - 1}
 
     def writes(self):
         """Yield what the ports `norm_write`, `factor_write` and `probability_write` get."""
@@ -167,7 +183,7 @@ class Case:
             "operand_m": rng.below(8), "operand_signed": rng.below(2),
             "operand_bits": rng.below(9, 2), "norm_zero_point": rng.below(256),
             "norm_slot": rng.below(2), "probability_slot": rng.below(2),
-            "softmax_multiplier": rng.below(1 << 18)}
+            "softmax_multiplier": rng.below(1 << 18), "softmax_shift": rng.below(1 << 12)}
         mode = ("plain", "norm", "softmax")[rng.below(3)]
         fields["operand"] = OPERANDS[mode]
         word = {"plain": self._plain, "norm": self._normalised, "softmax": self._softmax}[mode](
@@ -202,9 +218,27 @@ class Case:
         count = len(codes)
         fields |= {"softmax_multiplier": row["multiplier"], "valid_rows": count}
         noise = rng.tensor(0, 256, config.rows - count)
-        operands = Log2.of_bits(config.attention_bits).operand(result).tolist()
+        if config.attention == "log2":
+            operands = [(value, None) for value in
+                        log2_format(config.attention_bits).operand(result).tolist()]
+        else:
+            operands = self._levels(fields, codes - 128, row)
         return Word(fields, [*codes.tolist(), *noise.tolist()],
-                    [(value, None) for value in operands] + [(0, None)] * len(noise))
+                    [*operands, *[(0, None)] * len(noise)])
+
+    def _levels(self, fields, scores, row):
+        """Give the fields of uniform, two-scale or table codes, and what they decode to."""
+        config, rng = self.config, self.rng
+        shift = rng.below(2048, -2048) if rng.chance(0.1) else rng.below(300, -1300)
+        # Beyond the bits of an operand m is no use, but nothing else may suffer.
+        m = fields["operand_m"] = rng.below(8)
+        codes = level_codes(scores, torch.ones_like(scores, dtype=torch.bool), row["plain offset"],
+                            row["multiplier"], shift, m, config)
+        form = level_format(shift, m, config)
+        fields |= {"softmax_shift": shift & 0xFFF, "operand_zero_point": 0, "operand_signed": 0,
+                   "operand_format": FORMATS[config.attention],
+                   "operand_bits": 8 if config.attention == "table" else config.attention_bits}
+        return list(zip(*(part.tolist() for part in form.decode(codes)), strict=True))
 
     def _normalised(self, fields):
         config, rng = self.config, self.rng
@@ -290,7 +324,8 @@ def test_words_of_all_modes_one_after_the_other(config):
 @pytest.mark.parametrize(("name", "values"), [
     ("cols", {"cols": 8}), ("exponential", {"exponential": "iexp"}),
     ("attention", {"attention": "linear"}), ("score_bits", {"score_bits": 9}),
-    ("mantissa_bits", {"mantissa_bits": 8}), ("attention_bits", {"attention_bits": 5}),
+    ("mantissa_bits", {"mantissa_bits": 8}),
+    ("attention_bits", {"attention_bits": 5, "operand_bits": 16}),
     ("max_channels", {"max_channels": 8})])
 def test_what_it_does_not_do_is_refused_by_name(name, values):
     with pytest.raises(ValueError, match=f"^{name} must be"):
