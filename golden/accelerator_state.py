@@ -115,9 +115,17 @@ class State:
 
         The hardware keeps a reference and a sum; here the scores are kept until the row ends,
         which is the same because words of `lanes` keys don't straddle passes.
+
+        Raises
+        ------
+        ValueError
+            If the passes of a row have other numbers of tokens.
         """
         if fields["statistics_first"]:
             self._rows = []
+        if self._rows and len(self._rows[0][0]) != len(codes):
+            raise ValueError(f"tokens must be {len(self._rows[0][0])} as in the row's first pass, "
+                             f"not {len(codes)}")
         keep = (torch.arange(codes.shape[1]) < fields["valid"]).expand(codes.shape)
         self._rows.append((codes - HALF, keep))
         if fields["statistics_last"]:

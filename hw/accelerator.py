@@ -18,10 +18,11 @@ from hw.registers import FAULT_LAYOUT, Registers
 class Accelerator(wiring.Component):
     """Run programs of `hw.instruction` from memory, without the host.
 
-    A start resets the core and begins one cycle later. A run ends with the core's `done`, or after
-    a fault or a stop as soon as the bus is quiet: what has been asked for is still taken, what has
-    been announced is still written, so the memory never sees a broken transfer, and the next run
-    begins from a clean state.
+    A start resets the core and begins one cycle later. A run ends with the core's `done` if all of
+    the program has been read; and else, or after a fault or a stop, as soon as the bus is quiet:
+    what has been asked for is still taken, what has been announced is still written, so the memory
+    never sees a broken transfer, and the next run begins from a clean state. Until then the core
+    stays stopped.
 
     Members
     -------
@@ -74,12 +75,13 @@ class Accelerator(wiring.Component):
         with m.If(registers.start):
             m.d.sync += [running.eq(1), halting.eq(0)]
         with m.Elif(running & ~halting):
-            with m.If(registers.stop | core.fault.valid):
+            with m.If(registers.stop | core.fault.valid | core.done):
                 m.d.sync += halting.eq(1)
-            with m.Elif(core.done):
+            # What lies behind END may be under way, or be asked for right now.
+            with m.If(core.done & core.exhausted & ~registers.stop & ~core.fault.valid):
                 m.d.sync += running.eq(0)
-        with m.Elif(halting & core.quiet & ~begin):
-            m.d.sync += [running.eq(0), halting.eq(0)]
+        with m.Elif(core.quiet & ~begin):
+            m.d.sync += running.eq(0)
 
         fault = Signal(FAULT_LAYOUT)
         m.d.comb += [fault.eq(core.fault), fault.valid.eq(running & ~halting & core.fault.valid)]

@@ -73,6 +73,8 @@ class Core(wiring.Component):
         End the run: no new transfers from now on. Held until `quiet`.
     quiet : Out(1)
         No transfer is under way on the bus.
+    exhausted : Out(1)
+        All of the program has been read.
     done : Out(1)
         Pulse.
     fault : Out(FAULT_LAYOUT)
@@ -98,7 +100,7 @@ class Core(wiring.Component):
         super().__init__({
             **{f"{name}_{part}": In(32) for name in ("program", "input", "output")
                for part in ("address", "bytes")},
-            "begin": In(1), "stop": In(1), "quiet": Out(1), "done": Out(1),
+            "begin": In(1), "stop": In(1), "quiet": Out(1), "exhausted": Out(1), "done": Out(1),
             "fault": Out(FAULT_LAYOUT),
             "events": Out(data.StructLayout(dict.fromkeys(COUNTED, 1))),
             **flat("m_axi", read_channels(config.axi_bits)),
@@ -130,7 +132,7 @@ class Core(wiring.Component):
             reader.start.payload.address.eq(self.program_address),
             reader.start.payload.bytes.eq(self.program_bytes),
             unpacker.bits.eq(sequencer.bits), unpacker.align.eq(sequencer.align),
-            sequencer.exhausted.eq(reader.exhausted),
+            sequencer.exhausted.eq(reader.exhausted), self.exhausted.eq(reader.exhausted),
             sequencer.idle.eq(writer.idle),
             *(getattr(sequencer, name).eq(getattr(self, name)) for name in (
                 "input_address", "input_bytes", "output_bytes")),

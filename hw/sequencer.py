@@ -254,15 +254,17 @@ class Sequencer(wiring.Component):
                 steps(PARTS - 1, "PUSH")
             with m.State("PUSH"):
                 m.d.comb += push.eq(1)
-                m.d.sync += [slot.eq(slot + 1), self.instruction.eq(self.instruction + 1)]
-                go("HEAD")
-                with m.If(~self._pass.stationary):
+                m.d.sync += slot.eq(slot + 1)
+                with m.If(self._pass.stationary):
+                    m.d.sync += self.instruction.eq(self.instruction + 1)
+                    go("HEAD")
+                with m.Else():
                     m.d.sync += bits.eq(self._pass.weight_bits)
                     go("WEIGHTS")
             with m.State("WEIGHTS"):
                 steps(config.rows - 1, "HEAD", tiles=True)
                 with m.If(take & ending):
-                    m.d.sync += bits.eq(8)
+                    m.d.sync += [bits.eq(8), self.instruction.eq(self.instruction + 1)]
             with m.State("ISSUE"):
                 m.d.comb += [self.load.valid.eq(self.placement.ready),
                              self.placement.valid.eq(self.load.ready)]
