@@ -181,7 +181,7 @@ class _Builder:
 
         The scale and, channel by channel, the shift of the least squared error.
         """
-        shifts = levels(self.config)
+        shifts = self.config.norm_bits - self.config.mantissa_bits + 1
         widest = max(float(constant.abs().max()), 1e-9) / (127 << shifts - 1)
         best, least = None, float("inf")
         for percent in range(100, 45, -5):

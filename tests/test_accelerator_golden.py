@@ -20,6 +20,7 @@ from golden.accelerator import PassRecord, execute
 from golden.accelerator_state import State
 from golden.calibrate import calibrate
 from golden.encoding import KINDS, Encoding, encode, thresholds
+from golden.formats import TwoScale, Uniform
 from golden.models import lookup
 from golden.network import Call, Network
 from golden.program import Fault, Instruction, assemble, read_logits
@@ -150,6 +151,78 @@ def test_weights_of_any_width_give_the_networks_logits(bits: int) -> None:
         ({} if bits == 8 else mixed)
     image = images_of(spec, 1, 2)
     assert logits(compiled, image) == network.run(whole, image)[0].tolist()
+
+
+ATTENTION = [("log2", 3), ("log2", 4), ("log2", 5), ("uniform", 8), ("uniform", 4),
+             ("two-scale", 8), ("two-scale", 6), ("table", 4), ("table", 3)]
+
+
+@pytest.mark.parametrize(("kind", "bits"), ATTENTION)
+def test_attention_codes_give_the_networks_logits(kind: str, bits: int) -> None:
+    spec = SPECS["padded everywhere"]
+    config = dataclasses.replace(load("tiny"), attention=kind, attention_bits=bits)
+    whole = calibrate(sharp(spec, 3), images_of(spec, 3, 1), config)
+    calls: list[Call] = []
+    images = images_of(spec, 2, 2)
+    wanted = network.run(whole, images, calls.append)
+    compiled = compile_network(whole)
+    for image, row in zip(images.split(1), wanted, strict=True):
+        assert logits(compiled, image) == row.tolist()
+    # The codes are of this kind, and many of them occur.
+    codes = torch.cat([call.output.flatten() for call in calls if call.unit == "softmax"])
+    assert len(codes.unique()) > min(1 << bits, 16) // 2
+    form = whole.blocks[1].attention.probability
+    assert (type(form).__name__.lower(), form.bits) == (kind.replace("-s", "s"), bits)
+    assert form is whole.formats["blocks.1.attn.softmax"]
+
+
+def sharp(spec: VitSpec, seed: int) -> Vit:
+    """Return a random network whose attention isn't almost the same for all keys."""
+    model = Vit(spec).initialize(seed).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("qkv.weight"):
+                value.mul_(7)
+    return model
+
+
+def test_the_two_scales_of_attention_are_both_used() -> None:
+    spec = SPECS["wide heads"]
+    config = dataclasses.replace(load("tiny"), attention="two-scale", attention_bits=8)
+    whole = calibrate(sharp(spec, 1), images_of(spec, 3, 1), config)
+    calls: list[Call] = []
+    network.run(whole, images_of(spec, 1, 2), calls.append)
+    codes = torch.cat([call.output.flatten() for call in calls if call.unit == "softmax"])
+    form = whole.blocks[0].attention.probability
+    assert isinstance(form, TwoScale) and form.m > 0
+    assert 0.001 < float((codes >> 7).double().mean()) < 0.5
+
+
+@pytest.mark.parametrize(("options", "changes"), [
+    ({"stream": "o-2sf"}, {}), ({"stream": "o-2sf"}, {"norm_bits": 15}), ({"gelu": "uniform"}, {}),
+    ({"gelu": "uniform", "stream": "o-2sf"}, {"attention": "uniform", "attention_bits": 8}),
+], ids=str)
+def test_other_codes_of_stream_and_gelu_give_the_networks_logits(
+        options: dict[str, Any], changes: dict[str, Any]) -> None:
+    spec = SPECS["padded everywhere"]
+    config = dataclasses.replace(load("tiny"), **changes)
+    model = Vit(spec).initialize(3).eval()
+    with torch.no_grad():   # two channels of the stream lie far out
+        model.pos_embed[..., [2, 11]] *= 400
+    whole = calibrate(model, images_of(spec, 3, 1), config, **options)
+    images = images_of(spec, 2, 2)
+    compiled = compile_network(whole)
+    for image, row in zip(images.split(1), network.run(whole, images), strict=True):
+        assert logits(compiled, image) == row.tolist()
+    stream = whole.blocks[0].norm1.input
+    if "stream" in options:
+        shifts = set(stream.shift.tolist())
+        assert shifts == {0, max(shifts)} and stream.shift[2] == stream.shift[11] == max(shifts)
+        assert (max(shifts) > 3) == ("norm_bits" in changes)
+    if "gelu" in options:
+        found = whole.blocks[0].fc2.input
+        assert isinstance(found, Uniform) and found.zero_point > 0
+        assert whole.blocks[0].fc1.requantization.encoding.kind == "uniform"
 
 
 def test_what_an_earlier_run_left_does_not_matter() -> None:
