@@ -58,6 +58,8 @@ def _listing(space: Space) -> str:
         axes = ", ".join(f"{name} {'/'.join(map(str, values))}"
                          for name, values in study.axes.items())
         count = sum(1 for _ in study.points())
+        if study.greedy:
+            count += study.greedy.points
         lines.append(f"  {study.name}: {study.design}, {count} points"
                      f" ({axes or 'no axes'}): {', '.join(study.measure)}")
     return "\n".join(lines)
@@ -130,7 +132,8 @@ def _explore(args: argparse.Namespace) -> int:
     if args.clock is not None and args.clock <= 0:
         raise ValueError(f"--clock must be positive, not {args.clock:g}")
     trials = args.trials or space.trials
-    points = trials * len(space.studies) if trials else len(space.points())
+    walks = sum(study.greedy.points for study in space.studies if study.greedy)
+    points = trials * len(space.studies) if trials else len(space.points()) + walks
     folder = args.output or Path("build/explore") / space.name
     start = time.monotonic()
     try:

@@ -41,7 +41,7 @@ class Counts:
     elements
         That pass the drain, and that are normalised or turned into attention codes.
     memory
-        Bytes of program, input and output that pass the bus.
+        Bytes that pass the bus.
     """
 
     products: int
@@ -52,8 +52,8 @@ class Counts:
     memory: int
 
 
-def counts(compiled: Compiled) -> Counts:
-    """Count the operations of a program."""
+def counts(compiled: Compiled, memory: int) -> Counts:
+    """Count the operations of a program that moves so many bytes."""
     config = compiled.config
     products = macs = scratch = accumulators = elements = 0
     for item in compiled.instructions:
@@ -77,7 +77,6 @@ def counts(compiled: Compiled) -> Counts:
             scratch += drained
         if fields["operand"] in (OPERANDS["norm"], OPERANDS["softmax"]):
             elements += words * config.rows
-    memory = len(compiled.program) + compiled.input_bytes + compiled.output_bytes
     return Counts(products, macs, scratch, accumulators, elements, memory)
 
 

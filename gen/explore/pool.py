@@ -202,7 +202,7 @@ class Dask:
             futures = {client.submit(_remote, {"point": point.to_dict(), "retry": self.retry,
                                                "folder": str(self.folder)},
                                      pure=False, retries=TRIES): point for point in tasks.values()}
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=client.loop):
                 point = futures[future]
                 lost = future.exception()
                 answer = {"crash": f"{type(lost).__name__}: {' '.join(str(lost).split())}"} \

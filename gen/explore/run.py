@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from gen.explore.measure import row_inputs
 from gen.explore.point import Point
 from gen.explore.pool import Executor, executor, processes
-from gen.explore.space import Space, read
+from gen.explore.space import Space, SpaceError, read
 from gen.explore.store import Store
+from hw.config import ConfigError
 
 if TYPE_CHECKING:
     import pandas
@@ -59,6 +60,28 @@ def measured(points: Iterable[Point], who: Executor, store: Store,
 def _labelled(row: Row, point: Point) -> Row:
     """Return the row of an equal point, under this one's study."""
     return row | {"space": point.space, "study": point.study, "task": json.dumps(point.to_dict())}
+
+
+def walked(space: Space, store: Store) -> Space:
+    """Return the space with what the greedy walks of its studies find.
+
+    Raises
+    ------
+    ValueError
+        If a configuration can't run the network.
+    """
+    from gen.explore.store import Failure
+    from gen.explore.widths import greedy
+    studies = []
+    for study in space.studies:
+        if study.greedy:
+            try:
+                stops = greedy(study.base, study.greedy, store)
+            except (Failure, ConfigError) as error:
+                raise SpaceError(f"study {study.name!r}: {error}") from None
+            study = dataclasses.replace(study, walked=tuple(stops))
+        studies.append(study)
+    return dataclasses.replace(space, studies=tuple(studies))
 
 
 def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
@@ -116,6 +139,7 @@ def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
         rows = search(found, who, store, Path(folder), trials or found.trials,
                       batch=jobs or processes(), progress=progress)
         return frame(rows, found.clock)
+    found = walked(found, store)
     points = found.points()
     rows_of: dict[tuple[str, str], Row] = {}
     for point, row in measured(points, who, store, progress):

