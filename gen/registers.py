@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m gen.registers``: the register map as Markdown, as C header and as JSON.
+"""``python -m gen.registers``: the register map as Markdown, C header, JSON and Verilog macros.
 
-All three are printed from `hw.register_map`, which the gateware is made from as well.
+All are printed from `hw.register_map`, which the gateware is made from as well.
 """
 
-__all__ = ["FILES", "header", "main", "markdown", "to_json"]
+__all__ = ["FILES", "header", "main", "markdown", "to_json", "verilog"]
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gen.cli import replace_folder, run_command
@@ -142,6 +142,13 @@ def header(config: Config | None = None) -> str:
             + body + "\n#endif\n")
 
 
+def verilog() -> str:
+    """Return addresses as macros of Verilog."""
+    return "// SPDX-License-Identifier: Apache-2.0\n" + "".join(
+        f"`define VITFORGE_{register.name} {ADDRESS_BITS}'h{register.offset:03x}\n"
+        for register in REGISTERS)
+
+
 def to_json(config: Config | None = None) -> str:
     """Return the map as JSON, for other tools.
 
@@ -166,7 +173,10 @@ def to_json(config: Config | None = None) -> str:
 
 
 #: File names in the output folder, and what makes them.
-FILES = {"registers.md": markdown, "vitforge_registers.h": header, "registers.json": to_json}
+FILES: dict[str, Callable[[Config | None], str]] = {
+    "registers.md": markdown, "vitforge_registers.h": header, "registers.json": to_json,
+    "vitforge_registers.vh": lambda config: verilog(),
+}
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -182,7 +192,7 @@ def _generate(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gen.registers", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Write the register map as Markdown, C header and JSON.",
+        description="Write the register map as Markdown, C header, JSON and Verilog macros.",
         epilog="example: python -m gen.registers --config edge8 -o build/registers")
     parser.add_argument("--config", metavar="C",
                         help=f"{', '.join(preset_names())} or a .toml file, whose constants are "

@@ -3,7 +3,8 @@
 
 The folder holds the accelerator, or one unit or all, as one Verilog file each, a file list, a
 FuseSoC core file, clock constraints, the lint waivers, a description of every port, and a manifest;
-with the accelerator its registers as Markdown, C header and JSON. The same configuration gives the
+with the accelerator its registers as Markdown, C header, JSON and Verilog macros, and a bench in
+Verilog that runs what ``python -m gen.program`` writes. The same configuration gives the
 same bytes. Needs Amaranth and NumPy only.
 """
 
@@ -20,12 +21,15 @@ from typing import Any
 
 from gen.cli import replace_folder, run_command
 from gen.elaborate import Design, elaborate
-from gen.registers import header, markdown, to_json
+from gen.registers import header, markdown, to_json, verilog
 from hw.config import Config, load, preset_names
 from hw.units import DESIGNS, UNITS
 from hw.words import Word
 
 WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
+#: A memory and a host in Verilog, for simulations without Python.
+BENCH = tuple(WAIVERS.with_name(name) for name in ("memory.v", "accelerator_top.v",
+                                                   "accelerator_host.v"))
 
 
 def _port_table(word: Word) -> str:
@@ -72,6 +76,27 @@ def _core(units: Sequence[str], config: Config, version: str) -> str:
       verilator:
         mode: lint-only
         verilator_options: [-Wall]""" for unit in units)
+    bench = target = ""
+    if "accelerator" in units:
+        names = "\n".join(f"      - sim/{path.name}" for path in BENCH)
+        bench = f"""\
+  bench:
+    files:
+      - registers/vitforge_registers.vh: {{is_include_file: true}}
+{names}
+    file_type: verilogSource
+"""
+        target = f"""\
+  # The plusargs are those that python -m gen.program writes into host.args.
+  sim:
+    default_tool: verilator
+    filesets: [rtl, lint, bench]
+    toplevel: accelerator_host
+    tools:
+      verilator:
+        mode: binary
+        verilator_options: [--timing, --timescale, 1ns/1ps, -GBITS={config.axi_bits}, -GBYTES={1 << 24}]
+"""
     return f"""CAPI=2:
 name: vitforge:core:{config.name}:{version}
 description: Integer-only vision-transformer datapath, configuration {config.name}
@@ -84,12 +109,13 @@ filesets:
     files:
       - lint/waivers.vlt
     file_type: vlt
+{bench}\
 targets:
   default:
     filesets: [rtl]
     toplevel: {units[0]}
 {targets}
-"""
+{target}"""
 
 
 def _manifest(designs: Sequence[Design], config: Config,
@@ -130,6 +156,8 @@ def package(units: Sequence[str], config: Config, frequency: float = 100.0) -> d
         files["registers/registers.md"] = markdown(config)
         files["registers/vitforge_registers.h"] = header(config)
         files["registers/registers.json"] = to_json(config)
+        files["registers/vitforge_registers.vh"] = verilog()
+        files |= {f"sim/{path.name}": path.read_text(encoding="utf-8") for path in BENCH}
     files["README.md"] = _describe(designs, config)
     files["manifest.json"] = json.dumps(_manifest(designs, config, files), indent=2) + "\n"
     return files

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gen.registers import FILES, header, main, markdown, to_json
+from gen.registers import FILES, header, main, markdown, to_json, verilog
 from hw.config import load
 from hw.register_map import FAULTS, REGISTERS, constants
 
@@ -33,6 +33,13 @@ def test_the_manual_names_everything():
     # A cell that has a bar in it would break its row.
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| `0x")}
     assert columns == {6}
+
+
+def test_macros_are_the_map():
+    lines = verilog().splitlines()
+    assert "`define VITFORGE_CONTROL 12'h010" in lines
+    assert lines[1:] == [f"`define VITFORGE_{item.name} 12'h{item.offset:03x}"
+                         for item in REGISTERS]
 
 
 def test_json_is_the_map():
