@@ -209,7 +209,8 @@ def test_a_run_after_a_stop_is_right(stalls: dict[str, int]) -> None:
     job = memory.job(work, "good")
     (outcome,) = memory.run(config, [job], **stalls)
     cycles = outcome.cycles
-    ends = [*range(1, 8), *range(cycles - 400, cycles + 400, 37), *rng.integers(8, cycles, 25)]
+    ends = [*range(1, 8), *range(70, 200, 11), *rng.integers(8, cycles, 15),
+            *range(cycles - 400, cycles + 400, 37)]
     jobs = [one for stop in ends
             for one in (dataclasses.replace(job, name=f"stop {stop}", stop=int(stop)), job)]
     outcomes = memory.run(config, jobs, **stalls)

@@ -150,15 +150,15 @@ def test_latencies_vary_by_burst_and_keep_the_order(play):
 ], ids=str)
 def test_errors_of_reads_and_of_writes(play, given, reads, writes):
     (found,) = play([read(0, 4) | write(8, 1) | BEAT | {"wlast": 1, "wdata": 5},
-                     NO_AR | write(16, 1) | {"wdata": 6}, NO_AW | NO_W, *[{}] * 60,
-                     {"peek_address": 8}, {"peek_address": 16}],
+                     NO_AR | write(16, 2) | {"wdata": 6, "wlast": 0},
+                     NO_AW | {"wdata": 7, "wlast": 1}, NO_W, *[{}] * 60,
+                     *({"peek_address": address} for address in (8, 16, 24))],
                     error_low=16, error_high=24, **given)
     beats = beats_of(found)
     assert [response for _, _, response, _ in beats] == [OKAY, OKAY, reads, OKAY]
     assert all(response == OKAY or data not in DATA for _, data, response, _ in beats)
     assert [one["bresp"] for one in found if one["bvalid"]] == [OKAY, writes]
-    assert found[63]["peek_data"] == 5
-    assert found[64]["peek_data"] == (6 if writes == OKAY else DATA[2])
+    assert [one["peek_data"] for one in found[64:67]] == [5, 6 if writes == OKAY else DATA[2], 7]
 
 
 def test_beyond_the_memory_nobody_answers(play):
