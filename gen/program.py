@@ -18,9 +18,9 @@ from gen.cli import replace_folder, run_command
 from gen.program_arguments import add_model
 from gen.program_compile import Compiled, compile_network
 from gen.program_listing import listing
+from golden.accelerator import execute
 from golden.network import Network, image_codes
 from golden.program import output_bytes
-from hw.config import load
 from hw.instruction import LINE
 
 #: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
@@ -87,8 +87,26 @@ def describe(compiled: Compiled, network: Network, image: Image) -> str:
     }, indent=1) + "\n"
 
 
+def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
+    """Return the files of a run for `sim/accelerator_host.v`: memory, result, and plusargs."""
+    config = compiled.config
+    wanted = execute(image.program, image.input, config, compiled.output_bytes).output
+    step = config.axi_bits // 8
+
+    def beats(data: bytes) -> str:
+        data += bytes(-len(data) % step)
+        return "".join(f"{data[place:place + step][::-1].hex()}\n"
+                       for place in range(0, len(data), step))
+
+    plusargs = [f"+{name}_{part}={value}" for name, buffer in image.buffers.items()
+                for part, value in zip(("address", "bytes"), buffer, strict=True)]
+    return {"memory.hex": beats(image.data), "expected.hex": beats(wanted),
+            "host.args": " ".join(["+memory=memory.hex", "+expected=expected.hex",
+                                   *plusargs]) + "\n"}
+
+
 def _write(args: argparse.Namespace) -> int:
-    network = program_arguments.network(args, load(args.config))
+    network = program_arguments.network(args, program_arguments.configuration(args))
     compiled = compile_network(network)
     image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
     with replace_folder(args.output) as folder:
@@ -96,6 +114,8 @@ def _write(args: argparse.Namespace) -> int:
         (folder / "memory.bin").write_bytes(image.data)
         (folder / "memory.json").write_text(describe(compiled, network, image), encoding="ascii")
         (folder / "listing.txt").write_text(listing(compiled), encoding="ascii")
+        for name, text in host_files(compiled, image).items():
+            (folder / name).write_text(text, encoding="ascii")
     print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")
     return 0
 
@@ -103,12 +123,15 @@ def _write(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gen.program", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Quantize a network, compile it for the accelerator, and write the program,\n"
-                    "a memory image with an input, and a listing.",
-        epilog="example: python -m gen.program mnist --config edge8 -o build/program")
+        description="Quantize a network, or take one that golden.quantize has written, compile it\n"
+                    "for the accelerator, and write the program, a memory image with an input,\n"
+                    "and a listing.",
+        epilog="examples: python -m gen.program mnist --config edge8 -o build/program\n"
+               "          python -m gen.program build/fq-vit -o build/program")
     add_model(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                        help="folder to write: program.bin, memory.bin, memory.json, listing.txt")
+                        help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
+                             "memory.hex, expected.hex and host.args for the bench in Verilog")
     return parser
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that name a network and its pictures: the same for all commands that run one."""
 
-__all__ = ["add_model", "network", "pictures"]
+__all__ = ["add_model", "configuration", "network", "pictures"]
 
 import argparse
 from pathlib import Path
@@ -10,23 +10,25 @@ import torch
 from torch import Tensor
 
 from gen.program_model import MNIST, NAMES, codes, quantized
-from golden import mnist
+from gen.program_stored import is_file, stored
+from golden import mnist, network_file
 from golden.network import Network
 from golden.vit import VitSpec
-from hw.config import Config, preset_names
+from hw.config import Config, load, preset_names
 from sim.image import read_image
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add MODEL, which may be left out if there is a default, and how to get and quantize it."""
-    text = f"one of {', '.join(NAMES)}"
+    text = f"one of {', '.join(NAMES)}, or a folder that golden.quantize has written"
     if default is None:
         parser.add_argument("model", metavar="MODEL", help=text)
     else:
         parser.add_argument("model", metavar="MODEL", nargs="?", default=default,
                             help=f"{text} (default: {default})")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    parser.add_argument("--config", metavar="C",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16, or "
+                             "the one that golden.quantize had)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="its state dict, .safetensors or .pth (mnist has its own)")
     parser.add_argument("--calibration", type=Path, metavar="DIR",
@@ -44,10 +46,37 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> No
                              "own; other networks have random inputs without it)")
 
 
+def _stored(args: argparse.Namespace) -> bool:
+    return args.model not in NAMES and is_file(args.model)
+
+
+def configuration(args: argparse.Namespace) -> Config:
+    """Return the configuration that the options name, or that of a network from a file."""
+    if args.config is None and _stored(args):
+        return network_file.load(args.model).config
+    return load(args.config or "edge16")
+
+
 def network(args: argparse.Namespace, config: Config) -> Network:
-    """Return the integer network that the options name."""
+    """Return the integer network that the options name.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or an option does not go with a network from a file.
+    """
+    if _stored(args):
+        for name in ("checkpoint", "calibration", "random", "weights"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name} does not go with {args.model}: it is quantized")
+        return stored(Path(args.model), config)
     return quantized(args.model, config, file=args.checkpoint, calibration=args.calibration,
                      images=args.images, seed=args.random, weight_bits=args.weights)
+
+
+def _name(args: argparse.Namespace) -> str:
+    """Name of the network, which says how pictures are read."""
+    return network_file.about(args.model)["model"] if _stored(args) else str(args.model)
 
 
 def pictures(args: argparse.Namespace, spec: VitSpec, count: int) -> Tensor:
@@ -63,8 +92,8 @@ def pictures(args: argparse.Namespace, spec: VitSpec, count: int) -> Tensor:
     if args.image is not None:
         found = read_image(args.image)
     elif args.pictures is not None:
-        found = codes(args.pictures, args.model, count)
-    elif args.model == MNIST and args.random is None:
+        found = codes(args.pictures, _name(args), count)
+    elif _name(args) in (MNIST, "mnist_vit") and args.random is None:
         found = mnist.sample().test.images[:count]
     else:
         shape = (count, spec.in_channels, spec.image_size, spec.image_size)

@@ -6,11 +6,12 @@ take the narrowest type in the file. The JSON names the digest of the tensors, s
 that was damaged, or the two of different networks, are refused.
 """
 
-__all__ = ["NAME", "NetworkFileError", "load", "save"]
+__all__ = ["NAME", "NetworkFileError", "about", "load", "save"]
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,11 @@ def _value(plain: Any, tensors: dict[str, Tensor]) -> Any:
     return _TYPES[plain["type"]](**given)
 
 
-def save(path: str | Path, whole: Network) -> None:
-    """Write the JSON `path`, and the tensors beside it under the same name."""
+def save(path: str | Path, whole: Network, about: Mapping[str, str] | None = None) -> None:
+    """Write the JSON `path`, and the tensors beside it under the same name.
+
+    `about` is kept for readers: "model" is the name of the float network.
+    """
     path = Path(path)
     writer = _Writer()
     plain = writer.plain("network", whole)
@@ -108,11 +112,44 @@ def save(path: str | Path, whole: Network) -> None:
     data = tensor_bytes({name: _narrowed(value) for name, value in writer.tensors.items()})
     types = {name: str(value.dtype).removeprefix("torch.")
              for name, value in writer.tensors.items()}
-    text = json.dumps({"version": _VERSION, "tensors": path.with_suffix(_SUFFIX).name,
+    text = json.dumps({"version": _VERSION, "about": dict(about or {}),
+                       "tensors": path.with_suffix(_SUFFIX).name,
                        "sha256": hashlib.sha256(data).hexdigest(), "types": types,
                        "network": plain}, indent=1) + "\n"
     replace(path.with_suffix(_SUFFIX), lambda temporary: temporary.write_bytes(data))
     replace(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
+
+
+def _json(path: str | Path) -> Path:
+    path = Path(path)
+    return path / NAME if path.is_dir() else path.with_suffix(".json")
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
+        if plain["version"] != _VERSION:
+            raise ValueError(f"version {plain['version']}, not {_VERSION}")
+        return plain
+    except OSError as error:
+        raise NetworkFileError(f"can't read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise NetworkFileError(f"{path} holds no integer network ({error})") from None
+
+
+def about(path: str | Path) -> dict[str, str]:
+    """Return what `save` was told about a network.
+
+    Raises
+    ------
+    NetworkFileError
+        If the file can't be read or holds something else, or does not name the model.
+    """
+    path = _json(path)
+    found = _plain(path).get("about")
+    if not isinstance(found, dict) or not isinstance(found.get("model"), str):
+        raise NetworkFileError(f"{path} does not name the float network it was made of")
+    return found
 
 
 def load(path: str | Path) -> Network:
@@ -123,12 +160,9 @@ def load(path: str | Path) -> Network:
     NetworkFileError
         If a file can't be read, is damaged, or holds something else.
     """
-    path = Path(path)
-    path = path / NAME if path.is_dir() else path.with_suffix(".json")
+    path = _json(path)
     try:
-        plain = json.loads(path.read_text(encoding="ascii"))
-        if plain["version"] != _VERSION:
-            raise ValueError(f"version {plain['version']}, not {_VERSION}")
+        plain = _plain(path)
         arrays = path.with_name(plain["tensors"])
         data = arrays.read_bytes()
         if hashlib.sha256(data).hexdigest() != plain["sha256"]:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantize a checkpoint by a published method and measure it, in float simulation."""
+"""Quantize a checkpoint by a published method, and measure it in float simulation and in integers.
+
+The integer network (`golden.deploy`) is what `gen.program` takes, and its accuracy always stands
+beside that of the float simulation.
+"""
 
 __all__ = ["main"]
 
@@ -7,27 +11,42 @@ import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from gen.cli import run_command
-from golden import models
+from golden import models, network_file
+from golden.build import check
+from golden.checkpoint import replace
+from golden.deploy import Note, deploy, load_notes, save_notes, suited
+from golden.fast import pixel_network
 from golden.imagenet import Folder, read_classes
+from golden.models import Preprocessing
+from golden.network import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
+from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
+from golden.ptq.statistics import Statistics
+from golden.report import report
+from golden.swin import Swin
+from golden.vit import Vit, VitSpec
+from hw.config import Config, load, preset_names
 
 _ALIASES = {"weights": "weights", "activations": "activations", "attention": "attention",
             "stream": "stream"}
+#: Beside the record and the integer network.
+NOTES, REPORT = "notes.json", "report.md"
 
 
-def right(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]],
+def right(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
           advance: Callable[[int], object] = lambda images: None,
           keep: Callable[[int, int], object] = lambda done, found: None,
           so_far: tuple[int, int] = (0, 0)) -> int:
@@ -79,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="golden.quantize", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"methods:\n{lines}\n\nexample: python -m golden.quantize --method minmax "
-               "--checkpoint F.safetensors \\\n    --calibration DIR --evaluate DIR --weights 6")
+               "--checkpoint F.safetensors \\\n    --calibration DIR --evaluate DIR --weights 6 "
+               "-o build/minmax")
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--model", default="deit_tiny_patch16_224", metavar="NAME",
                         help="network, by timm's name (default: %(default)s)")
@@ -112,9 +132,16 @@ def _parser() -> argparse.ArgumentParser:
                              "without changing what the float network computes")
     parser.add_argument("--no-float", action="store_true",
                         help="don't measure the float network")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE",
-                        help="write the record, JSON, there; a killed run goes on if "
-                             "started again with the same arguments")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help="configuration of the integer network: "
+                             f"{', '.join(preset_names())} or a .toml file (default: %(default)s)")
+    parser.add_argument("--suit", action="store_true",
+                        help="give that configuration the method's attention codes")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR",
+                        help="write record.json, the integer network (model.json, "
+                             "model.safetensors), notes.json and report.md there, or, if it ends "
+                             "with .json, the record alone; a killed run goes on if started again "
+                             "with the same arguments")
     return parser
 
 
@@ -125,11 +152,88 @@ def _ledger(args: argparse.Namespace, calibration: Folder,
         return None
     options = {name: str(value) for name, value in vars(args).items() if name != "output"}
     files = (*calibration.files, *(evaluation.files if evaluation else ()))
-    ledger = Ledger.open(args.output, key(options, [
-        path for path in (args.checkpoint, args.classes) if path is not None], files))
+    configs = [Path(args.config)] if Path(args.config).is_file() else []
+    ledger = Ledger.open(_record_path(args.output), key(options, [
+        path for path in (args.checkpoint, args.classes, *configs) if path is not None], files))
     if ledger.record is not None:
         print(f"golden.quantize: goes on with {ledger.path}", file=sys.stderr)
     return ledger
+
+
+def _record_path(output: Path) -> Path:
+    return output if output.suffix == ".json" else output / "record.json"
+
+
+@dataclass
+class _Work:
+    """One run: what it decides, deploys and counts, and where that is written."""
+
+    args: argparse.Namespace
+    method: Method
+    model: Vit | Swin
+    how: Preprocessing
+    config: Config
+    ledger: Ledger | None
+    observe: Callable[[], Statistics]
+    uneven: Mapping[str, Tensor]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the integer network goes; None if only a record is wanted, or nothing."""
+        output: Path | None = self.args.output
+        return output if output is not None and output.suffix != ".json" else None
+
+    def decide(self, bar: Callable[[str, int], Callable[[int], object]],
+               ) -> tuple[Record, tuple[Network, tuple[Note, ...]] | None]:
+        """Make, or take from a killed run, the record and the integer network."""
+        ledger, folder = self.ledger, self.folder
+        record = ledger.record if ledger else None
+        if record is not None:
+            return record, self.deployed(record)
+        statistics = self.observe()
+        record = self.method.decide_visibly(statistics, bar)
+        # A record holds what differs from the checkpoint.
+        record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
+        integer = self.deploy(record, statistics)
+        if ledger:
+            ledger.path.unlink(missing_ok=True)   # its record won't be that of the network
+            ledger.output.parent.mkdir(parents=True, exist_ok=True)
+            if folder and integer:
+                network_file.save(folder / network_file.NAME, integer[0],
+                                  {"model": self.args.model, "method": record.method})
+                save_notes(folder / NOTES, integer[1])
+            ledger.decided(record)
+        return record, integer
+
+    def deployed(self, record: Record) -> tuple[Network, tuple[Note, ...]] | None:
+        """Read the integer network of a killed run, or make it once more."""
+        if isinstance(self.model, Swin):
+            return None
+        try:
+            if self.folder:
+                return (network_file.load(self.folder), load_notes(self.folder / NOTES))
+        except ValueError:
+            pass
+        return self.deploy(record, self.observe())
+
+    def deploy(self, record: Record, statistics: Statistics,
+               ) -> tuple[Network, tuple[Note, ...]] | None:
+        """Make the integer network; Swin has none."""
+        if isinstance(self.model, Swin):
+            return None
+        config = suited(self.config, record) if self.args.suit else self.config
+        return deploy(self.model, record, config, statistics=statistics, preprocessing=self.how)
+
+    def count(self, name: str, network: Callable[[Tensor], Tensor], evaluation: Folder,
+              advance: Callable[[int], object]) -> int:
+        """Count the images that one network classifies rightly."""
+        args, ledger = self.args, self.ledger
+        so_far = ledger.counts.get(name, (0, 0)) if ledger else (0, 0)
+        advance(so_far[0])
+        rest = Folder(evaluation.files[so_far[0]:], evaluation.labels[so_far[0]:])
+        return right(network, rest.batches(self.how, args.batch, resize=not args.no_resize),
+                     advance, functools.partial(ledger.counted, name) if ledger
+                     else lambda *_: None, so_far)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -142,6 +246,9 @@ def _run(args: argparse.Namespace) -> int:
         how = dataclasses.replace(how, crop=args.crop)
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
+    config = load(args.config)
+    if isinstance(named.spec, VitSpec):
+        check(named.spec, config)   # calibration may take minutes
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
@@ -157,35 +264,33 @@ def _run(args: argparse.Namespace) -> int:
         def bar(text: str, total: int) -> Callable[[int], object]:
             return functools.partial(progress.advance, progress.add_task(text, total=total))
 
-        record = ledger.record if ledger else None
-        if record is None:
-            statistics = method.observe(
+        def observe() -> Statistics:
+            return method.observe(
                 model, (images for images, _ in calibration.batches(how, args.batch)),
                 bar("calibration", len(calibration)))
-            record = method.decide_visibly(statistics, bar)
-            # A record holds what differs from the checkpoint.
-            record = dataclasses.replace(record, parameters={**uneven, **record.parameters})
-            del statistics
-            if ledger:
-                ledger.decided(record)
-        simulated = method.apply(model, record)
-        networks = {"float": model, "simulated": simulated}
+
+        work = _Work(args, method, model, how, config, ledger, observe, uneven)
+        record, integer = work.decide(bar)
+        networks: dict[str, Callable[[Tensor], Tensor]] = {
+            "float": model, "simulated": method.apply(model, record)}
         if args.no_float:
             del networks["float"]
+        if integer:
+            networks["integer"] = pixel_network(integer[0], how)
+        counts: dict[str, tuple[int, int]] = {}
         if evaluation is not None:
             total = len(evaluation)
             for name, network in networks.items():
-                so_far = ledger.counts.get(name, (0, 0)) if ledger else (0, 0)
-                advance = bar(name, total)
-                advance(so_far[0])
-                rest = Folder(evaluation.files[so_far[0]:], evaluation.labels[so_far[0]:])
-                count = right(
-                    network, rest.batches(how, args.batch, resize=not args.no_resize), advance,
-                    functools.partial(ledger.counted, name) if ledger else lambda *_: None,
-                    so_far)
-                print(f"{name:<12}{count:>7} of {total}{count / total:>10.2%}", flush=True)
+                found = work.count(name, network, evaluation, bar(name, total))
+                counts[name] = found, total
+                print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
         if ledger:
             ledger.complete()
+    if work.folder and integer:
+        page = report(args.model, record, integer[0], integer[1], counts)
+        replace(work.folder / REPORT, lambda temporary: temporary.write_text(page))
+    if args.output is not None:
+        print(f"results: {args.output}")
     return 0
 
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from gen import program_arguments
 from gen.cli import progress_bar, replace_folder
 from gen.timeline import draw
-from hw.config import load
 from hw.register_map import COUNTERS
 from sim.accelerator import LATENCY
 from sim.accelerator_check import Check, check
@@ -62,7 +61,7 @@ def _simulate(args: argparse.Namespace) -> int:
         raise ValueError(f"stall must be 0 to 255, not {args.stall}")
     if args.latency < 2:
         raise ValueError(f"latency must be at least 2 cycles, not {args.latency}")
-    config = load(args.config)
+    config = program_arguments.configuration(args)
     network = program_arguments.network(args, config)
     images = program_arguments.pictures(args, network.spec, args.count)
     try:

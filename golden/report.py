@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A page about one quantization: both accuracies, sizes, and what the datapath changed."""
+
+__all__ = ["report", "weight_bytes"]
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from golden.deploy import Note, summary
+from golden.network import Network
+from golden.ptq.record import Record
+
+
+def _bits(weights: Tensor) -> int:
+    """Width of the narrowest signed integers that hold all weights, at least 2."""
+    low, high = (int(end) for end in weights.aminmax())
+    return max(2, max(high, -low - 1).bit_length() + 1)
+
+
+def weight_bytes(network: Network) -> int:
+    """Bytes of all weights, each layer's in the narrowest signed integers that hold them."""
+    layers = [network.embedding.weights, network.head]
+    for block in network.blocks:
+        layers += [layer.weights for layer in (block.qkv, block.proj, block.fc1, block.fc2)]
+    return sum(-(-weights.numel() * _bits(weights) // 8) for weights in layers)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def report(model: str, record: Record, network: Network, notes: Sequence[Note],
+           counts: Mapping[str, tuple[int, int]]) -> str:
+    """Return the page as Markdown.
+
+    Parameters
+    ----------
+    counts
+        By network ("float", "simulated", "integer"): images right, and images.
+    """
+    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    config = network.config
+    text = [f"# {record.method} on {model}\n\n{settings}\n"]
+    if counts:
+        text.append("\n## Accuracy\n\n" + _table(
+            ("network", "right", "images", "top-1"),
+            [(name, found, total, f"{found / total:.2%}")
+             for name, (found, total) in counts.items()]))
+    text.append(f"\n## Integer network\n\nConfiguration {config.name} ({config.hash()}), attention "
+                f"in {config.attention} codes of {config.attention_bits} bits, "
+                f"{weight_bytes(network):,} bytes of weights.\n")
+    text.append("\n## What the datapath changed\n\n" + _table(
+        ("tensors", "count", "decided (the first)", "deployed (the first)", "why"),
+        [(f"`{note.tensor}`", count, note.decided, note.deployed, note.why)
+         for count, note in summary(notes)]))
+    return "".join(text)
