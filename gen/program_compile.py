@@ -19,6 +19,7 @@ from golden.program import Instruction, assemble, output_bytes
 from golden.vit import VitSpec
 from hw.config import Config
 from hw.instruction import DESTINATIONS
+from hw.softmax_levels import CODES
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def supported(spec: VitSpec, config: Config) -> None:
         The message names the field.
     """
     if config.attention == "linear":
-        raise ValueError("attention must be log2, uniform, two-scale or table for the accelerator, "
+        raise ValueError(f"attention must be one of {', '.join(CODES)} for the accelerator, "
                          "not linear")
     wanted = {"cols": config.rows, "exponential": "shift", "score_bits": 8,
               "weight_bits": 8, "acc_bits": 32, "multiplier_bits": 16}

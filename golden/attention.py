@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formats of attention probabilities as a core has them: by `Config.attention`.
 
-A core's log2 codes are what they are. Of uniform, two-scale and table codes every attention layer
-has its own scale, on a grid of ``2**(1/128)``: a constant that is added to a distance
-(`hw.softmax_levels`). So `attend` takes the format that calibration or a published method wants and
-returns the nearest one that the core has, with the integers for it; and `fit` chooses one.
-Calibration only: real arithmetic.
+A core's log2 codes are what they are. Of all others every attention layer has its own scale, on a
+grid of ``2**(1/128)``: a constant that is added to a distance (`hw.softmax_levels`). So `attend`
+takes the format that calibration or a published method wants and returns the nearest one that the
+core has, with the integers for it; and `fit` chooses one. Calibration only: real arithmetic.
 """
 
 __all__ = ["LOG2_DEPTH", "attend", "fit", "level_format", "log2_format"]
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from golden.formats import Format, Log2, Table, TwoScale, Uniform
+from golden.formats import Format, Log2, LogSqrt2, Table, TwoScale, Uniform
 from golden.softmax import LevelScale, PolynomialScale, ShiftScale, softmax_scale
 from hw.config import Config
 from hw.softmax_levels import FRACTION, SHIFT_BITS, SLOPES, Levels
@@ -25,8 +24,8 @@ from hw.softmax_levels import FRACTION, SHIFT_BITS, SLOPES, Levels
 LOG2_DEPTH = 15
 #: Values that `fit` looks at.
 _SEARCHED = 50_000
-#: Quantiles that are tried as the largest value of a table: a tangent's levels are dense at its
-#: end, and the few values beyond it cost less than what the others gain.
+#: Quantiles that are tried as the largest value of tables and log-sqrt2 codes: the few values
+#: beyond cost less than what the others gain.
 _QUANTILES = (1.0, 0.99999, 0.9999, 0.999, 0.99)
 
 
@@ -39,7 +38,7 @@ def log2_format(bits: int) -> Log2:
 
 
 def level_format(shift: int, m: int, config: Config) -> Format:
-    """Return the uniform, two-scale or table format of a shift; exact for the integers of a core.
+    """Return the format of a shift, of any kind but log2; exact for the integers of a core.
 
     Parameters
     ----------
@@ -53,6 +52,8 @@ def level_format(shift: int, m: int, config: Config) -> Format:
                      values=levels.values(m % levels.tables))
     if levels.kind == "two-scale":
         return TwoScale(scale=scale, bits=config.attention_bits, m=m)
+    if levels.kind == "log-sqrt2":
+        return LogSqrt2(scale=scale, m=m)
     return Uniform(scale=scale, bits=config.attention_bits)
 
 
@@ -74,11 +75,12 @@ def attend(score_scale: float, wanted: Format, config: Config) \
         If the core has no such format, or a scale is out of range.
     """
     scale = softmax_scale(score_scale, config)
-    kind = {Log2: "log2", Uniform: "uniform", TwoScale: "two-scale", Table: "table"}.get(
-        type(wanted), type(wanted).__name__)
-    if (kind, wanted.bits) != (config.attention, config.attention_bits):
+    kind = {Log2: "log2", Uniform: "uniform", TwoScale: "two-scale", LogSqrt2: "log-sqrt2",
+            Table: "table"}.get(type(wanted), type(wanted).__name__)
+    bits = wanted.code_bits if isinstance(wanted, LogSqrt2) else wanted.bits
+    if (kind, bits) != (config.attention, config.attention_bits):
         raise ValueError(f"attention must be {config.attention} codes of {config.attention_bits} "
-                         f"bits in this configuration, not {kind} codes of {wanted.bits}")
+                         f"bits in this configuration, not {kind} codes of {bits}")
     if kind == "log2":
         return scale, log2_format(wanted.bits)
     levels, m = Levels(config), 0
@@ -109,7 +111,8 @@ def fit(seen: Tensor, config: Config) -> Format:
     """Choose a format for probabilities: by their maximum, and by the least squared error.
 
     Uniform codes span up to the maximum. Of two-scale codes m and how much is clipped are searched
-    (OPT-m's aim; [R]), of tables the slope and the quantile that is the highest level.
+    (OPT-m's aim; [R]), of tables the slope and the quantile that is the highest level, of log-sqrt2
+    codes the quantile.
     """
     if config.attention == "log2":
         return log2_format(config.attention_bits)
@@ -128,11 +131,13 @@ def fit(seen: Tensor, config: Config) -> Format:
 
 def _candidates(seen: Tensor, config: Config) -> Iterator[Format]:
     levels = Levels(config)
-    if levels.kind == "table":
+    if levels.kind in ("table", "log-sqrt2"):
         ordered = seen.sort().values
         for share in _QUANTILES:
             peak = max(float(ordered[round((len(ordered) - 1) * share)]), 1e-6)
-            for number in range(levels.tables):
+            if levels.kind == "log-sqrt2":
+                yield LogSqrt2.of_peak(peak, config.attention_bits)
+            for number in range(levels.tables if levels.kind == "table" else 0):
                 yield Table(scale=peak / levels.full, bits=config.attention_bits,
                             values=levels.values(number))
         return

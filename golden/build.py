@@ -22,6 +22,7 @@ from golden.requant import Requantization
 from golden.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
 from golden.vit import VitSpec
 from hw.config import Config
+from hw.softmax_levels import CODES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +82,7 @@ def check(spec: VitSpec, config: Config) -> None:
             raise ValueError(f"{name} must be at least {least} for {why}, "
                              f"not {getattr(config, name)}")
     if config.attention == "linear":
-        raise ValueError("attention must be log2, uniform, two-scale or table for this network, "
+        raise ValueError(f"attention must be one of {', '.join(CODES)} for this network, "
                          "not linear")
     if config.attention != "log2" and config.exponential != "shift":
         raise ValueError(f"exponential must be shift for {config.attention} attention, "

@@ -9,7 +9,7 @@ Quantizing a real value is calibration and evaluation; the deployed path only de
 Real values are rounded half up, ``floor(x + 0.5)``, like every integer of the datapath.
 """
 
-__all__ = ["Format", "Log2", "Shifted", "Table", "TwoScale", "Uniform", "tangent_table"]
+__all__ = ["Format", "Log2", "LogSqrt2", "Shifted", "Table", "TwoScale", "Uniform", "tangent_table"]
 
 import math
 from abc import ABC, abstractmethod
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from golden.arithmetic import integers
 from golden.tangent import tangent_levels
+from hw.softmax_levels import root_integers
 
 
 def _round(x: Tensor) -> Tensor:
@@ -162,6 +163,41 @@ class TwoScale(Format):
         if self.signed:
             u = u - (u >> width - 1 << width)
         return u, self.m * (code >> width)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LogSqrt2(TwoScale):
+    """``value = 2**(-c/2) * peak`` as two-scale codes of 8 bits; RepQ-ViT's (arXiv 2212.08254).
+
+    c is 0 to ``4 * m - 1``, the first half of them in region 1; u is ``127 * 2**(-c/2)`` rounded,
+    for the c of its region. `scale` is ``peak / (127 << m)``. Less than half a c behind the last
+    one is 0.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits != 8 or self.signed or self.m not in (2, 4):
+            raise ValueError(f"log-sqrt2 codes must have 8 unsigned bits and m 2 or 4, not "
+                             f"{self.bits} and {self.m}")
+
+    @classmethod
+    def of_peak(cls, peak: float, bits: int = 4) -> "LogSqrt2":
+        """Return the format with ``2**bits`` values of c, 3 or 4 bits."""
+        m = 1 << bits - 2
+        return cls(scale=peak / (127 << m), m=m)
+
+    @property
+    def code_bits(self) -> int:
+        """Width of c."""
+        return self.m.bit_length() + 1
+
+    def quantize(self, x: Tensor) -> Tensor:
+        half = 2 * self.m
+        ratio = _real(x).clamp_min(2.0**-300) / (float(self.scale) * (127 << self.m))
+        code = _round(-2 * ratio.log2()).clamp(0, 2 * half)
+        mantissas = torch.tensor([*root_integers(self.m), 0])
+        low = torch.where(code < half, code, code - half)
+        return mantissas[low] | (code < half).to(torch.int64) << 7
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

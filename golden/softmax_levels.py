@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores to uniform, two-scale or table codes, with what softmax's statistics have found.
+"""Scores to uniform, two-scale, log-sqrt2 or table codes, with what the statistics have found.
 
 The definition is in `hw.softmax_levels`; here it is applied to tensors.
 """
@@ -16,7 +16,7 @@ from hw.softmax_tables import ShiftWidths
 
 def level_words(scores: Tensor, offset: Tensor, multiplier: int, shift: int, m: int,
                 config: Config) -> Tensor:
-    """Return what the operand path decodes: mantissas, with the region above those of two scales.
+    """Return what the operand path decodes: mantissas, with the region, if any, above them.
 
     With L the multiplier and o the row's offset, ``i = floor(128 * (o + shift/128 - x*L) - u)``
     with an infinitesimal u: one step of the product, which makes an inversion of what the hardware
@@ -44,7 +44,7 @@ def level_words(scores: Tensor, offset: Tensor, multiplier: int, shift: int, m: 
     index = distance - 1 >> places - FRACTION
     size = 1 << levels.index_bits
     region = torch.zeros_like(index)
-    if levels.kind == "two-scale":
+    if levels.regions:
         region = (index < 0).to(torch.int64)
         index = index + region * (m << FRACTION)
     beyond = index >= size

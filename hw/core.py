@@ -25,6 +25,7 @@ from hw.queue import Queue
 from hw.register_map import FAULTS
 from hw.registers import COUNTED, FAULT_LAYOUT
 from hw.sequencer import Sequencer
+from hw.softmax_levels import CODES
 from hw.systolic import SystolicArray
 from hw.unpacker import Unpacker
 from hw.weight_source import WeightSource
@@ -53,7 +54,7 @@ def check(config: Config) -> None:
     need(config.score_bits == 8, "score_bits", "8")
     need(config.multiplier_bits <= 16, "multiplier_bits", "at most 16")
     need(config.acc_bits <= 32, "acc_bits", "at most 32")
-    need(config.attention != "linear", "attention", "log2, uniform, two-scale or table")
+    need(config.attention != "linear", "attention", f"one of {', '.join(CODES)}")
     need(config.exponential == "shift", "exponential", "shift")
     need(config.max_tokens >= 2, "max_tokens", "at least 2")
     need(config.max_channels % config.rows == 0, "max_channels",

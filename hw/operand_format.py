@@ -31,8 +31,8 @@ from hw.config import Config
 from hw.layernorm_format import FRACTION, GAMMA_BITS, NormFormat
 from hw.layernorm_lane import LaneWidths
 from hw.layernorm_scale import factors_word
+from hw.softmax_levels import CODES, KINDS
 from hw.softmax_levels import FRACTION as LEVEL_FRACTION
-from hw.softmax_levels import KINDS
 from hw.softmax_tables import ShiftWidths
 
 #: Width of a code in the scratchpad.
@@ -80,8 +80,8 @@ class OperandFormat:
                 raise ValueError(f"{name} must be {wanted} for the operand path, not "
                                  f"{getattr(config, name)}")
         if config.attention == "linear":
-            raise ValueError("attention must be log2, uniform, two-scale or table for the operand "
-                             "path, not linear")
+            raise ValueError(f"attention must be one of {', '.join(CODES)} for the operand path, "
+                             "not linear")
         if config.attention == "log2" and (1 << self.log2_bits) - 1 > config.max_shift:
             raise ValueError(f"attention_bits must be at most {config.max_shift.bit_length() - 1} "
                              f"for operands of operand_bits ({config.operand_bits}), not "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the distance of a probability to its uniform, two-scale or table code, for every lane."""
+"""From the distance of a probability to its uniform, two-scale or other code, for every lane."""
 
 __all__ = ["LevelLookup"]
 
@@ -29,11 +29,11 @@ class LevelLookup(wiring.Component):
     live : In(1)
         The word is one of scores; the results of others are 0.
     m : In(4)
-        Two-scale: shift between the regions. Table: its number.
+        Shift between the regions, if there are any. Table: its number.
     distances : In(ArrayLayout(signed(18), rows))
         ``floor(-distance)`` in steps of 1/128: the inverted index.
     o : Out(ArrayLayout(8, rows))
-        Mantissas, with the region above those of two scales.
+        Mantissas, with the region, if there are any, above them.
     """
 
     latency = 3
@@ -77,7 +77,7 @@ class LevelLookup(wiring.Component):
         late = self.distances[n]
         whole: Value = (~late[FRACTION:]).as_signed()
         region: Value = Const(0, 0)
-        if levels.kind == "two-scale":
+        if levels.regions:
             # Above the low region: look m octaves further down.
             low = ~late[-1]
             whole = (whole + (self.m & low.replicate(len(self.m))))[:INTEGER_BITS].as_signed()

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import Config
 from hw.drain_issue import groups, token_bits
 from hw.drain_memory import TokenState
+from hw.softmax_levels import CODES
 from hw.softmax_statistics import SoftmaxStatistics
 from hw.softmax_tables import ShiftWidths
 from hw.stream import delay
@@ -58,8 +59,8 @@ class SoftmaxGather(wiring.Component):
 
     def __init__(self, config: Config):
         if config.attention == "linear":
-            raise ValueError("attention must be log2, uniform, two-scale or table in the "
-                             "accelerator, not linear")
+            raise ValueError(f"attention must be one of {', '.join(CODES)} in the accelerator, "
+                             "not linear")
         for name, wanted in (("exponential", "shift"), ("score_bits", SCORE_BITS)):
             if getattr(config, name) != wanted:
                 raise ValueError(f"{name} must be {wanted} in the accelerator, "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities as uniform, two-scale or table codes: one small table of a distance.
+"""Probabilities as uniform, two-scale, log-sqrt2 or table codes: one small table of a distance.
 
 What the read path of the scores knows is the distance ``-log2 p``. A log2 code is its rounding; any
 other code is a function of it, and a function of few bits is a memory. With a constant added to
@@ -11,13 +11,17 @@ the distance for the format's scale::
   rounded, with ``full = 2**bits - 1/2``, so that the distance 0 is where codes saturate.
 - *two-scale*: a negative i means that the value doesn't fit the low region; then m octaves are
   added to it, so both regions read the same entries.
+- *log-sqrt2* (RepQ-ViT, arXiv 2212.08254): ``2**(-c/2)`` as two-scale codes of 8 bits. Half of the
+  codes c lie in each region, m octaves; an entry is ``127 * 2**(-c/2)`` rounded for the c of a
+  region, whose boundaries are a quarter of an octave before the levels.
 - *table*: an entry is the level that is nearest to ``255 * 2**-d``. There are two tables of tangent
   levels, of which m selects one.
 
 Plain Python, so that `hw` and `golden` read the same entries.
 """
 
-__all__ = ["FRACTION", "KINDS", "SHIFT_BITS", "SLOPES", "TOP", "Levels", "tangent_integers"]
+__all__ = ["CODES", "FRACTION", "KINDS", "SHIFT_BITS", "SLOPES", "TOP", "Levels",
+           "root_integers", "tangent_integers"]
 
 import math
 from dataclasses import dataclass
@@ -27,13 +31,17 @@ from itertools import pairwise
 from hw.config import Config
 
 #: Values of `Config.attention` that take this way.
-KINDS = ("uniform", "two-scale", "table")
+KINDS = ("uniform", "two-scale", "log-sqrt2", "table")
+#: All that the accelerator multiplies.
+CODES = ("log2", *KINDS)
 #: Fraction bits of a distance in the index of the table, and of the shift.
 FRACTION = 7
 #: Signed width of the shift: 16 octaves either way.
 SHIFT_BITS = 12
 #: Integer of a table's highest level.
 TOP = 255
+#: Mantissa of the code 0 of log-sqrt2.
+_ROOT_TOP = 127
 #: Slopes of the two tangent tables. On every block of DeiT-Tiny and of the network for digits the
 #: better of them is within 10 % of the squared error of the best of all slopes.
 SLOPES = (1.3, 1.4)
@@ -49,6 +57,11 @@ def tangent_integers(bits: int, slope: float) -> tuple[int, ...]:
     places = (2 * code / last - 1 for code in range(last + 1))
     return tuple(math.floor(TOP * (1 + math.atan(place * math.tan(slope)) / slope) / 2 + 0.5)
                  for place in places)
+
+
+def root_integers(m: int) -> tuple[int, ...]:
+    """Return the mantissas of a region of m octaves of log-sqrt2 codes, descending from 127."""
+    return tuple(math.floor(_ROOT_TOP * 2.0 ** (-code / 2) + 0.5) for code in range(2 * m))
 
 
 @dataclass(frozen=True)
@@ -76,13 +89,25 @@ class Levels:
     @property
     def bits(self) -> int:
         """Unsigned width of a mantissa."""
-        return {"table": TOP.bit_length(), "two-scale": self.config.attention_bits - 1}.get(
-            self.kind, self.config.attention_bits)
+        bits = self.config.attention_bits
+        return {"uniform": bits, "two-scale": bits - 1, "log-sqrt2": _ROOT_TOP.bit_length(),
+                "table": TOP.bit_length()}[self.kind]
+
+    @property
+    def regions(self) -> bool:
+        """Whether a word has a region above the mantissa."""
+        return self.kind in ("two-scale", "log-sqrt2")
+
+    @property
+    def octaves(self) -> int:
+        """Octaves of a region of log-sqrt2 codes: there are two codes in each."""
+        return 1 << self.config.attention_bits - 2
 
     @property
     def full(self) -> float:
         """Value at the distance 0, in steps of the mantissa."""
-        return TOP if self.kind == "table" else (1 << self.bits) - 0.5
+        return {"table": float(TOP), "log-sqrt2": _ROOT_TOP * 2**0.25}.get(
+            self.kind, (1 << self.bits) - 0.5)
 
     @property
     def tables(self) -> int:
@@ -96,7 +121,7 @@ class Levels:
         ``full * 2**-(bits+1) < 1/2`` rounds to 0. The least level of a tangent table but 0 is 2 or
         more, so the same holds from ``255 * 2**-8 < 1`` on.
         """
-        octaves = self.bits if self.kind == "table" else self.bits + 1
+        octaves = {"table": self.bits, "log-sqrt2": self.octaves}.get(self.kind, self.bits + 1)
         return (octaves - 1).bit_length()
 
     @cached_property
@@ -111,12 +136,14 @@ class Levels:
     @cached_property
     def entries(self) -> tuple[int, ...]:
         """All tables, one behind the other; entry i is right in the middle of its distances."""
-        found: list[int] = []
-        for number in range(self.tables):
-            levels = self.values(number) if self.kind == "table" else ()
-            for index in range(1 << self.index_bits):
-                value = self.full * 2.0 ** -((index + 0.5) / (1 << FRACTION))
-                found.append(max((high for low, high in pairwise(levels)
-                                  if low + high <= 2 * value), default=0)
-                             if levels else math.floor(value + 0.5))
-        return tuple(found)
+        return tuple(self._entry(number, (index + 0.5) / (1 << FRACTION))
+                     for number in range(self.tables) for index in range(1 << self.index_bits))
+
+    def _entry(self, number: int, distance: float) -> int:
+        value = self.full * 2.0**-distance
+        if self.kind == "table":
+            return max((high for low, high in pairwise(self.values(number))
+                        if low + high <= 2 * value), default=0)
+        if self.kind == "log-sqrt2":
+            return root_integers(self.octaves)[int(2 * distance)]
+        return math.floor(value + 0.5)

@@ -154,7 +154,8 @@ def test_weights_of_any_width_give_the_networks_logits(bits: int) -> None:
 
 
 ATTENTION = [("log2", 3), ("log2", 4), ("log2", 5), ("uniform", 8), ("uniform", 4),
-             ("two-scale", 8), ("two-scale", 6), ("table", 4), ("table", 3)]
+             ("two-scale", 8), ("two-scale", 6), ("log-sqrt2", 4), ("log-sqrt2", 3),
+             ("table", 4), ("table", 3)]
 
 
 @pytest.mark.parametrize(("kind", "bits"), ATTENTION)
@@ -172,7 +173,8 @@ def test_attention_codes_give_the_networks_logits(kind: str, bits: int) -> None:
     codes = torch.cat([call.output.flatten() for call in calls if call.unit == "softmax"])
     assert len(codes.unique()) > min(1 << bits, 16) // 2
     form = whole.blocks[1].attention.probability
-    assert (type(form).__name__.lower(), form.bits) == (kind.replace("-s", "s"), bits)
+    assert type(form).__name__.lower() == kind.replace("-", "")
+    assert form.bits == (8 if kind == "log-sqrt2" else bits)
     assert form is whole.formats["blocks.1.attn.softmax"]
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from golden.attention import attend, fit, level_format, log2_format
-from golden.formats import Format, Log2, Table, TwoScale, Uniform, tangent_table
+from golden.formats import Format, Log2, LogSqrt2, Table, TwoScale, Uniform, tangent_table
 from golden.softmax import LevelScale, ShiftScale, log_softmax, softmax_scale
 from golden.softmax_levels import level_codes, level_words
 from hw.config import Config, ConfigError
 from hw.softmax_levels import SLOPES, TOP, Levels, tangent_integers
 
 KINDS = [("uniform", 8), ("uniform", 3), ("two-scale", 8), ("two-scale", 6), ("two-scale", 3),
-         ("table", 4), ("table", 3)]
+         ("table", 4), ("table", 3), ("log-sqrt2", 4), ("log-sqrt2", 3)]
 by_kind = pytest.mark.parametrize(("kind", "bits"), KINDS)
 
 
@@ -34,6 +34,7 @@ def test_the_middle_of_every_entry_gets_the_code_of_the_format(kind: str, bits: 
                                                                m: int) -> None:
     # With 14 fraction bits, an entry spans 128 distances; scores are 0, so the offset is all.
     config = core(kind, bits, fraction=14)
+    m = 1 << bits - 2 if kind == "log-sqrt2" else m
     index = torch.arange(-1100, 2400)
     distance = index * 128 + 64 - shift * 128
     codes = level_codes(torch.zeros(len(index), 1, dtype=torch.int64),
@@ -62,11 +63,12 @@ def test_an_entry_begins_just_behind_a_multiple_of_its_width() -> None:
 def test_corner_values() -> None:
     # A single key has the probability 1, a masked one 0.
     for kind, bits, highest in (("uniform", 8, 255), ("uniform", 4, 15), ("table", 4, 15),
-                                ("two-scale", 8, 128 + 127), ("two-scale", 6, 32 + 31)):
+                                ("two-scale", 8, 128 + 127), ("two-scale", 6, 32 + 31),
+                                ("log-sqrt2", 4, 128 + 127)):
         config = core(kind, bits)
-        for m in (1, 3):
+        for m in (1, 3) if kind != "log-sqrt2" else (4,):
             wanted = level_format(0, m, config)
-            top = max(wanted.dequantize(torch.arange(1 << bits)).tolist())
+            top = max(wanted.dequantize(torch.arange(1 << wanted.bits)).tolist())
             scaled = dataclasses.replace(wanted, scale=float(wanted.scale) / top)
             scale, form = attend(0.05, scaled, config)
             assert isinstance(scale, LevelScale)
@@ -97,12 +99,19 @@ def test_error_against_exact_softmax(kind: str, bits: int, s: float) -> None:
     got, best = form.dequantize(codes), form.dequantize(wanted)
     # Half of an index is 0.27 % of a probability, and the tables of the sum are off by as much: a
     # value beside a threshold may take the code on its other side, and no more.
-    order = form.dequantize(torch.arange(1 << bits)).unique(return_inverse=True)[1]
+    order = _levels(form).unique(return_inverse=True)[1]
     assert int((order[codes] - order[wanted]).abs().max()) <= 1
-    assert bool(((got - exact).abs() <= (best - exact).abs() + 0.009 * exact).all())
+    if kind != "log-sqrt2":   # whose thresholds aren't in the middle of two values
+        assert bool(((got - exact).abs() <= (best - exact).abs() + 0.009 * exact).all())
     assert float((codes == wanted).double().mean()) > 0.93
     noise, least = ((x - exact).square().mean() for x in (got, best))
     assert float(noise) <= 1.14 * float(least)
+
+
+def _levels(form: Format) -> Tensor:
+    """Value of every code, but for codes that don't occur that of one that does."""
+    values = form.dequantize(torch.arange(1 << form.bits))
+    return form.dequantize(form.quantize(values))
 
 
 @pytest.mark.parametrize("bits", [3, 4])
@@ -127,17 +136,35 @@ def test_log2_of_5_bits_goes_one_code_further_than_4() -> None:
             Log2(scale=scale, bits=4)
 
 
+@pytest.mark.parametrize("bits", [3, 4])
+def test_log_sqrt2_codes_are_powers_of_a_root(bits: int) -> None:
+    form = LogSqrt2.of_peak(0.7, bits)
+    assert form.code_bits == bits
+    for code in range(1 << bits):
+        for inside in (code - 0.49, code, code + 0.49):
+            value = torch.tensor(0.7 * 2 ** (-inside / 2))
+            # Mantissas of 7 bits: within half a step.
+            found = float(form.dequantize(form.quantize(value)))
+            u = 127 * 2 ** (-(code % (1 << bits - 1)) / 2)
+            assert found == pytest.approx(0.7 * 2 ** (-code / 2), rel=0.501 / u)
+    assert int(form.quantize(torch.tensor(0.7 * 2 ** (-((1 << bits) - 0.49) / 2)))) == 0
+    assert int(form.quantize(torch.tensor(9.0))) == 255
+    with pytest.raises(ValueError, match=r"^log-sqrt2 codes must have 8 unsigned bits and m 2 or "):
+        LogSqrt2(scale=1.0, m=3)
+
+
 @by_kind
 def test_attend_takes_the_nearest_scale(kind: str, bits: int) -> None:
     config = core(kind, bits)
     for scale in (1e-4, 0.0011, 1 / 255):
-        wanted = dataclasses.replace(level_format(0, 2, config), scale=scale)
+        m = {"two-scale": 2, "log-sqrt2": 1 << bits - 2}.get(kind, 0)
+        wanted = dataclasses.replace(level_format(0, m, config), scale=scale)
         found, form = attend(0.1, wanted, config)
         assert isinstance(found, LevelScale)
         assert found.multiplier == softmax_scale(0.1, config).multiplier   # type: ignore[union-attr]
         assert abs(math.log2(float(form.scale) / scale)) <= 1 / 256 + 1e-9
         assert float(form.scale) == 2 ** (found.shift / 128) / Levels(config).full
-        assert found.m == {"two-scale": 2}.get(kind, 0)
+        assert found.m == m
         assert attend(0.1, form, config)[1].scale == form.scale
 
 
@@ -169,7 +196,7 @@ def test_what_a_core_does_not_have_is_refused(kind: str, bits: int, wanted: Form
 
 
 @pytest.mark.parametrize(("kind", "bits", "widest"), [("log2", 6, 5), ("table", 5, 4),
-                                                     ("table", 8, 4)])
+                                                     ("table", 8, 4), ("log-sqrt2", 5, 4)])
 def test_widths_that_a_kind_does_not_have_are_refused(kind: str, bits: int, widest: int) -> None:
     with pytest.raises(ConfigError, match=f"^attention_bits of {kind} codes must be 3 to {widest}, "
                                           f"not {bits}"):

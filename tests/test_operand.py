@@ -37,7 +37,8 @@ CONFIGS = [
           ("uniform", 8, 3, 60, {}), ("uniform", 3, 2, 16, {"norm_bits": 9, "rsqrt_bits": 8}),
           ("two-scale", 8, 4, 64, {"exp_fraction_bits": 4}), ("two-scale", 6, 2, 8, {}),
           ("table", 4, 4, 256, {"norm_bits": 16, "exp_fraction_bits": 14}),
-          ("table", 3, 2, 8, {"norm_bits": 9}))),
+          ("table", 3, 2, 8, {"norm_bits": 9}), ("log-sqrt2", 4, 3, 9, {}),
+          ("log-sqrt2", 3, 2, 8, {}))),
 ]
 #: Of each of the two rounds.
 WORDS = 250
@@ -231,13 +232,14 @@ class Case:
         config, rng = self.config, self.rng
         shift = rng.below(2048, -2048) if rng.chance(0.1) else rng.below(300, -1300)
         # Beyond the bits of an operand m is no use, but nothing else may suffer.
-        m = fields["operand_m"] = rng.below(8)
+        root = config.attention == "log-sqrt2"
+        m = fields["operand_m"] = 1 << config.attention_bits - 2 if root else rng.below(8)
         codes = level_codes(scores, torch.ones_like(scores, dtype=torch.bool), row["plain offset"],
                             row["multiplier"], shift, m, config)
         form = level_format(shift, m, config)
         fields |= {"softmax_shift": shift & 0xFFF, "operand_zero_point": 0, "operand_signed": 0,
-                   "operand_format": FORMATS[config.attention],
-                   "operand_bits": 8 if config.attention == "table" else config.attention_bits}
+                   "operand_format": FORMATS["two-scale" if root else config.attention],
+                   "operand_bits": form.bits if config.attention != "table" else 8}
         return list(zip(*(part.tolist() for part in form.decode(codes)), strict=True))
 
     def _normalised(self, fields):
