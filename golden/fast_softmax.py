@@ -94,7 +94,7 @@ class FastSoftmax:
         self.row_scale = 2.0 ** (FRACTION - widths.fraction)
         self.row_shift = scale.shift - unit   # less an infinitesimal: one step of the product
         size = 1 << levels.index_bits
-        two = levels.kind == "two-scale"
+        two = levels.kind in ("two-scale", "log-sqrt2")
         self.low = -(scale.m << FRACTION) if two else 0
         entries = torch.tensor((*levels.entries, 0)).reshape(-1)
         entries = torch.cat((entries[:-1].reshape(levels.tables, size)[
