@@ -10,6 +10,7 @@ from torch import Tensor
 from golden.deploy import Note, summary
 from golden.network import Network
 from golden.ptq.record import Record
+from golden.ptq.widths import layer_widths
 
 
 def _bits(weights: Tensor) -> int:
@@ -51,6 +52,13 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
     text.append(f"\n## Integer network\n\nConfiguration {config.name} ({config.hash()}), attention "
                 f"in {config.attention} codes of {config.attention_bits} bits, "
                 f"{weight_bytes(network):,} bytes of weights.\n")
+    widths = layer_widths(record)
+    if len({item.weights for item in widths.values()}) > 1:
+        text.append("\n## Widths\n\nBits that the method gave to a layer's weights, and to what "
+                    "the layer reads.\n\n" + _table(
+                        ("layer", "weights", "activations"),
+                        [(f"`{name}`", item.weights, item.activations or "float")
+                         for name, item in widths.items()]))
     text.append("\n## What the datapath changed\n\n" + _table(
         ("tensors", "count", "decided (the first)", "deployed (the first)", "why"),
         [(f"`{note.tensor}`", count, note.decided, note.deployed, note.why)

@@ -21,6 +21,7 @@ from golden.ptq.sites import sites
 from golden.ptq.statistics import collect
 from golden.ptq.tsptq import Tsptq, TsptqSettings
 from golden.ptq.widths import LayerWidths, layer_widths, weight_widths
+from golden.report import report
 from golden.swin import Swin, SwinSpec
 from golden.vit import Vit, VitSpec
 from hw.config import Config
@@ -331,6 +332,12 @@ def test_the_integer_side_takes_the_widths(model, mixed):
                               (f"blocks.{index}.attn.proj", block.proj)):
             top = (1 << widths[layer] - 1) - 1
             assert int(linear.weights.abs().max()) == top, layer
+    page = report("mnist_vit", mixed, integer, (), {})
+    table = layer_widths(mixed)
+    for layer, item in table.items():
+        assert f"| `{layer}` | {item.weights} | {item.activations} |\n" in page
+    plain = Mptq().record({"head.weight": mixed.formats["head.weight"]})
+    assert "Widths" not in report("mnist_vit", plain, integer, (), {})
 
 
 def test_narrow_settings_stay_and_parts_of_a_layer_may_differ(model, statistics):

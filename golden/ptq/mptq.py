@@ -114,7 +114,8 @@ class Mptq(Tsptq):
     def decide_visibly(self, statistics: Statistics,
                        bars: Bars = lambda text, total: lambda done: None) -> Record:
         settings = self.settings
-        if settings.target and not getattr(statistics, "images", ()):
+        images = statistics.images if isinstance(statistics, MptqStatistics) else ()
+        if settings.target and not images:
             raise ValueError("Greedy MP needs statistics that this method has observed")
         moved, changed = statistics, dict[str, Tensor]()
         if settings.smooth:
@@ -123,13 +124,12 @@ class Mptq(Tsptq):
         single = dict(super().decide(moved).formats)
         if not settings.target:
             return self.record(single, parameters=changed)
-        assert isinstance(statistics, MptqStatistics)   # it has images
         found = units(moved.model, settings.joint)
         menu = self._menu(moved, found, single, bars)
         operands = {name for unit in found for name in unit.tensors}
         fixed = {name: item for name, item in single.items() if name not in operands}
         steps = settings.rounds * sum(len(choices) - 1 for choices in menu.values())
-        widths = allocate(moved.model, statistics.images, found, menu, fixed, settings.target,
+        widths = allocate(moved.model, images, found, menu, fixed, settings.target,
                           settings.rounds, bars("greedy widths", steps))
         return self.record(single | mixed(menu, widths), parameters=changed)
 
