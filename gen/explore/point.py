@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One point of a space: a configuration, what runs on it, and what is to be measured."""
 
-__all__ = ["ATTENTION", "DESIGNS", "MEASURES", "OPTIONS", "Point", "toml"]
+__all__ = ["DESIGNS", "MEASURES", "OPTIONS", "PARTS", "Point", "toml"]
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,16 +12,17 @@ from gen.explore.store import key
 from hw import units
 from hw.config import Config
 
+#: Parts of the accelerator that are no unit of their own: module and class.
+PARTS = {"operand": ("hw.operand", "OperandPath")}
 #: What can be explored: what can be generated, and a network alone, of which no gate is made.
-DESIGNS = (*units.DESIGNS, "network")
+DESIGNS = (*units.DESIGNS, *PARTS, "network")
 #: What can be measured, in the order in which it is done.
 MEASURES = ("exact", "ecp5", "ecp5-lut", "xilinx", "gates", "place", "cycles", "accuracy", "energy")
-#: Formats of softmax's result: codes of the unit, or what the requantizer makes of probabilities.
-ATTENTION = ("log2", "two-scale-6", "two-scale-8", "table-4", "uniform-8")
-#: Axes beside the fields of a configuration: default and what it may be.
-OPTIONS: dict[str, tuple[Any, str]] = {
-    "weights": (0, "width of the network's weights, 2 to 8; 0 is the configuration's"),
-    "attention_format": ("", f"one of {', '.join(ATTENTION)}"),
+#: Axes beside the fields of a configuration: what each may be, the default first, and what it is.
+OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "weights": ((0, *range(2, 9)), "weights of the network, 2 to 8 bits; 0 is weight_bits"),
+    "stream": (("ptf", "o-2sf"), "codes of the residual stream: ptf (FQ-ViT), o-2sf (TSPTQ-ViT)"),
+    "gelu": (("two-scale", "uniform"), "codes of GeLU's result: two-scale or uniform"),
 }
 
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gen.explore.point import ATTENTION, DESIGNS, MEASURES, OPTIONS, Point
+from gen.explore.point import DESIGNS, MEASURES, OPTIONS, PARTS, Point
 from gen.explore.widths import Greedy
 from hw.config import Config, ConfigError, load
 
@@ -86,7 +86,7 @@ class Study:
             value = DERIVED[name](values) if name in DERIVED else values[name]
             if not low <= value <= high:
                 return None
-        options = {name: default for name, (default, _) in OPTIONS.items()} | dict(self.options)
+        options = {name: choices[0] for name, (choices, _) in OPTIONS.items()} | dict(self.options)
         options |= {k: v for k, v in chosen.items() if k in OPTIONS}
         return Point(space=self.space, study=self.name, design=self.design, values=values,
                      options=options, network=self.network, measure=self.measure,
@@ -288,6 +288,8 @@ def _measures(given: dict[str, Any], network: str) -> tuple[str, ...]:
         for name in ("cycles", "energy"):
             if name in measure and not network:
                 raise SpaceError(f"{name} needs a network: {', '.join(_networks())}")
+    elif design in PARTS and "cycles" in measure:
+        raise SpaceError(f"{design} is no unit, and has no cycles of its own")
     elif "energy" in measure:
         raise SpaceError(f"energy is of a network's inference, not of {design}")
     return tuple(name for name in MEASURES if name in measure)
@@ -295,12 +297,10 @@ def _measures(given: dict[str, Any], network: str) -> tuple[str, ...]:
 
 def _value(name: str, value: Any) -> None:
     """Refuse what no configuration can have."""
-    if name == "weights":
-        if not isinstance(value, int) or isinstance(value, bool) or value not in (0, *range(2, 9)):
-            raise SpaceError(f"weights must be 2 to 8, or 0, not {value!r}")
-    elif name == "attention_format":
-        if value not in ATTENTION:
-            raise SpaceError(f"attention_format must be one of {', '.join(ATTENTION)}, "
+    if name in OPTIONS:
+        choices = OPTIONS[name][0]
+        if isinstance(value, bool) or value not in choices:
+            raise SpaceError(f"{name} must be one of {', '.join(map(str, choices))}, "
                              f"not {value!r}")
     else:
         meta = FIELDS[name].metadata

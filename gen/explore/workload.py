@@ -3,7 +3,6 @@
 
 __all__ = ["Workload", "accuracy", "workload"]
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.explore.attention import with_attention
 from gen.explore.energy import counts, energy
 from gen.program_compile import Compiled, compile_network
 from gen.program_model import MNIST, quantized
@@ -118,14 +116,24 @@ def narrowed(config: Config, widths: Mapping[str, int], images: int) -> dict[str
             **{name: value for name, value in cycles(work).items() if name in ("bytes", "cycles")}}
 
 
+def digit(config: Config) -> tuple[network.Network, Tensor]:
+    """Return the digits' network and one image of the sample."""
+    sample = mnist.sample()
+    made = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
+    return made, sample.test.images[:1]
+
+
 def _logits(model: Vit, images: Tensor) -> Tensor:
     with torch.inference_mode():
         return torch.cat([model(mnist.pixels(part)) for part in images.split(BATCH)])
 
 
-def accuracy(config: Config, *, weights: int | None = None, attention: str = "log2",
-             widths: Mapping[str, int] | None = None) -> dict[str, Any]:
+def accuracy(config: Config, *, weights: int | None = None,
+             widths: Mapping[str, int] | None = None, stream: str = "ptf",
+             gelu: str = "two-scale") -> dict[str, Any]:
     """Classify the shipped MNIST sample with the project's network, in integers.
+
+    The arguments are those of `golden.calibrate.calibrate`.
 
     Returns
     -------
@@ -142,10 +150,8 @@ def accuracy(config: Config, *, weights: int | None = None, attention: str = "lo
     """
     sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
     calibration = sample.calibration.images
-    made = calibrate(model, calibration, dataclasses.replace(config, attention="log2"),
-                     dict(widths) if widths else weights)
-    if attention != "log2":
-        made = with_attention(made, model, calibration, attention)
+    made = calibrate(model, calibration, config, dict(widths) if widths else weights,
+                     stream=stream, gelu=gelu)
     real = _logits(model, sample.test.images).double()
     whole = torch.cat([network.run(made, part) for part in sample.test.images.split(BATCH)])
     logits = whole.double() * made.logit_scale
