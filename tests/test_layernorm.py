@@ -347,8 +347,10 @@ def test_image_case_replays_recorded_tensors():
 @pytest.mark.rtl
 @pytest.mark.parametrize(("config", "cases", "cycles", "words"), [
     (load("tiny"), 13, 29_763, 8_955),
-    (Config(name="one-lane", lanes=1, max_channels=37, rsqrt_bits=12), 10, 21_372, 6_048),
-    (Config(name="four", lanes=4, max_channels=192), 13, 30_993, 9_180),
+    pytest.param(Config(name="one-lane", lanes=1, max_channels=37, rsqrt_bits=12), 10, 21_372,
+                 6_048, marks=pytest.mark.slow),
+    pytest.param(Config(name="four", lanes=4, max_channels=192), 13, 30_993, 9_180,
+                 marks=pytest.mark.slow),
     (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 13, 17_733,
      3_654),
     (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),

@@ -444,7 +444,9 @@ RTL = [
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("config", RTL, ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [
+    pytest.param(config, marks=pytest.mark.slow) if config.name in ("wide", "widest") else config
+    for config in RTL], ids=lambda config: config.name)
 def test_verilog_equals_golden_on_every_cycle(config: Config, tmp_path: Path) -> None:
     result = regress("requant", config, directory=tmp_path)
     made = all_cases("requant", config, 1)
