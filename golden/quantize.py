@@ -45,6 +45,9 @@ _ALIASES = {"weights": "weights", "activations": "activations", "attention": "at
 #: Beside the record and the integer network.
 NOTES, REPORT = "notes.json", "report.md"
 
+Integer = tuple[Network, tuple[Note, ...]]
+"""An integer network, and how it differs from its record."""
+
 
 def right(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
           advance: Callable[[int], object] = lambda images: None,
@@ -184,9 +187,9 @@ class _Work:
         return output if output is not None and output.suffix != ".json" else None
 
     def decide(self, bar: Callable[[str, int], Callable[[int], object]],
-               ) -> tuple[Record, tuple[Network, tuple[Note, ...]] | None]:
+               ) -> tuple[Record, Integer | None]:
         """Make, or take from a killed run, the record and the integer network."""
-        ledger, folder = self.ledger, self.folder
+        ledger = self.ledger
         record = ledger.record if ledger else None
         if record is not None:
             return record, self.deployed(record)
@@ -198,14 +201,18 @@ class _Work:
         if ledger:
             ledger.path.unlink(missing_ok=True)   # its record won't be that of the network
             ledger.output.parent.mkdir(parents=True, exist_ok=True)
-            if folder and integer:
-                network_file.save(folder / network_file.NAME, integer[0],
-                                  {"model": self.args.model, "method": record.method})
-                save_notes(folder / NOTES, integer[1])
+            self.save(record, integer)
             ledger.decided(record)
         return record, integer
 
-    def deployed(self, record: Record) -> tuple[Network, tuple[Note, ...]] | None:
+    def save(self, record: Record, integer: Integer | None) -> None:
+        """Write the integer network and its notes, if there is a folder for them."""
+        if self.folder and integer:
+            network_file.save(self.folder / network_file.NAME, integer[0],
+                              {"model": self.args.model, "method": record.method})
+            save_notes(self.folder / NOTES, integer[1])
+
+    def deployed(self, record: Record) -> Integer | None:
         """Read the integer network of a killed run, or make it once more."""
         if isinstance(self.model, Swin):
             return None
@@ -214,10 +221,11 @@ class _Work:
                 return (network_file.load(self.folder), load_notes(self.folder / NOTES))
         except ValueError:
             pass
-        return self.deploy(record, self.observe())
+        integer = self.deploy(record, self.observe())
+        self.save(record, integer)
+        return integer
 
-    def deploy(self, record: Record, statistics: Statistics,
-               ) -> tuple[Network, tuple[Note, ...]] | None:
+    def deploy(self, record: Record, statistics: Statistics) -> Integer | None:
         """Make the integer network; Swin has none."""
         if isinstance(self.model, Swin):
             return None
