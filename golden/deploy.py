@@ -31,7 +31,7 @@ from golden.deploy_activations import (
     deploy_uniform,
 )
 from golden.deploy_weights import Deployed, deploy_head, deploy_weights, folded_embedding
-from golden.formats import Format, Log2, Shifted, Table, TwoScale, Uniform
+from golden.formats import Format, Log2, LogSqrt2, Shifted, Table, TwoScale, Uniform
 from golden.models import Preprocessing
 from golden.network import Network
 from golden.ptq.folding import network as with_parameters
@@ -86,8 +86,9 @@ def words(item: TensorFormat | Format | None) -> str:
         return "float"
     kind = item.kind if isinstance(item, TensorFormat) else {
         Uniform: "uniform", Shifted: "shifted", TwoScale: "two-scale", Log2: "log2",
-        Table: "table"}.get(type(item), type(item).__name__)
-    text = f"{kind} {item.bits} bits"
+        LogSqrt2: "log-sqrt2", Table: "table"}.get(type(item), type(item).__name__)
+    bits = item.code_bits if isinstance(item, LogSqrt2) else item.bits
+    text = f"{kind} {bits} bits"
     scale = item.scale
     if isinstance(scale, tuple) or (isinstance(scale, Tensor) and scale.numel() > 1):
         text += ", a step for each channel"
@@ -268,22 +269,26 @@ def _same_kind(item: TensorFormat | None, config: Config) -> Format | None:
     """Return a decided format of probabilities if the configuration's are of its kind."""
     if item is None or (item.kind, item.bits) != (config.attention, config.attention_bits):
         return None
+    if item.kind == "log-sqrt2":
+        assert isinstance(item.scale, float)
+        return LogSqrt2.of_peak(item.scale, item.bits)
     return item.exact()
 
 
 def suited(config: Config, record: Record) -> Config:
     """Return the configuration with the attention codes that come next to those of a record.
 
-    Powers of the square root of two, which no core has, become two-scale codes. A record that
-    leaves attention in floating point changes nothing.
+    Powers of the square root of two of more bits than a core has become two-scale codes. A record
+    that leaves attention in floating point changes nothing.
     """
     item = next((item for name, item in record.formats.items() if name.endswith(".attn.softmax")),
                 None)
     if item is None:
         return config
-    kind = {"log-sqrt2": "two-scale", "tangent": "table", "shifted": "uniform"}.get(
-        item.kind, item.kind)
-    most = {"log2": 5, "table": 4}.get(kind, 8)
+    kind = {"tangent": "table", "shifted": "uniform"}.get(item.kind, item.kind)
+    if kind == "log-sqrt2" and item.bits > 4:
+        kind = "two-scale"
+    most = {"log2": 5, "log-sqrt2": 4, "table": 4}.get(kind, 8)
     changes = {"attention": kind, "attention_bits": min(item.bits, most)}
     if all(getattr(config, name) == value for name, value in changes.items()):
         return config

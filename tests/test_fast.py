@@ -30,6 +30,8 @@ CONFIGS = {
     "uniform": dataclasses.replace(TINY, attention="uniform", attention_bits=8),
     "two-scale": dataclasses.replace(TINY, attention="two-scale", attention_bits=6),
     "table": dataclasses.replace(TINY, attention="table"),
+    "log-sqrt2": dataclasses.replace(TINY, attention="log-sqrt2"),
+    "log-sqrt2 of 3 bits": dataclasses.replace(TINY, attention="log-sqrt2", attention_bits=3),
     "coarse exponents": dataclasses.replace(TINY, exp_fraction_bits=4),
     "fine exponents": dataclasses.replace(TINY, exp_fraction_bits=14),
     "fine table": dataclasses.replace(TINY, attention="table", exp_fraction_bits=14),
