@@ -46,9 +46,9 @@ def attention(rows: int = 300, tokens: int = 40, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("bits, slope", [(3, 0.1), (4, 1.4), (4, 1.0), (6, 1.2), (8, 0.7)])
-def test_levels_and_codes_equal_the_formula(bits, slope):
+def test_symmetric_levels_and_codes_equal_the_formula(bits, slope):
     last, peak = (1 << bits) - 1, 0.8
-    item = TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slope)
+    item = TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slope, end_slope=slope)
     x = torch.linspace(-0.1, 1.0, 5001).double()
     inside = x.clamp(0, peak)
     behind = (slope * (2 * inside / peak - 1)).tan() / math.tan(slope)
@@ -60,6 +60,21 @@ def test_levels_and_codes_equal_the_formula(bits, slope):
         simulate(x.long(), item)
 
 
+@pytest.mark.parametrize("bits, a, b", [(3, 0.1, 1.5), (4, 1.4, 0.2), (6, 1.2, 1.1)])
+def test_levels_and_codes_of_two_slopes(bits, a, b):
+    last = (1 << bits) - 1
+    item = TensorFormat(kind="tangent", bits=bits, scale=1.0, slope=a, end_slope=b)
+    x = torch.linspace(0, 1, 3001).double()
+    width = math.tan(a) + math.tan(b)
+    code = (last * (((a + b) * x - a).tan() + math.tan(a)) / width + 0.5).floor()
+    level = ((code / last * width - math.tan(a)).atan() + a) / (a + b)
+    torch.testing.assert_close(simulate(x, item), level, rtol=1e-12, atol=1e-12)
+    assert level.unique()[0] == 0 and float(level[-1]) == pytest.approx(1)
+    # Each end is as fine as its slope says.
+    steps = torch.tensor(tangent_levels(bits, a, b)).diff()
+    assert (steps[0] < steps[-1]) == (a > b)
+
+
 def test_levels_are_fine_at_both_ends():
     levels = tangent_levels(4, 1.4)
     assert levels[0] == 0 and levels[-1] == 1 and levels == sorted(levels)
@@ -69,7 +84,7 @@ def test_levels_are_fine_at_both_ends():
     even = tangent_levels(4, 1e-3)
     assert even == pytest.approx([code / 15 for code in range(16)], abs=1e-5)
     # From a threshold on, a value has the higher code.
-    item = TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.4)
+    item = TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.4, end_slope=1.4)
     at = torch.tensor(tangent_thresholds(4, 1.4), dtype=torch.float64)
     assert simulate(at, item).tolist() == pytest.approx(levels[1:])
     assert simulate(at - 1e-9, item).tolist() == pytest.approx(levels[:-1])
@@ -80,54 +95,71 @@ def test_impossible_slope(slope):
     with pytest.raises(ValueError, match="slope must lie between 0 and pi/2"):
         tangent_levels(4, slope)
     with pytest.raises(ValueError, match="slope must lie between 0 and pi/2"):
-        TensorFormat(kind="tangent", bits=4, scale=1.0, slope=slope)
+        TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.0, end_slope=slope)
 
 
 def test_a_table_has_the_levels_as_integers():
-    item = tangent_format(4, 1.4, 1.0, 255)
+    item = tangent_format(4, (1.4, 1.4), 1.0, 255)
     assert item is not None and item.kind == "table"
     assert item.values == formats.tangent_table(4, 1.4, 255).values
     assert item.values[0] == 0 and item.values[-1] == 255
     assert max(abs(value / 255 - level) for value, level in zip(
         item.values, tangent_levels(4, 1.4), strict=True)) <= 0.5 / 255
-    assert tangent_format(4, 1.4, 1.0, 0) == TensorFormat(kind="tangent", bits=4, scale=1.0,
-                                                          slope=1.4)
+    assert tangent_format(4, (1.4, 0.3), 1.0, 0) == TensorFormat(
+        kind="tangent", bits=4, scale=1.0, slope=1.4, end_slope=0.3)
     # Two codes would be one integer.
-    assert tangent_format(4, 1.55, 1.0, 31) is None
+    assert tangent_format(4, (1.55, 1.55), 1.0, 31) is None
     with pytest.raises(ValueError, match="no tangent codes"):
-        TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.4).exact()
+        TensorFormat(kind="tangent", bits=4, scale=1.0, slope=1.4, end_slope=1.4).exact()
 
 
 def test_error_of_a_codebook_is_that_of_quantized_values():
     x = attention()
     values = Values(x)
-    for bits, slope, peak in ((3, 0.5, 0.7), (4, 1.3, 1.0), (6, 0.9, 0.99)):
-        real = TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slope)
-        got = values.error([peak * value for value in tangent_levels(bits, slope)],
-                           [peak * value for value in tangent_thresholds(bits, slope)])
-        assert got == pytest.approx(squared_error(x.double(), real), rel=1e-9)
-    assert values.error([0.25], []) == pytest.approx(float((x.double() - 0.25).square().mean()))
+    for bits, slopes, peak in ((3, (0.5, 0.4), 0.7), (4, (1.3, 1.3), 1.0), (6, (0.9, 0.1), 0.99)):
+        real = TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slopes[0],
+                            end_slope=slopes[1])
+        levels, thresholds = (torch.tensor([make(bits, *slopes)], dtype=torch.float64) * peak
+                              for make in (tangent_levels, tangent_thresholds))
+        got = values.errors(levels, thresholds)
+        assert got.tolist() == pytest.approx([squared_error(x.double(), real)], rel=1e-9)
+    # Many at once: every value is 0.25, or 0 and 0.5.
+    got = values.errors(torch.tensor([[0.25, 0.25], [0, 0.5]]).double(),
+                        torch.tensor([[0.1], [0.3]]).double())
+    two = (x.double() >= 0.3) * 0.5
+    assert got.tolist() == pytest.approx([float((x.double() - value).square().mean())
+                                          for value in (torch.tensor(0.25), two)])
     assert values.quantile(0.5) == pytest.approx(float(x.double().median()), abs=1e-4)
     assert values.quantile(1.0) == float(x.max())
 
 
 @pytest.mark.parametrize("top", [0, 255])
-def test_the_search_finds_the_least_error(top):
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_search_finds_the_least_error(top, tied):
     x = attention()
-    item = tangent_search(x, 4, SHARES, 15, top)
+    item = tangent_search(x, 4, SHARES, 7, top, tied)
     errors = {}
     for share in SHARES:
         peak = float(x.double().quantile(share))
-        for index in range(15):
-            tried = tangent_format(4, (index + 1) / 16 * math.pi / 2, peak, top)
-            if tried is not None:
+        for pair in itertools.product(range(1, 8), repeat=2):
+            slopes = (pair[0] / 8 * math.pi / 2, pair[1] / 8 * math.pi / 2)
+            tried = tangent_format(4, slopes, peak, top)
+            if tried is not None and (pair[0] == pair[1] or not tied):
                 errors[squared_error(x.double(), tried)] = tried
     best = errors[min(errors)]
-    assert item.values == best.values and item.slope == best.slope
+    assert (item.values, item.slope, item.end_slope) == (best.values, best.slope, best.end_slope)
     assert item.scale == pytest.approx(best.scale)
-    # Better than an almost uniform one, and than a steeper one.
+    # Better than an almost uniform one.
     assert squared_error(x, item) < 0.8 * squared_error(
-        x, tangent_format(4, 0.01, float(x.max()), 0))
+        x, tangent_format(4, (0.01, 0.01), float(x.max()), 0))
+
+
+def test_two_slopes_are_worth_it():
+    x = attention()
+    tied, free = (tangent_search(x, 4, SHARES, 15, 255, tied) for tied in (True, False))
+    logarithmic = RepqVit(RepqVitSettings()).attention(x, 4)
+    assert squared_error(x, free) < 0.8 * squared_error(x, tied)
+    assert squared_error(x, free) < squared_error(x, logarithmic)
 
 
 def test_a_table_needs_room():

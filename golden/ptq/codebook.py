@@ -8,8 +8,6 @@ running sums.
 
 __all__ = ["Values"]
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -36,19 +34,19 @@ class Values:
         following = min(index + 1, len(self.ascending) - 1)
         return float(torch.lerp(self.ascending[index], self.ascending[following], part))
 
-    def error(self, levels: Sequence[float], thresholds: Sequence[float]) -> float:
-        """Return the mean squared error.
+    def errors(self, levels: Tensor, thresholds: Tensor) -> Tensor:
+        """Return the mean squared errors of many codebooks, ``[P]``.
 
         Parameters
         ----------
         levels
-            Ascending.
+            Ascending, float64 ``[P, L]``.
         thresholds
-            One less: the least value of every level but the first.
+            The least value of every level but the first, ``[P, L - 1]``.
         """
-        inner = torch.searchsorted(self.ascending, torch.tensor(thresholds, dtype=torch.float64))
-        ends = torch.cat((inner.new_zeros(1), inner, inner.new_full((1,), len(self.ascending))))
-        level = torch.tensor(levels, dtype=torch.float64)
-        total = (self._squares[-1] - 2 * (level * self._sums[ends].diff()).sum()
-                 + (level.square() * ends.diff()).sum())
-        return float(total / len(self.ascending))
+        inner = torch.searchsorted(self.ascending, thresholds)
+        first = inner.new_zeros(len(inner), 1)
+        ends = torch.cat((first, inner, first + len(self.ascending)), 1)
+        total = (self._squares[-1] - 2 * (levels * self._sums[ends].diff()).sum(1)
+                 + (levels.square() * ends.diff()).sum(1))
+        return total / len(self.ascending)

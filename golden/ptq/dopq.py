@@ -8,7 +8,7 @@ scale is their median, not their mean (MOSF). Everything else is RepQ-ViT's (`go
 How it is done here is reconstructed:
 
 - TanQ: `golden.tangent`, from 0 to the largest value. That value, one of RepQ-ViT's quantiles, and
-  the slope are those of least squared error;
+  the slopes of both ends are those of least squared error;
 - levels are integers of a table, as the datapath multiplies them, or real numbers (`top` of 0);
 - MOSF: the median minimizes the mean absolute deviation of the channels' scales; the common zero
   point is the median of their zero points.
@@ -19,9 +19,11 @@ __all__ = ["DopqVit", "DopqVitSettings", "tangent_format", "tangent_search"]
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cache
+from itertools import pairwise, product
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from golden.ptq.codebook import Values
@@ -43,7 +45,9 @@ class DopqVitSettings(RepqVitSettings):
     mosf
         False: the common scale and zero point are means, as RepQ-ViT's.
     slopes
-        How many slopes are tried, evenly spaced between 0 and pi/2.
+        How many slopes are tried for each end, evenly spaced between 0 and pi/2.
+    tied
+        True: both ends have the same slope.
     top
         Integer of the highest level; 0: levels are real numbers. Slopes that give two codes the
         same integer are not tried.
@@ -51,7 +55,8 @@ class DopqVitSettings(RepqVitSettings):
 
     tanq: bool = True
     mosf: bool = True
-    slopes: int = 63
+    slopes: int = 31
+    tied: bool = False
     top: int = 255
 
     def __post_init__(self) -> None:
@@ -66,24 +71,28 @@ class DopqVitSettings(RepqVitSettings):
                              f"bits, not {self.top}")
 
 
-def tangent_format(bits: int, slope: float, peak: float, top: int) -> TensorFormat | None:
+def tangent_format(bits: int, slopes: tuple[float, float], peak: float,
+                   top: int) -> TensorFormat | None:
     """Make the format of values from 0 to `peak`; None if two codes have the same integer.
 
     Parameters
     ----------
+    slopes
+        At 0 and at `peak`.
     top
         Integer of the highest level, or 0 for real levels.
     """
     if not top:
-        return TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slope)
-    values = tuple(math.floor(value * top + 0.5) for value in tangent_levels(bits, slope))
+        return TensorFormat(kind="tangent", bits=bits, scale=peak, slope=slopes[0],
+                            end_slope=slopes[1])
+    values = tuple(math.floor(value * top + 0.5) for value in tangent_levels(bits, *slopes))
     if len(set(values)) < len(values):
         return None
     return TensorFormat(kind="table", bits=bits, scale=peak / top, values=values)
 
 
-def tangent_search(x: Tensor, bits: int, shares: Sequence[float], slopes: int,
-                   top: int) -> TensorFormat:
+def tangent_search(x: Tensor, bits: int, shares: Sequence[float], slopes: int, top: int,
+                   tied: bool = False) -> TensorFormat:
     """Return the tangent format of least squared error.
 
     Parameters
@@ -92,35 +101,44 @@ def tangent_search(x: Tensor, bits: int, shares: Sequence[float], slopes: int,
         Values of at least 0.
     shares
         Quantiles that are tried as the highest level.
-    slopes, top
+    slopes, top, tied
         As in `DopqVitSettings`.
     """
+    pairs, levels, thresholds = _codebooks(bits, slopes, top, tied)
     values = Values(x)
-    best, least = None, math.inf
-    for share in shares:
-        peak = max(values.quantile(share), _LEAST)
-        for index in range(slopes):
-            slope = (index + 1) / (slopes + 1) * math.pi / 2
-            item = tangent_format(bits, slope, peak, top)
-            if item is None:
-                continue
-            levels, thresholds = _ends(item)
-            error = values.error(levels, thresholds)
-            if error < least:
-                best, least = item, error
-    if best is None:
+    peaks = [max(values.quantile(share), _LEAST) for share in shares]
+    errors = torch.stack([values.errors(levels * peak, thresholds * peak) for peak in peaks])
+    best = int(errors.argmin())
+    item = tangent_format(bits, pairs[best % len(pairs)], peaks[best // len(pairs)], top)
+    assert item is not None
+    return item
+
+
+@cache
+def _codebooks(bits: int, slopes: int, top: int,
+               tied: bool) -> tuple[tuple[tuple[float, float], ...], Tensor, Tensor]:
+    """Pairs of slopes that can be had, and levels and thresholds of the formats up to 1."""
+    tried = [(index + 1) / (slopes + 1) * math.pi / 2 for index in range(slopes)]
+    found = {pair: _levels(item) for pair in product(tried, tried)
+             if (pair[0] == pair[1] or not tied)
+             and (item := tangent_format(bits, pair, 1.0, top)) is not None}
+    if not found:
         raise ValueError(f"top must be larger than {top} for attention of {bits} bits")
-    return best
+    levels, thresholds = (torch.tensor(values, dtype=torch.float64)
+                          for values in zip(*found.values(), strict=True))
+    return tuple(found), levels, thresholds
 
 
-def _ends(item: TensorFormat) -> tuple[list[float], list[float]]:
+def _levels(item: TensorFormat) -> tuple[list[float], list[float]]:
     """Levels and thresholds of a format."""
-    assert not isinstance(item.scale, tuple)
+    scale = item.scale
+    assert not isinstance(scale, tuple)
     if item.kind == "tangent":
-        return ([value * item.scale for value in tangent_levels(item.bits, item.slope)],
-                [value * item.scale for value in tangent_thresholds(item.bits, item.slope)])
-    return ([value * item.scale for value in item.values],
-            [(low + high) / 2 * item.scale for low, high in pairwise(item.values)])
+        parameters = item.bits, item.slope, item.end_slope
+        return ([value * scale for value in tangent_levels(*parameters)],
+                [value * scale for value in tangent_thresholds(*parameters)])
+    return ([value * scale for value in item.values],
+            [(low + high) / 2 * scale for low, high in pairwise(item.values)])
 
 
 @dataclass(frozen=True)
@@ -135,7 +153,8 @@ class DopqVit(RepqVit):
         settings = self.settings
         if not settings.tanq:
             return super().attention(rows, bits)
-        return tangent_search(rows, bits, settings.shares, settings.slopes, settings.top)
+        return tangent_search(rows, bits, settings.shares, settings.slopes,
+                              settings.top, settings.tied)
 
     def common(self, scale: Tensor, zero: Tensor) -> tuple[float, int]:
         if not self.settings.mosf:

@@ -53,8 +53,8 @@ class TensorFormat:
         Of "two-scale": log2 of the ratio of the two scales.
     values
         Of "table": ascending integers.
-    slope
-        Of "tangent": above 0 (almost uniform), below pi/2 (all levels at the ends).
+    slope, end_slope
+        Of "tangent", at 0 and at `scale`: above 0 (almost uniform), below pi/2.
     group
         Of "dual": for every column, 1 if it is one of those apart.
     group_scale, group_zero_point
@@ -71,6 +71,7 @@ class TensorFormat:
     m: int = 0
     values: tuple[int, ...] = ()
     slope: float = 0.0
+    end_slope: float = 0.0
     group: tuple[int, ...] = ()
     group_scale: tuple[float, ...] = ()
     group_zero_point: tuple[int, ...] = ()
@@ -88,8 +89,8 @@ class TensorFormat:
             raise ValueError(f"scale of {self.kind} must be positive and finite")
         if isinstance(self.scale, tuple) and self.kind not in ("uniform", "dual"):
             raise ValueError(f"{self.kind} codes must have one scale, not one per channel")
-        if self.kind == "tangent" and not 0 < self.slope < math.pi / 2:
-            raise ValueError(f"slope must lie between 0 and pi/2, not {self.slope}")
+        if self.kind == "tangent":
+            tangent_levels(self.bits, self.slope, self.end_slope)   # refuses impossible slopes
         if self.kind == "dual":
             self._check_dual()
 
@@ -217,7 +218,8 @@ def _table(x: Tensor, item: TensorFormat) -> Tensor:
 
 def _tangent(x: Tensor, item: TensorFormat) -> Tensor:
     levels, thresholds = (
-        torch.tensor(make(item.bits, item.slope), dtype=x.dtype, device=x.device) * _one(item)
+        torch.tensor(make(item.bits, item.slope, item.end_slope), dtype=x.dtype,
+                     device=x.device) * _one(item)
         for make in (tangent_levels, tangent_thresholds))
     return levels[torch.searchsorted(thresholds, x.contiguous(), right=True)]
 
