@@ -43,7 +43,13 @@ def run_command(command: Callable[[argparse.Namespace], int], parser: argparse.A
     def refuse(message: str) -> NoReturn:
         raise _UsageError(f"{message} (see --help)")
 
-    parser.error = refuse  # type: ignore[method-assign]  # argparse would print the usage too
+    # argparse would print the usage too.
+    parsers = [parser]
+    for action in parser._actions:  # nothing public knows the subcommands
+        if isinstance(action, argparse._SubParsersAction):
+            parsers += action.choices.values()
+    for item in parsers:
+        item.error = refuse  # type: ignore[method-assign]
     try:
         code = command(parser.parse_args(argv))
         sys.stdout.flush()

@@ -86,6 +86,7 @@ def _core(units: Sequence[str], config: Config, version: str) -> str:
 {names}
     file_type: verilogSource
 """
+        options = f"--timing, --timescale, 1ns/1ps, -GBITS={config.axi_bits}, -GBYTES={1 << 24}"
         target = f"""\
   # The plusargs are those that python -m gen.program writes into host.args.
   sim:
@@ -95,7 +96,7 @@ def _core(units: Sequence[str], config: Config, version: str) -> str:
     tools:
       verilator:
         mode: binary
-        verilator_options: [--timing, --timescale, 1ns/1ps, -GBITS={config.axi_bits}, -GBYTES={1 << 24}]
+        verilator_options: [{options}]
 """
     return f"""CAPI=2:
 name: vitforge:core:{config.name}:{version}

@@ -522,7 +522,8 @@ def test_timing_of_the_presets(name: str, timing: tuple[int, ...]) -> None:
     ({"lanes": 3}, r"lanes must divide rows \(4\), not 3"),
     ({"exponential": "iexp"}, "exponential must be shift in the accelerator, not iexp"),
     ({"attention": "linear"},
-     "attention must be one of log2, uniform, two-scale, log-sqrt2, table in the accelerator, not linear"),
+     ("attention must be one of log2, uniform, two-scale, log-sqrt2, table in the accelerator, "
+     "not linear")),
     ({"score_bits": 9}, "score_bits must be 8 in the accelerator, not 9"),
 ])
 def test_configurations_that_are_refused(change: dict[str, Any], message: str) -> None:

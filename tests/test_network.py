@@ -203,7 +203,8 @@ def test_other_widths_classify_too(changes: dict[str, Any], model: Vit,
     ({"attention_bits": 5, "operand_bits": 16},
      "operand_bits must be at least 17 for attention codes of 5 bits, not 16"),
     ({"attention": "linear"},
-     "attention must be one of log2, uniform, two-scale, log-sqrt2, table for this network, not linear"),
+     ("attention must be one of log2, uniform, two-scale, log-sqrt2, table for this network, "
+     "not linear")),
     ({"attention": "table", "exponential": "iexp"},
      "exponential must be shift for table attention, not iexp"),
 ])
