@@ -19,6 +19,7 @@ from gen.explore.cycles import unit_cycles
 from gen.explore.energy import DRAM, Counts, counts, energy
 from gen.explore.gates import gates
 from gen.explore.measure import measure
+from gen.explore.point import OPTIONS
 from gen.explore.run import explore
 from gen.explore.space import read
 from gen.explore.stages import _NEUTRAL
@@ -27,6 +28,7 @@ from gen.yowasp import SynthesisError
 from golden import checkpoint, mnist, network
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
+from golden.ptq import METHODS
 from hw.config import load
 
 SPACE = """
@@ -108,6 +110,19 @@ def test_fields_that_change_no_bit_of_the_network():
                                     dataclasses.replace(load("edge16"), **fields)),
                           sample.test.images[:2]) for fields in (_NEUTRAL, other)]
     assert torch.equal(*logits)
+
+
+def test_every_method_may_be_explored():
+    assert set(OPTIONS["method"][0]) == {"", *METHODS}
+
+
+@pytest.mark.slow
+def test_a_method_of_few_bits_loses_more():
+    config = load("edge8")
+    wide, narrow = (workload.accuracy(config, method="fq-vit", weights=bits) for bits in (8, 3))
+    assert (wide["images"], wide["float_top1"], wide["attention"]) == (300, 100.0, "log2")
+    assert wide["drop"] == 100 - wide["top1"] <= 1
+    assert narrow["logit_error"] > 2 * wide["logit_error"] > 0
 
 
 # -- greedy widths

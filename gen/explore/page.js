@@ -38,7 +38,7 @@ function front(shown, x, y) {
 function hover(row) {
   const lines = [`<b>${row.design} ${row.point}</b> ${row.study}`];
   for (const name of varied) if (row[name] !== undefined && row[name] !== null) lines.push(`${name.slice(7)} = ${row[name]}`);
-  for (const name of ["weights", "stream", "gelu"]) if (row[name]) lines.push(`${name} = ${row[name]}`);
+  for (const name of ["weights", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${row[name]}`);
   return lines.join("<br>");
 }
 const layout = (x, y) => ({ margin: { l: 80, r: 20, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13 },
@@ -87,7 +87,7 @@ function drawStack() {
 }
 const differs = name => new Set(rows.map(row => row[name])).size > 1;
 function columns() {
-  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["stream", "gelu"].filter(differs)];
+  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["stream", "gelu", "method", "widths"].filter(differs)];
   const measured = numeric.filter(name => !name.startsWith("config.") && !name.startsWith("seconds"));
   return [...new Set([...first, ...measured, "seconds"])].filter(name => rows.some(row => row[name] !== undefined
     && row[name] !== null && row[name] !== ""));

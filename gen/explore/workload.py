@@ -3,13 +3,14 @@
 
 __all__ = ["Workload", "accuracy", "workload"]
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen.explore.energy import counts, energy
 from gen.program_compile import Compiled, compile_network
@@ -17,7 +18,9 @@ from gen.program_model import MNIST, quantized
 from golden import checkpoint, mnist, network
 from golden.accelerator_cycles import Prediction, predict
 from golden.calibrate import calibrate
+from golden.deploy import deploy, suited
 from golden.evaluate import WEIGHTS
+from golden.ptq import METHODS
 from golden.vit import Vit
 from hw.config import Config
 
@@ -123,17 +126,33 @@ def digit(config: Config) -> tuple[network.Network, Tensor]:
     return made, sample.test.images[:1]
 
 
-def _logits(model: Vit, images: Tensor) -> Tensor:
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode():
         return torch.cat([model(mnist.pixels(part)) for part in images.split(BATCH)])
 
 
+def _by_method(name: str, model: Vit, images: Tensor, config: Config,
+               weights: int | None) -> tuple[network.Network, nn.Module]:
+    """Return the integer network that a published method's record becomes, and the simulated one.
+
+    The configuration gets the attention codes that are next to the method's.
+    """
+    kind = METHODS[name]
+    given = {"weights": weights} if weights else {}
+    method = kind(dataclasses.replace(kind().settings, **given))  # type: ignore[call-arg]
+    statistics = method.observe(model, [mnist.pixels(images)])
+    record = method.decide(statistics)
+    made, _ = deploy(model, record, suited(config, record), statistics=statistics)
+    return made, method.apply(model, record)
+
+
 def accuracy(config: Config, *, weights: int | None = None,
              widths: Mapping[str, int] | None = None, stream: str = "ptf",
-             gelu: str = "two-scale") -> dict[str, Any]:
+             gelu: str = "two-scale", method: str = "") -> dict[str, Any]:
     """Classify the shipped MNIST sample with the project's network, in integers.
 
-    The arguments are those of `golden.calibrate.calibrate`.
+    The arguments are those of `golden.calibrate.calibrate`, or `method` is the name of one of
+    `golden.ptq.METHODS`; ``simulated_top1`` is then its accuracy in float simulation.
 
     Returns
     -------
@@ -150,16 +169,23 @@ def accuracy(config: Config, *, weights: int | None = None,
     """
     sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
     calibration = sample.calibration.images
-    made = calibrate(model, calibration, config, dict(widths) if widths else weights,
-                     stream=stream, gelu=gelu)
+    found: dict[str, Any] = {}
+    labels, total = sample.test.labels, len(sample.test)
+    if method:
+        made, simulated = _by_method(method, model, calibration, config, weights)
+        right = int((_logits(simulated, sample.test.images).argmax(1) == labels).sum())
+        found = {"simulated_top1": 100 * right / total, "attention": made.config.attention,
+                 "attention_bits": made.config.attention_bits}
+    else:
+        made = calibrate(model, calibration, config, dict(widths) if widths else weights,
+                         stream=stream, gelu=gelu)
     real = _logits(model, sample.test.images).double()
     whole = torch.cat([network.run(made, part) for part in sample.test.images.split(BATCH)])
     logits = whole.double() * made.logit_scale
-    labels, total = sample.test.labels, len(sample.test)
     right = int((whole.argmax(1) == labels).sum())
     float_right = int((real.argmax(1) == labels).sum())
     error = (logits - real).square().mean().sqrt() / real.square().mean().sqrt()
-    return {"images": total, "top1": 100 * right / total, "float_top1": 100 * float_right / total,
-            "drop": 100 * (float_right - right) / total,
+    return {**found, "images": total, "top1": 100 * right / total,
+            "float_top1": 100 * float_right / total, "drop": 100 * (float_right - right) / total,
             "alike": 100 * int((whole.argmax(1) == real.argmax(1)).sum()) / total,
             "logit_error": 100 * float(error)}
