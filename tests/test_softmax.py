@@ -323,7 +323,7 @@ RTL = [
     (load("tiny"), 13),
     (Config(name="lanes4-bits3", rows=4, cols=4, lanes=4, max_keys=50, attention_bits=3), 13),
     (Config(name="lanes16-bits5", rows=4, cols=4, lanes=16, max_keys=197, attention_bits=5,
-            exp_fraction_bits=14, exp_table_bits=4), 11),
+            exp_fraction_bits=14, exp_table_bits=4), 13),
     (Config(name="linear", rows=4, cols=4, lanes=2, max_keys=37, attention="linear"), 11),
     (Config(name="one-lane", rows=4, cols=4, lanes=1, max_keys=19, score_bits=5,
             exp_fraction_bits=4, exp_table_bits=6), 11),
