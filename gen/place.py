@@ -65,8 +65,8 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
     seed
         Of the placement.
     router
-        ``router1``, or ``router2``, which is some per cent worse and takes minutes for a large
-        design where the other takes hours.
+        ``router1``, or ``router2``, which is meant for large designs; their results haven't been
+        compared.
     cache
         Folder that keeps results.
 
