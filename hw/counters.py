@@ -27,7 +27,7 @@ class Counters(wiring.Component):
     Members
     -------
     clear : :py:`In(1)`
-        All counters are zero in the next cycle, and the events of this cycle are not counted.
+        All counters are zero in the next cycle; events of the cycle before aren't counted.
     events : :py:`In(StructLayout)`
         A bit for each counter.
     keep : :py:`In(StructLayout)`
@@ -55,7 +55,7 @@ class Counters(wiring.Component):
             event = Signal(name=f"{name}_event")
             m.d.sync += [event.eq(self.events[name]), counter.eq(counter + event)]
             with m.If(self.clear):
-                m.d.sync += [event.eq(0), counter.eq(0)]
+                m.d.sync += counter.eq(0)
             m.d.comb += self.low[name].eq(counter[:self.half])
             with m.If(self.keep[name]):
                 m.d.sync += self.high.eq(counter[self.half:])

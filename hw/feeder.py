@@ -61,6 +61,9 @@ class Feeder(wiring.Component):
         tile = Signal(self.tile_bits)
         address = Signal(ADDRESS_BITS, reset_less=True)
         next_base = Signal(ADDRESS_BITS, reset_less=True)
+        last_token = Signal.like(token, reset_less=True)
+        last_tile = Signal.like(tile, reset_less=True)
+        until_late = Signal(self.tile_bits, reset_less=True)    # tiles before the late ones
         final_token = Signal()
         final_tile = Signal()
         late = Signal()
@@ -83,8 +86,8 @@ class Feeder(wiring.Component):
             self.operand.eq(current.operand),
             move.eq(issue & self.advance),
             begin.eq(move & (token == 0) & (tile == 0)),
-            final_token.eq(token == current.tokens - 1),
-            final_tile.eq(tile == current.tiles - 1),
+            final_token.eq(token == last_token),
+            final_tile.eq(tile == last_tile),
             load.eq(~active | (move & final_token & final_tile)),
             self.passes.ready.eq(load),
         ]
@@ -96,11 +99,13 @@ class Feeder(wiring.Component):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
                 address.eq(coming.a_base), next_base.eq(coming.a_base + coming.a_stride),
-                late.eq(coming.late == 0),
+                late.eq(coming.late == 0), until_late.eq(coming.late),
+                last_token.eq(coming.tokens - 1), last_tile.eq(coming.tiles - 1),
             ]
         with m.Elif(move & final_token):
             m.d.sync += [
-                token.eq(0), tile.eq(tile + 1), late.eq(tile + 1 >= current.late),
+                token.eq(0), tile.eq(tile + 1), until_late.eq(until_late - 1),
+                late.eq(late | (until_late == 1)),
                 address.eq(next_base), next_base.eq(next_base + current.a_stride),
             ]
         with m.Elif(move):

@@ -55,7 +55,10 @@ class MemoryWriter(wiring.Component):
         bits, axi = self.config.axi_bits, self.axi
         low = BEAT_ADDRESSES[bits]
         m.submodules.bursts = bursts = Bursts(ADDRESS_BITS - low, burst_limit(self.config))
-        full, words_left = self._beats(m)
+        # Words to come, and whether there are any: 32 bits take long to look at.
+        words_left = Signal(32)
+        words_come = Signal()
+        full = self._beats(m, words_left, words_come)
 
         more = Signal.like(bursts.o.payload.more)
         address = Signal(ADDRESS_BITS)
@@ -74,8 +77,9 @@ class MemoryWriter(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), self.command.ready.eq(~self.stop),
                              bursts.range.valid.eq(self.command.valid & ~self.stop)]
+                words = command.bytes >> (self._word_bytes - 1).bit_length()
                 with m.If(self.command.valid & ~self.stop):
-                    m.d.sync += words_left.eq(command.bytes >> (self._word_bytes - 1).bit_length())
+                    m.d.sync += [words_left.eq(words), words_come.eq(words != 0)]
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.sync += [address.eq(Cat(Const(0, low), bursts.o.payload.address)),
@@ -110,12 +114,11 @@ class MemoryWriter(wiring.Component):
     def _word_bytes(self) -> int:
         return self.config.lanes * BITS // 8
 
-    def _beats(self, m: Module) -> tuple[Value, Signal]:
-        """Assemble beats, or cut words into them: whether one is there, and words to come."""
+    def _beats(self, m: Module, left: Signal, some: Signal) -> Value:
+        """Assemble beats of `left` words, or cut words into them: whether one is there."""
         axi, bits = self.axi, self.config.axi_bits
         word = self._word_bytes * 8
         parts = max(1, bits // word)
-        left = Signal(32)
         beat = Signal(max(bits, word), reset_less=True)
         # Words in the beat; or beats that are left of the word.
         level = Signal(range(max(parts, word // bits) + 1))
@@ -124,13 +127,13 @@ class MemoryWriter(wiring.Component):
         push = Signal()
         m.d.comb += [taken.eq(axi.wvalid & axi.wready), push.eq(self.data.valid & self.data.ready)]
         with m.If(push):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), some.eq(left != 1)]
         value = self.data.payload.as_value()
-        open_ = (left != 0) & ~self.stop
+        open_ = some & ~self.stop
         strobes: Value
         if bits >= word:
             # A word after the last of a beat is taken with the beat, into its first place.
-            last = (level == parts) | ((left == 0) & (level != 0))
+            last = (level == parts) | (~some & (level != 0))
             m.d.comb += [full.eq(last), self.data.ready.eq(open_ & (~last | taken))]
             place = Mux(last, 0, level)
             with m.If(push):
@@ -148,4 +151,4 @@ class MemoryWriter(wiring.Component):
             strobes = Const(-1, bits // 8)
         m.d.comb += [axi.wdata.eq(beat[:bits]),
                      axi.wstrb.eq(Mux(full, strobes, 0))]
-        return full, left
+        return full

@@ -104,7 +104,7 @@ class Registers(wiring.Component):
             *(getattr(check, name.lower()).eq(value) for name, value in buffers.items()),
             run.wrong.eq(check.fault), run.busy.eq(self.busy), run.done.eq(self.done),
             run.fault.eq(self.fault), self.start.eq(run.start),
-            counters.clear.eq(run.begin), counters.events.cycles.eq(run.running),
+            counters.clear.eq(run.begun), counters.events.cycles.eq(run.running),
             *(counters.events[name].eq(run.running & self.events[name]) for name in COUNTED),
             *(counters.keep[name].eq(slave.read & self._is(slave.read_address,
                                                            f"{name.upper()}_LOW"))

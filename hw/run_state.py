@@ -76,6 +76,8 @@ class RunState(wiring.Component):
     -------
     begin : :py:`In(1)`
         Start a run in the next cycle; only while none is `running`.
+    begun : :py:`Out(1)`
+        One cycle after `begin`: what many registers wait for.
     wrong : :py:`In(FAULT_LAYOUT)`
         While `valid`, a run that begins is nothing but this fault.
     busy, done, fault : :py:`In`
@@ -94,9 +96,10 @@ class RunState(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({
-            "begin": In(1), "wrong": In(FAULT_LAYOUT), "busy": In(1), "done": In(1),
-            "fault": In(FAULT_LAYOUT), "start": Out(1), "running": Out(1), "succeeded": Out(1),
-            "failed": Out(1), "stopped": Out(1), "report": Out(FAULT_LAYOUT), "ended": Out(2),
+            "begin": In(1), "begun": Out(1), "wrong": In(FAULT_LAYOUT),
+            "busy": In(1), "done": In(1), "fault": In(FAULT_LAYOUT),
+            "start": Out(1), "running": Out(1), "succeeded": Out(1), "failed": Out(1),
+            "stopped": Out(1), "report": Out(FAULT_LAYOUT), "ended": Out(2),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -121,10 +124,14 @@ class RunState(wiring.Component):
         ]
         with m.If(self.running & self.done):
             m.d.sync += finished.eq(1)
+        # `begin` comes late in its cycle, so of the report it only clears what counts at once.
+        m.d.sync += self.begun.eq(self.begin)
+        with m.If(self.begun):
+            m.d.sync += self.report.eq(0)
         with m.If(self.running & fault.valid & ~self.report.valid):
             m.d.sync += self.report.eq(fault)
         with m.If(ending):
             m.d.sync += self.running.eq(0)
         with m.If(self.begin):
-            m.d.sync += [self.running.eq(1), finished.eq(0), self.report.eq(0)]
+            m.d.sync += [self.running.eq(1), finished.eq(0), self.report.valid.eq(0)]
         return m
