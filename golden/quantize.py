@@ -31,11 +31,14 @@ from golden.models import Preprocessing
 from golden.network import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
+from golden.ptq.folding import network as with_parameters
 from golden.ptq.method import Method
 from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
 from golden.ptq.statistics import Statistics
 from golden.report import report
+from golden.report_figures import FIGURES, figures
+from golden.report_layers import noise, observed
 from golden.swin import Swin
 from golden.vit import Vit, VitSpec
 from hw.config import Config, load, preset_names
@@ -44,6 +47,8 @@ _ALIASES = {"weights": "weights", "activations": "activations", "attention": "at
             "stream": "stream"}
 #: Beside the record and the integer network.
 NOTES, REPORT = "notes.json", "report.md"
+#: Images that the signal-to-noise ratios are of.
+LAYERS = 2
 
 Integer = tuple[Network, tuple[Note, ...]]
 """An integer network, and how it differs from its record."""
@@ -142,9 +147,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="give that configuration the method's attention codes")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR",
                         help="write record.json, the integer network (model.json, "
-                             "model.safetensors), notes.json and report.md there, or, if it ends "
-                             "with .json, the record alone; a killed run goes on if started again "
-                             "with the same arguments")
+                             "model.safetensors), notes.json and report.md with pictures there, "
+                             "or, if it ends with .json, the record alone; a killed run goes on "
+                             "if started again with the same arguments")
     return parser
 
 
@@ -244,6 +249,25 @@ class _Work:
                      else lambda *_: None, so_far)
 
 
+    def report(self, folder: Path, record: Record, integer: Integer,
+               simulated: Callable[[Tensor], Tensor], counts: Mapping[str, tuple[int, int]],
+               images: Tensor) -> None:
+        """Write the page, its pictures first."""
+        model = self.model
+        assert isinstance(model, Vit) and isinstance(simulated, Vit)
+        rescaled = with_parameters(model, record.parameters)
+        pictures = figures(model, record, observed(model, images), observed(rescaled, images))
+        for name, picture in pictures.items():
+            _write(folder / name, picture)
+        _write(folder / REPORT, report(
+            self.args.model, record, integer[0], integer[1], counts,
+            noise(model, simulated, images, integer=integer[0], how=self.how), FIGURES))
+
+
+def _write(path: Path, text: str) -> None:
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
     named = models.lookup(args.model)
@@ -292,11 +316,12 @@ def _run(args: argparse.Namespace) -> int:
                 found = work.count(name, network, evaluation, bar(name, total))
                 counts[name] = found, total
                 print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
+        if work.folder and integer:
+            few, _ = next(calibration.batches(how, LAYERS))
+            bar("report", 1)
+            work.report(work.folder, record, integer, networks["simulated"], counts, few)
         if ledger:
             ledger.complete()
-    if work.folder and integer:
-        page = report(args.model, record, integer[0], integer[1], counts)
-        replace(work.folder / REPORT, lambda temporary: temporary.write_text(page))
     if args.output is not None:
         print(f"results: {args.output}")
     return 0

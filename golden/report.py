@@ -3,6 +3,7 @@
 
 __all__ = ["report", "weight_bytes"]
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
@@ -32,14 +33,36 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
+def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:
+    """Table with a line for each block and a column for each of its tensors."""
+    def cell(found: Mapping[str, float] | None) -> str:
+        return " / ".join(f"{value:.1f}" for value in found.values()) if found else ""
+
+    lines: dict[str, dict[str, str]] = {}
+    for name, found in noise.items():
+        block = re.match(r"blocks\.\d+\.", name)
+        row, column = (block[0][:-1], name[block.end():]) if block else ("", name)
+        lines.setdefault(row, {})[column] = cell(found)
+    columns = list(dict.fromkeys(column for row, line in lines.items() if row for column in line))
+    single = "".join(f"{name}: {value}\n\n" for name, value in lines.pop("", {}).items())
+    return single + _table(("block", *columns), [
+        (row, *(line.get(column, "") for column in columns)) for row, line in lines.items()])
+
+
 def report(model: str, record: Record, network: Network, notes: Sequence[Note],
-           counts: Mapping[str, tuple[int, int]]) -> str:
+           counts: Mapping[str, tuple[int, int]],
+           noise: Mapping[str, Mapping[str, float]] | None = None,
+           figures: Mapping[str, str] | None = None) -> str:
     """Return the page as Markdown.
 
     Parameters
     ----------
     counts
         By network ("float", "simulated", "integer"): images right, and images.
+    noise
+        Of `golden.report_layers.noise`.
+    figures
+        Captions of pictures, by the name of their files.
     """
     settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
     config = network.config
@@ -59,6 +82,12 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
                         ("layer", "weights", "activations"),
                         [(f"`{name}`", item.weights, item.activations or "float")
                          for name, item in widths.items()]))
+    for name, caption in (figures or {}).items():
+        text.append(f"\n![{caption}]({name})\n\n{caption}.\n")
+    if noise:
+        text.append("\n## Signal to noise\n\nIn decibels against the float network, simulated / "
+                    "integer. LayerNorm's results say nothing where a method has rescaled them."
+                    "\n\n" + _noise(noise))
     text.append("\n## What the datapath changed\n\n" + _table(
         ("tensors", "count", "decided (the first)", "deployed (the first)", "why"),
         [(f"`{note.tensor}`", count, note.decided, note.deployed, note.why)

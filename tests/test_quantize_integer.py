@@ -15,7 +15,8 @@ from golden.ptq import METHODS
 from golden.ptq.record import Record
 from golden.report import weight_bytes
 
-FILES = ["model.json", "model.safetensors", "notes.json", "record.json", "report.md"]
+KEPT = ["model.json", "model.safetensors", "notes.json", "record.json"]
+FILES = sorted([*KEPT, "attention.svg", "gelu.svg", "norm.svg", "report.md", "stream.svg"])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,6 +84,12 @@ def test_everything_is_written_and_counted(pictures, tmp_path, capsys):
     layers = 16 * 64 + 4 * (64 * 192 + 64 * 64 + 2 * 64 * 128)
     assert weight_bytes(whole) == layers * 3 // 8 + 640
     assert f"{weight_bytes(whole):,} bytes of weights" in page
+    for name in ("attention.svg", "gelu.svg", "norm.svg", "stream.svg"):
+        assert f"]({name})" in page
+        assert (out / name).read_text().startswith("<svg")
+    # Every tensor of a block, and both networks.
+    assert re.search(r"\| block \| norm1 \| attn.q .*\| residual2 \|", page)
+    assert len(re.findall(r"^\| blocks\.\d (\| [\d.-]+ / [\d.-]+ ){11}\|$", page, re.M)) == 4
     notes = load_notes(out / "notes.json")
     assert "| `blocks.*.attn.softmax` | 4 | uniform 4 bits" in page
     assert {note.tensor for note in notes} >= {"head.weight", "blocks.3.attn.softmax"}
@@ -124,7 +131,7 @@ def test_a_killed_run_goes_on(pictures, tmp_path, capsys, monkeypatch, lost):
     with monkeypatch.context() as patch:
         patch.setattr(quantize, "right", killed)
         assert quantize.main(given) == 130
-    assert names(tmp_path) == [*FILES[:4], "record.json.progress"]
+    assert names(tmp_path) == [*KEPT, "record.json.progress"]
     seen = capsys.readouterr().out
     if lost:
         (tmp_path / lost).unlink()
