@@ -22,7 +22,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from gen.program_memory import bank_words
-from golden.attention import LOG2_DEPTH
 from golden.program import Array, Instruction
 from hw.config import Config
 from hw.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
@@ -117,7 +116,7 @@ def operand_bound(fields: Mapping[str, int]) -> int:
         case 1:
             half = fields["operand_signed"]
             return ((1 << bits - 1 - half) - 1 + half) << fields["operand_m"]
-    return 1 << min((1 << bits) - 1, LOG2_DEPTH)
+    return 1 << (1 << bits) - 1
 
 
 def bound(instruction: Instruction, config: Config) -> int:

@@ -297,7 +297,9 @@ def operand_fields(source: Format) -> dict[str, int]:
             return {"operand_format": KINDS.index("two-scale"), "operand_m": source.m,
                     "operand_signed": int(source.signed), "operand_bits": source.bits}
         case Log2():
-            return {"operand_format": KINDS.index("log2"), "operand_bits": source.bits}
+            # Of wider codes those of this width are powers of two, and the others 0.
+            return {"operand_format": KINDS.index("log2"),
+                    "operand_bits": source.depth.bit_length()}
     raise ValueError(f"operands must be uniform, two-scale or log2 codes, not {source}")
 
 

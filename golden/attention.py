@@ -7,7 +7,7 @@ takes the format that calibration or a published method wants and returns the ne
 core has, with the integers for it; and `fit` chooses one. Calibration only: real arithmetic.
 """
 
-__all__ = ["LOG2_DEPTH", "attend", "fit", "level_format", "log2_format"]
+__all__ = ["attend", "fit", "level_format", "log2_format"]
 
 import math
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from hw.config import Config
 from hw.softmax_levels import FRACTION, SHIFT_BITS, SLOPES, Levels
 
 #: log2 codes that the array multiplies: beyond them a probability is 0.
-LOG2_DEPTH = 15
+_LOG2_DEPTH = 15
 #: Values that `fit` looks at.
 _SEARCHED = 50_000
 #: Quantiles that are tried as the largest value of tables and log-sqrt2 codes: the few values
@@ -34,7 +34,7 @@ def log2_format(bits: int) -> Log2:
 
     With 5 bits the codes 0 to 15 are powers of two (with 4 bits 15 is 0), and the others are 0.
     """
-    return Log2.of_bits(bits, min((1 << bits) - 1, LOG2_DEPTH))
+    return Log2.of_bits(bits, min((1 << bits) - 1, _LOG2_DEPTH))
 
 
 def level_format(shift: int, m: int, config: Config) -> Format:

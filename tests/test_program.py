@@ -420,6 +420,7 @@ def test_bounds_hold_the_worst_operands(compiled8: Compiled) -> None:
     ({"operand_format": 1, "operand_bits": 8, "operand_m": 3, "operand_signed": 1}, 64 << 3),
     ({"operand_format": 1, "operand_bits": 8, "operand_m": 3}, 127 << 3),
     ({"operand_format": 2, "operand_bits": 4}, 1 << 15),
+    ({"operand_format": 3, "operand_bits": 8}, 255),
 ])
 def test_operand_bounds_are_reached(fields: dict[str, int], top: int) -> None:
     from golden.accelerator import _codes
