@@ -7,7 +7,7 @@
 #   make regress   the long regressions
 #   make clean     remove what was built; `make distclean` removes .venv as well
 #
-# TORCH=cpu takes PyTorch's CPU build, which is much smaller than the default one.
+# PIP_FLAGS=... is passed to pip: PyTorch's index of CPU builds has much smaller ones, for instance.
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -26,10 +26,6 @@ export XDG_CONFIG_HOME := $(CURDIR)/.cache/config
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread for each of the $(JOBS) test processes.
 export OMP_NUM_THREADS ?= 1
-
-ifeq ($(TORCH),cpu)
-PIP_FLAGS += --extra-index-url https://download.pytorch.org/whl/cpu
-endif
 
 demo: venv
 	$(BIN)/python -m examples.demo
