@@ -150,19 +150,27 @@ class Core(wiring.Component):
         config, drain, placer = self.config, self.drain, self.placer
         depths = {"scratch": config.scratch_words, "residual": config.residual_words,
                   "stationary": config.stationary_words}
+        # Of a LOAD, from memory or with its data in the program. One cycle late, as other words of
+        # the program are: nothing that needs them begins so soon.
+        loaded: Any = Signal(placer.write.shape(), reset_less=True)
+        inline = self.sequencer.write
+        with m.If(inline.en):
+            m.d.sync += [loaded.mask.eq(-1), *(loaded[name].eq(inline[name])
+                                               for name in inline.shape().members)]
+        with m.Else():
+            m.d.sync += loaded.eq(placer.write)
         self.banks = {name: Bank(config, depth) for name, depth in depths.items()}
         for name, bank in self.banks.items():
             m.submodules[name] = bank
             # A LOAD and a drain are never under way at the same time: the sequencer sees to it.
             writers: list[Any] = [drain.write]
             if name != "stationary":
-                writers += [placer.write, self.sequencer.write]
+                writers.append(loaded)
             for write in writers:
                 with m.If(write.en & (write.destination == DESTINATIONS[name])):
                     m.d.comb += [
-                        bank.write.eq(1),
+                        bank.write.eq(1), bank.write_mask.eq(write.mask),
                         bank.write_address.eq(write.address), bank.write_data.eq(write.data),
-                        bank.write_mask.eq(-1 if write is self.sequencer.write else write.mask),
                     ]
 
     def _compute(self, m: Module) -> None:
@@ -192,7 +200,9 @@ class Core(wiring.Component):
         request: Any = feeder.request
         wanted = request.valid & advance
         adding = Signal()
-        m.d.sync += adding.eq(drain.residual.en)
+        m.d.sync += [adding.eq(drain.residual.en),
+                     operand.norm_write.eq(sequencer.norm_write),
+                     drain.parameter_write.eq(sequencer.parameter_write)]
         from_residual = Signal(Bank.latency)
         with m.If(advance):
             m.d.sync += from_residual.eq(from_residual << 1 | request.from_residual)
@@ -203,7 +213,6 @@ class Core(wiring.Component):
             *(operand.i[name].eq(request[name]) for name in operand.i.shape().members),
             array.a.valid.eq(operand.o.valid), array.a.payload.eq(operand.o.payload),
             operand.codes.eq(Mux(from_residual[-1], residual.data, scratch.data)),
-            operand.norm_write.eq(sequencer.norm_write),
             operand.factor_write.eq(drain.factor_write),
             operand.probability_write.eq(drain.probability_write),
 
@@ -244,7 +253,6 @@ class Core(wiring.Component):
             accumulator.read_token.eq(drain.accumulator.token),
             drain.accumulator_data.eq(accumulator.data),
             drain.residual_data.eq(residual.data),
-            drain.parameter_write.eq(sequencer.parameter_write),
             drain.thresholds.eq(sequencer.thresholds),
             sequencer.landed.eq(drain.complete),
         ]
@@ -267,9 +275,14 @@ class Core(wiring.Component):
         """Report the first of all faults."""
         fault: Any = self.fault
         sequencer, reader, writer = self.sequencer, self.reader, self.writer
-        m.d.comb += [self.done.eq(sequencer.done), fault.instruction.eq(sequencer.instruction)]
+        # What the core itself finds is reported a cycle late: END is more cycles behind it.
+        own: Any = Signal(FAULT_LAYOUT)
+        early: Any = Signal(FAULT_LAYOUT)
+        m.d.comb += [self.done.eq(sequencer.done), own.instruction.eq(sequencer.instruction),
+                     fault.eq(early)]
+        m.d.sync += early.eq(own)
 
-        def found(valid: Value, kind: Value | int, address: Value | int = 0) -> None:
+        def found(fault: Any, valid: Value, kind: Value | int, address: Value | int = 0) -> None:
             with m.If(valid):
                 m.d.comb += [fault.valid.eq(1), fault.kind.eq(kind), fault.address.eq(address)]
 
@@ -277,10 +290,12 @@ class Core(wiring.Component):
         overflow = Value.cast(0)
         for bank in self.banks.values():
             overflow = overflow | bank.overflow
-        found(overflow, FAULTS["scratchpad overflow"])
-        found(self.placer.overrun, FAULTS["bad length"])
-        found(sequencer.fault.valid, sequencer.fault.kind, sequencer.fault.address)
+        found(own, overflow, FAULTS["scratchpad overflow"])
+        found(own, self.placer.overrun, FAULTS["bad length"])
+        found(own, sequencer.fault.valid, sequencer.fault.kind, sequencer.fault.address)
         errors: list[tuple[str, Any]] = [("write", writer.error), ("read", reader.error)]
         for name, error in errors:
-            found(error.valid, Mux(error.decode, FAULTS[f"{name} DECERR"],
-                                   FAULTS[f"{name} SLVERR"]), error.address)
+            found(fault, error.valid, Mux(error.decode, FAULTS[f"{name} DECERR"],
+                                          FAULTS[f"{name} SLVERR"]), error.address)
+            with m.If(error.valid):
+                m.d.comb += fault.instruction.eq(sequencer.instruction)

@@ -17,7 +17,7 @@ from hw.drain_parameters import ParameterMemory, parameter_write_layout
 from hw.drain_raw import RawOutput, raw_layout
 from hw.drain_residual import Residual
 from hw.drain_track import TRACK_FIELDS, Track
-from hw.instruction import OPERATIONS, STATISTICS
+from hw.instruction import STATISTICS
 from hw.norm_gather import NormGather, factor_write_layout
 from hw.passes import layout
 from hw.queue import Queue
@@ -144,8 +144,6 @@ class Drain(wiring.Component):
             return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
 
         fields = issue.fields
-        raw = Signal()
-        adds = Signal()
         begin = Signal()
         m.d.comb += [
             issue.start.valid.eq(self.start.valid),
@@ -157,11 +155,9 @@ class Drain(wiring.Component):
               for name in passes.i.payload.shape().members),
             issue.room.eq(raw_output.room),
             self.release.eq(issue.release),
-            raw.eq(fields.operation == OPERATIONS["raw"]),
-            raw_output.issue.eq(issue.valid & raw),
-            adds.eq(issue.valid & (fields.operation == OPERATIONS["residual"])),
+            raw_output.issue.eq(issue.valid & issue.raw),
             begin.eq(issue.group == 0),
-            self.residual.en.eq(adds & begin),
+            self.residual.en.eq(issue.valid & issue.adds & begin),
             self.residual.address.eq(issue.address),
             self.accumulator.en.eq(late(issue.valid, 1, "read", 0)),
             self.accumulator.bank.eq(late(fields.bank, 1, "bank")),
@@ -200,7 +196,7 @@ class Drain(wiring.Component):
                            "signed")),
             *(word[name][lane].eq(found[lane][name]) for lane in range(config.lanes)
               for name in ("bias", "multiplier", "shift", "encode_shift")),
-            raw_output.valid.eq(late(issue.valid & raw, self._fed_at, "fed_raw", 0)),
+            raw_output.valid.eq(late(issue.valid & issue.raw, self._fed_at, "fed_raw", 0)),
             raw_output.acc.eq(chosen),
             *(raw_output.bias[lane].eq(found[lane].bias) for lane in range(config.lanes)),
         ]
@@ -221,15 +217,13 @@ class Drain(wiring.Component):
                      for lane in range(config.lanes)]
 
         fields = track.fields
-        writes = Signal()
         end = Signal()
         m.d.comb += [
             track.valid.eq(requantizer.o.valid),
             track.last.eq(requantizer.o.payload.last),
             track.codes.eq(requantizer.o.payload.codes),
             end.eq(track.group == groups(config) - 1),
-            writes.eq(track.o_valid & (fields.operation != OPERATIONS["raw"])),
-            self.write.en.eq(writes),
+            self.write.en.eq(track.writes),
             self.write.destination.eq(fields.destination),
             self.write.address.eq(track.address),
             self.write.mask.eq(1 << track.group),
@@ -249,7 +243,7 @@ class Drain(wiring.Component):
         gathers: dict[str, Any] = {"norm": norm, "softmax": softmax}
         for name, gather in gathers.items():
             m.d.comb += [
-                gather.valid.eq(writes & (fields.statistics == STATISTICS[name])),
+                gather.valid.eq(track.writes & (fields.statistics == STATISTICS[name])),
                 gather.codes.eq(track.o_codes),
                 gather.token.eq(track.token),
                 gather.begin.eq(track.group == 0),

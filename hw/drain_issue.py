@@ -61,6 +61,8 @@ class Issue(wiring.Component):
     token, group, address : Out
         `address` is ``d_base + token``.
     fields : Out(layout(ISSUE_FIELDS, slot=2, bank=1))
+    raw, adds : Out(1)
+        Of the pass's operations, "raw" or "residual"; also without `valid`.
     last : Out(1)
         It is the last one of its pass.
     release : Out(1)
@@ -81,7 +83,7 @@ class Issue(wiring.Component):
             "valid": Out(1), "token": Out(token_bits(config)),
             "group": Out(range(groups(config))), "address": Out(ADDRESS_BITS),
             "fields": Out(layout(ISSUE_FIELDS, slot=2, bank=1)),
-            "last": Out(1), "release": Out(1),
+            "raw": Out(1), "adds": Out(1), "last": Out(1), "release": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -92,19 +94,19 @@ class Issue(wiring.Component):
         begin = Signal()
         wait = Signal(range(self.revisit))
         remaining = Signal(range((1 << len(start.tokens)) * count), reset_less=True)
+        free = Signal()
         accept = Signal()
-        raw = Signal()
         short = Signal()
         whole = Signal()
         end = Signal()
         m.d.comb += [
-            raw.eq(self.fields.operation == OPERATIONS["raw"]),
-            self.valid.eq(busy & (~raw | self.room)),
+            self.valid.eq(busy & (~self.raw | self.room)),
             # The last group with the next start: there is no cycle between them.
-            self.start.ready.eq((~busy | (self.valid & self.last)) & self.space
+            free.eq(~busy | (self.valid & self.last)),
+            self.start.ready.eq(free & self.space
                                 & ((wait == 0) | (start.statistics == 0))),
             accept.eq(self.start.valid & self.start.ready),
-            whole.eq(raw | short),
+            whole.eq(self.raw | short),
             self.release.eq(self.valid & Mux(
                 whole, self.last,
                 (remaining == self.early) | (begin & (remaining < self.early)))),
@@ -115,17 +117,19 @@ class Issue(wiring.Component):
         with m.If(self.valid):
             m.d.sync += [
                 begin.eq(0),
-                busy.eq(~self.last),
                 remaining.eq(remaining - 1),
                 self.last.eq(remaining == 1),
                 self.group.eq(Mux(end, 0, self.group + 1)),
             ]
             with m.If(end):
                 m.d.sync += [self.token.eq(self.token + 1), self.address.eq(self.address + 1)]
-        with m.If(accept):
+        # Whether a start is accepted is known late, and what belongs to it counts only if it is.
+        with m.If(free):
             m.d.sync += [
                 begin.eq(1),
-                busy.eq(1),
+                busy.eq(accept),
+                self.raw.eq(start.operation == OPERATIONS["raw"]),
+                self.adds.eq(start.operation == OPERATIONS["residual"]),
                 short.eq(start.tokens < SHORT),
                 remaining.eq(start.tokens * count - 1),
                 self.last.eq(start.tokens * count == 1),

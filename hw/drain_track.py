@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from hw.bank import ADDRESS_BITS
 from hw.config import Config
 from hw.drain_issue import groups, token_bits
+from hw.instruction import OPERATIONS
 from hw.passes import layout
 
 #: What is done with codes.
@@ -32,6 +33,8 @@ class Track(wiring.Component):
     codes : In(lanes * 8)
     o_valid, o_last, o_codes : Out
         The same, later.
+    writes : Out(1)
+        The word is valid and not of a raw pass.
     token, group, address : Out
     fields : Out(layout(TRACK_FIELDS))
     """
@@ -41,7 +44,8 @@ class Track(wiring.Component):
         super().__init__({
             "passes": In(stream.Signature(layout(("d_base", *TRACK_FIELDS)))),
             "valid": In(1), "last": In(1), "codes": In(data.ArrayLayout(8, config.lanes)),
-            "o_valid": Out(1), "o_last": Out(1), "o_codes": Out(data.ArrayLayout(8, config.lanes)),
+            "o_valid": Out(1), "writes": Out(1), "o_last": Out(1),
+            "o_codes": Out(data.ArrayLayout(8, config.lanes)),
             "token": Out(token_bits(config)), "group": Out(range(groups(config))),
             "address": Out(ADDRESS_BITS), "fields": Out(layout(TRACK_FIELDS)),
         })
@@ -54,7 +58,9 @@ class Track(wiring.Component):
             self.passes.ready.eq(self.valid & self.last),
             end.eq(self.group == groups(self.config) - 1),
         ]
-        m.d.sync += [self.o_valid.eq(self.valid), self.o_last.eq(self.valid & self.last),
+        raw = self.passes.payload.operation == OPERATIONS["raw"]
+        m.d.sync += [self.o_valid.eq(self.valid), self.writes.eq(self.valid & ~raw),
+                     self.o_last.eq(self.valid & self.last),
                      self.o_codes.eq(self.codes)]
         with m.If(self.valid):
             m.d.sync += [

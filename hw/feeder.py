@@ -64,6 +64,8 @@ class Feeder(wiring.Component):
         last_token = Signal.like(token, reset_less=True)
         last_tile = Signal.like(tile, reset_less=True)
         until_late = Signal(self.tile_bits, reset_less=True)    # tiles before the late ones
+        first_token = Signal()          # of a tile
+        first_tile = Signal()           # of a pass
         final_token = Signal()
         final_tile = Signal()
         late = Signal()
@@ -75,17 +77,17 @@ class Feeder(wiring.Component):
         move = Signal()
         begin = Signal()
         load = Signal()
-        with m.If(tile == 0):
+        with m.If(first_tile):
             m.d.comb += gate.eq((unreleased <= 1)
                                 & (unlanded <= Mux(late, current.pending, 2)))
         with m.Else():
             m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
         m.d.comb += [
-            issue.eq(active & ((token != 0) | gate)),
+            issue.eq(active & (~first_token | gate)),
             self.waiting.eq(active & ~issue),
             self.operand.eq(current.operand),
             move.eq(issue & self.advance),
-            begin.eq(move & (token == 0) & (tile == 0)),
+            begin.eq(move & first_token & first_tile),
             final_token.eq(token == last_token),
             final_tile.eq(tile == last_tile),
             load.eq(~active | (move & final_token & final_tile)),
@@ -98,18 +100,19 @@ class Feeder(wiring.Component):
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
+                first_token.eq(1), first_tile.eq(1),
                 address.eq(coming.a_base), next_base.eq(coming.a_base + coming.a_stride),
                 late.eq(coming.late == 0), until_late.eq(coming.late),
                 last_token.eq(coming.tokens - 1), last_tile.eq(coming.tiles - 1),
             ]
         with m.Elif(move & final_token):
             m.d.sync += [
-                token.eq(0), tile.eq(tile + 1), until_late.eq(until_late - 1),
-                late.eq(late | (until_late == 1)),
+                token.eq(0), first_token.eq(1), tile.eq(tile + 1), first_tile.eq(0),
+                until_late.eq(until_late - 1), late.eq(late | (until_late == 1)),
                 address.eq(next_base), next_base.eq(next_base + current.a_stride),
             ]
         with m.Elif(move):
-            m.d.sync += [token.eq(token + 1), address.eq(address + 1)]
+            m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + 1)]
 
         request: data.View = self.request
         with m.If(self.advance):
@@ -120,7 +123,7 @@ class Feeder(wiring.Component):
                 request.address.eq(address),
                 request.from_residual.eq(current.from_residual),
                 request.last.eq(final_token),
-                request.blank.eq(current.blank_first & (token == 0)),
+                request.blank.eq(current.blank_first & first_token),
                 request.valid_rows.eq(Mux(final_tile, current.valid, self.config.rows)),
                 *(request[name].eq(current[name]) for name in OPERAND_FIELDS),
             ]

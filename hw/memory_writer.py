@@ -58,7 +58,8 @@ class MemoryWriter(wiring.Component):
         # Words to come, and whether there are any: 32 bits take long to look at.
         words_left = Signal(32)
         words_come = Signal()
-        full = self._beats(m, words_left, words_come)
+        sending = Signal()
+        full = self._beats(m, words_left, words_come, sending)
 
         more = Signal.like(bursts.o.payload.more)
         address = Signal(ADDRESS_BITS)
@@ -73,7 +74,8 @@ class MemoryWriter(wiring.Component):
             taken.eq(axi.wvalid & axi.wready),
         ]
         m.d.sync += self.error.valid.eq(0)
-        with m.FSM(name="state"):
+        with m.FSM(name="state") as state:
+            m.d.comb += sending.eq(state.ongoing("BEATS"))
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), self.command.ready.eq(~self.stop),
                              bursts.range.valid.eq(self.command.valid & ~self.stop)]
@@ -114,8 +116,11 @@ class MemoryWriter(wiring.Component):
     def _word_bytes(self) -> int:
         return self.config.lanes * BITS // 8
 
-    def _beats(self, m: Module, left: Signal, some: Signal) -> Value:
-        """Assemble beats of `left` words, or cut words into them: whether one is there."""
+    def _beats(self, m: Module, left: Signal, some: Signal, sending: Signal) -> Value:
+        """Assemble beats of `left` words, or cut words into them: whether one is there.
+
+        While `sending`, a beat that is there is offered.
+        """
         axi, bits = self.axi, self.config.axi_bits
         word = self._word_bytes * 8
         parts = max(1, bits // word)
@@ -134,7 +139,8 @@ class MemoryWriter(wiring.Component):
         if bits >= word:
             # A word after the last of a beat is taken with the beat, into its first place.
             last = (level == parts) | (~some & (level != 0))
-            m.d.comb += [full.eq(last), self.data.ready.eq(open_ & (~last | taken))]
+            m.d.comb += [full.eq(last),
+                         self.data.ready.eq(open_ & (~last | sending & axi.wready))]
             place = Mux(last, 0, level)
             with m.If(push):
                 m.d.sync += [beat.word_select(place, word).eq(value), level.eq(place + 1)]
@@ -143,7 +149,8 @@ class MemoryWriter(wiring.Component):
             strobes = Cat((level > part).replicate(word // 8) for part in range(parts))
         else:
             m.d.comb += [full.eq(level != 0),
-                         self.data.ready.eq(open_ & ((level == 0) | (level == 1) & taken))]
+                         self.data.ready.eq(open_ & ((level == 0)
+                                                     | (level == 1) & sending & axi.wready))]
             with m.If(push):
                 m.d.sync += [beat.eq(value), level.eq(word // bits)]
             with m.Elif(taken & (level != 0)):

@@ -5,7 +5,7 @@ __all__ = ["Queue"]
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -26,7 +26,7 @@ class Queue(wiring.Component):
     i : In(stream.Signature(shape))
         Ready unless full.
     o : Out(stream.Signature(shape))
-        The oldest entry.
+        The oldest entry. Valid and payload are registers.
     """
 
     def __init__(self, shape: Any, depth: int):
@@ -41,18 +41,32 @@ class Queue(wiring.Component):
                                               attrs={"ram_style": "distributed"})
         write = memory.write_port()
         read = memory.read_port(domain="comb")
-        # One bit more than an address: equal is empty, that bit alone apart is full.
+        # The oldest entry has a register of its own, for what is decided by it is decided late; the
+        # memory is read one place ahead. One bit more than an address: equal is empty, that bit
+        # alone apart is full.
         newest = Signal(range(2 * self.depth))
         oldest = Signal(range(2 * self.depth))
+        second = Signal(range(2 * self.depth), init=1)
+        single = Signal()
+        head = Signal(width, reset_less=True)
+        put = Signal()
+        take = Signal()
         m.d.comb += [
             self.i.ready.eq(newest ^ oldest != self.depth),
-            self.o.valid.eq(newest != oldest),
-            write.en.eq(self.i.valid & self.i.ready),
+            put.eq(self.i.valid & self.i.ready), take.eq(self.o.valid & self.o.ready),
+            write.en.eq(put),
             write.addr.eq(newest[:-1]),
             write.data.eq(Value.cast(self.i.payload)),
-            read.addr.eq(oldest[:-1]),
-            self.o.payload.eq(read.data),
+            read.addr.eq(second[:-1]),
+            single.eq(newest == second),
+            self.o.payload.eq(head),
         ]
-        m.d.sync += [newest.eq(newest + (self.i.valid & self.i.ready)),
-                     oldest.eq(oldest + (self.o.valid & self.o.ready))]
+        m.d.sync += newest.eq(newest + put)
+        with m.If(take):
+            m.d.sync += [
+                oldest.eq(second), second.eq(second + 1), self.o.valid.eq(put | ~single),
+                head.eq(Mux(single, self.i.payload, read.data)),
+            ]
+        with m.Elif(~self.o.valid):
+            m.d.sync += [self.o.valid.eq(put), head.eq(self.i.payload)]
         return m

@@ -92,16 +92,25 @@ class Unpacker(wiring.Component):
         taken = Signal()
         here = Signal()
         there = Signal()
-        load = Signal()
-        step = Signal()
         drop = Signal()
         aligned = Signal()
+        # Whether the word is taken is known last, so both answers are worked out before.
+        idle_load = Signal()
+        taken_load = Signal()
+        load = Signal()
+        idle_step = Signal()
+        taken_step = Signal()
+        step = Signal()
         m.d.comb += [
             taken.eq(self.o.valid & self.o.ready),
             aligned.eq(~aligning | ((place == 0) & (line == 0))),
             here.eq(skip == 0),
-            load.eq(here & aligned & there & (~self.o.valid | (taken & ~fresh & ~self.align))),
-            step.eq(Mux(fresh, taken, load)),
+            idle_load.eq(here & aligned & there & ~self.o.valid),
+            taken_load.eq(here & aligned & there & ~fresh & ~self.align),
+            load.eq(Mux(taken, taken_load, idle_load)),
+            idle_step.eq(idle_load & ~fresh),
+            taken_step.eq(taken_load | fresh),
+            step.eq(Mux(taken, taken_step, idle_step)),
             drop.eq(here & ~aligned & full[0]),
         ]
         # A word that opens a block begins with the low chunk, and has any width.
@@ -111,9 +120,12 @@ class Unpacker(wiring.Component):
 
         # Chunks that have no more use: a word lay in them, so they are there.
         passed = Signal.like(skip)
+        beyond = Signal()
         m.d.comb += [
+            beyond.eq(end >= packing.chunk),
             passed.eq(Mux(step, end >> place_bits, skip)),
-            shift.eq(drop | (passed != 0)),
+            shift.eq(Mux(taken, drop | Mux(taken_step, beyond, ~here),
+                         drop | Mux(idle_step, beyond, ~here))),
         ]
         m.d.sync += skip.eq(passed - (shift & ~drop))
         with m.If(step):
