@@ -5,13 +5,13 @@ The integer network (`golden.deploy`) is what `gen.program` takes, and its accur
 beside that of the float simulation.
 """
 
-__all__ = ["main"]
+__all__ = ["classified", "configured", "main", "right"]
 
 import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,27 +64,54 @@ def right(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Ten
     told last by a run that has done earlier batches.
     """
     done, found = so_far
-    with torch.inference_mode():
-        for images, labels in batches:
-            found += int((model(images).argmax(1) == labels).sum())
-            done += len(labels)
-            advance(len(labels))
-            keep(done, found)
+    for classes, labels in classified(model, batches):
+        found += int((classes == labels).sum())
+        done += len(labels)
+        advance(len(labels))
+        keep(done, found)
     return found
+
+
+def classified(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
+               ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the classes that a network finds, and the labels, of every batch."""
+    for images, labels in batches:
+        with torch.inference_mode():
+            found = model(images).argmax(1)
+        yield found, labels
+
+
+def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str]) -> Method:
+    """Build a method by its name.
+
+    Parameters
+    ----------
+    widths
+        Settings, by their names.
+    assignments
+        More of them, as text ``NAME=VALUE``.
+
+    Raises
+    ------
+    ValueError
+        If the method has no such setting, or not with this value.
+    """
+    kind = METHODS[name]
+    defaults = kind().settings
+    given: dict[str, object] = dict(widths)
+    known = {field.name: field for field in dataclasses.fields(defaults)}
+    for text in assignments:
+        setting, equals, value = text.partition("=")
+        if not equals or setting not in known:
+            raise ValueError(f"--set must be one of {', '.join(known)} with =VALUE, not {text!r}")
+        given[setting] = _value(value, getattr(defaults, setting))
+    return kind(dataclasses.replace(defaults, **given))   # type: ignore[call-arg,arg-type]
 
 
 def _method(args: argparse.Namespace) -> Method:
     """Build the chosen method with the options that were given."""
-    kind = METHODS[args.method]
-    defaults = kind().settings
-    given = {name: getattr(args, name) for name in _ALIASES if getattr(args, name) is not None}
-    known = {field.name: field for field in dataclasses.fields(defaults)}
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise ValueError(f"--set must be one of {', '.join(known)} with =VALUE, not {text!r}")
-        given[name] = _value(value, getattr(defaults, name))
-    return kind(dataclasses.replace(defaults, **given))   # type: ignore[call-arg]
+    return configured(args.method, {name: getattr(args, name) for name in _ALIASES
+                                    if getattr(args, name) is not None}, args.set)
 
 
 def _value(text: str, default: object) -> object:

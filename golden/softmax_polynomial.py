@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FQ-ViT's log-int-softmax in pure integers (arXiv 2111.13824, i-exp of I-BERT)."""
 
-__all__ = ["PolynomialScale", "polynomial_log_softmax", "polynomial_scale"]
+__all__ = ["PolynomialScale", "polynomial_log_softmax", "polynomial_scale", "powers"]
 
 import math
 from dataclasses import dataclass
@@ -55,6 +55,18 @@ def polynomial_scale(s: float, config: Config) -> PolynomialScale:
                            reciprocal=-(-(1 << 2 * config.score_bits) // x0))
 
 
+def powers(distance: Tensor, scale: PolynomialScale, config: Config) -> Tensor:
+    """Exponentials e of distances to a row's largest score, int64 of any shape.
+
+    ``z << (n - q)`` with the q, r and z of `polynomial_log_softmax`.
+    """
+    n = config.iexp_shift
+    quotient = distance * scale.reciprocal >> 2 * config.score_bits
+    rest = torch.where(quotient >= n, 0, distance - quotient * scale.x0)
+    z = scale.c - rest * (scale.b - rest)
+    return z << n - quotient.clamp_max(n)
+
+
 def polynomial_log_softmax(scores: Tensor, keep: Tensor, scale: PolynomialScale, config: Config) \
         -> Tensor:
     """Codes of FQ-ViT's LIS; see `golden.softmax.log_softmax` for shapes.
@@ -73,14 +85,10 @@ def polynomial_log_softmax(scores: Tensor, keep: Tensor, scale: PolynomialScale,
 
     A doubled sum is below ``2**62`` by `PolynomialWidths.c`, so int64 holds everything.
     """
-    n = config.iexp_shift
     lowest = -(1 << config.score_bits - 1)
     masked = torch.where(keep, scores, lowest)
     distance = masked.amax(-1, keepdim=True) - masked
-    quotient = distance * scale.reciprocal >> 2 * config.score_bits
-    rest = torch.where(quotient >= n, 0, distance - quotient * scale.x0)
-    z = scale.c - rest * (scale.b - rest)
-    e = torch.where(keep, z << n - quotient.clamp_max(n), 0)
+    e = torch.where(keep, powers(distance, scale, config), 0)
     doubled = 2 * e.sum(-1, keepdim=True)
     # 2 * sum >= t * e iff (2 * sum) // e >= t, and t * e itself might not fit.
     ratio = doubled // e.clamp_min(1)

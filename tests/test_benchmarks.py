@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks: the yardstick's closed forms, and the table of whole networks."""
+"""Benchmarks: the yardstick's closed forms, and the tables of networks and of methods."""
 
 import csv
+import json
 
 import pytest
+import torch
+from PIL import Image
 
-from benchmarks import networks, scalesim
-from golden import models
+from benchmarks import methods, networks, scalesim
+from golden import checkpoint, mnist, models
+from golden.evaluate import WEIGHTS
+from golden.ptq import METHODS
 
 #: SCALE-Sim 3.0.0's own totals without stalls, for the three dataflows.
 TOTALS = {8: (21_265_028, 21_889_486, 21_747_406), 16: (5_953_720, 6_123_442, 6_200_950),
@@ -43,3 +48,87 @@ def test_bad_input_gets_one_line(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder, sample = tmp_path_factory.mktemp("digits"), mnist.sample()
+    for name, split, count in (("calibration", sample.calibration, 20), ("test", sample.test, 30)):
+        for index in range(count):
+            path = folder / name / f"digit{split.labels[index]}" / f"{index:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(split.images[index].numpy()).save(path)
+    return ["--model", "mnist_vit", "--checkpoint", str(WEIGHTS), "--calibration",
+            str(folder / "calibration"), "--evaluate", str(folder / "test"), "--images", "20"]
+
+
+def rows(out):
+    with (out / "methods.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_of_methods(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert methods.main([*digits, "--settings", "8/8,6/5/4", "--methods", "minmax,fq-vit", "-o",
+                         str(out)]) == 0
+    found = rows(out)
+    assert [(row["method"], row["setting"]) for row in found] == [
+        ("minmax", "8/8"), ("fq-vit", "8/8"), ("minmax", "6/5/4"), ("fq-vit", "6/5/4")]
+    split = mnist.sample().test
+    few = mnist.Split(split.images[:30], split.labels[:30])
+    model = checkpoint.load(WEIGHTS)
+    right = round(mnist.accuracy(model, few) * 30)
+    assert {row["float_right"] for row in found} == {str(right)}
+    for row in found:
+        assert right - 1 <= int(row["simulated_right"]) <= 30
+        assert right - 1 <= int(row["integer_right"]) <= 30 and int(row["alike"]) >= 29
+    assert [row["datapath"].split(";")[0] for row in found] == [
+        "attention uniform 8 bits", "attention log2 4 bits", "attention uniform 4 bits",
+        "attention log2 4 bits"]
+    page = (out / "methods.md").read_text()
+    assert page.count("\n| ") == 6 and f"30 images, {right} right in float" in page
+    assert page in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on(digits, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    command = [*digits, "--methods", "minmax", "--variants", "", "stream=0", "-o", str(out)]
+    assert methods.main([*command, "--no-integers"]) == 0
+    assert [row["integer_right"] for row in rows(out)] == ["", ""]
+    # The simulation is not done again, the integers are.
+    file = out / "rows" / "minmax_8_8.json"
+    plain = json.loads(file.read_text())
+    file.write_text(json.dumps({**plain, "simulated_right": 17, "classes": [10] * 30}))
+    assert methods.main(command) == 0
+    assert (rows(out)[0]["simulated_right"], rows(out)[0]["alike"]) == ("17", "0")
+    before = (out / "methods.csv").read_bytes()
+    monkeypatch.setattr(METHODS["minmax"], "decide", None)   # nothing is decided any more
+    assert methods.main(command) == 0
+    assert (out / "methods.csv").read_bytes() == before
+    # Other images, another row.
+    monkeypatch.undo()
+    assert methods.main([*command, "--limit", "5", "--no-integers"]) == 0
+    assert {row["images"] for row in rows(out)} == {"5"}
+
+
+def test_widths_of_a_setting():
+    widths = methods.Setting("8/6").widths
+    assert widths("minmax") == {"weights": 8, "activations": 6, "stream": 6}
+    assert widths("erq") == {"weights": 8, "activations": 6}
+    assert methods.Setting("4/6/5/8").widths("erq") == {
+        "weights": 4, "activations": 6, "attention": 5, "stream": 8}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--methods", "magic"], "a method must be one of minmax"),
+    (["--settings", "8"], "a setting must be WEIGHTS/ACTIVATIONS"),
+    (["--settings", "8/2"], "activations must be 3 to 8 bits"),
+    (["--variants", "ptf=false"], "--set must be one of weights"),
+    (["--limit", "0"], "must be at least 1"),
+])
+def test_bad_methods_get_one_line(digits, arguments, message, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert methods.main([*digits, "--methods", "minmax", *arguments, "-o", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not out.exists()

@@ -6,9 +6,13 @@ __all__ = ["LogIntSoftmax"]
 import torch
 from torch import Tensor, nn
 
+from golden.fast_polynomial import FastPolynomial
 from golden.ptq.formats import TensorFormat
-from golden.softmax import log_softmax, softmax_scale
+from golden.softmax import PolynomialScale, log_softmax, softmax_scale
 from hw.config import Config
+
+#: Scores at a time: few stay in the caches.
+_CHUNK = 1 << 15
 
 
 class LogIntSoftmax(nn.Module):
@@ -39,9 +43,32 @@ class LogIntSoftmax(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return probabilities of the shape of `scores`."""
-        code = (scores / self.step + 0.5).floor().to(torch.int64) - self.lowest
-        keep = code >= 0
-        # Codes 0 to 255 as signed integers of 8 bits: only differences matter.
-        code = log_softmax((code - 128).clamp_(-128, 127), keep, self.scale, self.config)
+        rows = scores.reshape(-1, scores.shape[-1])
+        fast = self._fast(rows.shape[-1])
+        found = torch.empty_like(rows)
+        some = max(1, _CHUNK // rows.shape[-1])
+        for part, out in zip(rows.split(some), found.split(some), strict=True):
+            out.copy_(self._part(part, fast))
+        return found.reshape(scores.shape)
+
+    def _part(self, scores: Tensor, fast: FastPolynomial | None) -> Tensor:
+        """Probabilities of some rows."""
+        code = (scores / self.step).add_(0.5).floor_().sub_(self.lowest)
+        if fast is not None and not bool(code.amin() < 0):
+            found = fast(code.clamp_max_(255))
+        else:
+            # Codes 0 to 255 as signed integers of 8 bits: only differences matter.
+            found = log_softmax((code - 128).clamp_(-128, 127).to(torch.int64), code >= 0,
+                                self.scale, self.config).to(torch.int32)
         top = (1 << self.config.attention_bits) - 1
-        return torch.exp2(-code.to(scores.dtype)).masked_fill_(code == top, 0)
+        values = torch.exp2(-torch.arange(top + 1, dtype=scores.dtype, device=scores.device))
+        values[top] = 0
+        return values.index_select(0, found.flatten()).reshape(found.shape)
+
+    def _fast(self, keys: int) -> FastPolynomial | None:
+        if not isinstance(self.scale, PolynomialScale):
+            return None
+        try:
+            return FastPolynomial(self.scale, self.config, keys)
+        except ValueError:
+            return None
