@@ -21,7 +21,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``[N, H, W]`` uint8 with their labels ``[N]`` int64."""
+    """Images uint8, ``[N, H, W]`` or with channels ``[N, C, H, W]``, and labels ``[N]`` int64."""
 
     images: Tensor
     labels: Tensor
@@ -78,12 +78,16 @@ def sample(path: str | Path = SAMPLE) -> Sample:
                   _split(path, arrays, "calibration_images", "calibration_labels", 28, 10))
 
 
-def accuracy(model: Callable[[Tensor], Tensor], split: Split, batch: int = 500) -> float:
-    """Share of the images that `model` (network input to logits) classifies as labelled."""
+def accuracy(model: Callable[[Tensor], Tensor], split: Split, batch: int = 500,
+             prepare: Callable[[Tensor], Tensor] = pixels) -> float:
+    """Share of the images that `model` (network input to logits) classifies as labelled.
+
+    `prepare` makes network input of images.
+    """
     right = 0
     with torch.inference_mode():
         for start in range(0, len(split), batch):
-            logits = model(pixels(split.images[start:start + batch]))
+            logits = model(prepare(split.images[start:start + batch]))
             right += int((logits.argmax(1) == split.labels[start:start + batch]).sum())
     return right / len(split)
 

@@ -70,6 +70,10 @@ INCEPTION = Preprocessing(size=224, crop=0.9, interpolation="bicubic",
 DIGITS = Preprocessing(size=28, crop=1.0, interpolation="bicubic", mean=(0.0,), std=(1.0,))
 
 
+SMALL_PICTURES = Preprocessing(size=32, crop=1.0, interpolation="bicubic",
+                               mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
+
+
 def _vit(dim: int, depth: int, heads: int) -> VitSpec:
     return VitSpec(image_size=224, patch_size=16, in_channels=3, classes=1000, dim=dim,
                    depth=depth, heads=heads, mlp_hidden=4 * dim)
@@ -92,10 +96,12 @@ MODELS: Mapping[str, Model] = {
         ("swin_tiny_patch4_window7_224", _swin(96, 6, 3), IMAGENET),
         ("swin_small_patch4_window7_224", _swin(96, 18, 3), IMAGENET),
         ("swin_base_patch4_window7_224", _swin(128, 18, 4), IMAGENET),
+        ("cifar10_vit", VitSpec(image_size=32, patch_size=4, in_channels=3, classes=10, dim=128,
+                                depth=5, heads=8, mlp_hidden=512), SMALL_PICTURES),
     )
 }
-"""Every network that has a name. ``mnist_vit`` is the project's own, the others timm's; the
-preprocessing is that of timm's default weights of the name."""
+"""Every network that has a name. ``mnist_vit`` and ``cifar10_vit`` are the project's own, the
+others timm's, whose preprocessing is that of timm's default weights of the name."""
 
 
 def lookup(name: str) -> Model:

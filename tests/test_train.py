@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden import checkpoint, mnist, train
+from golden import checkpoint, mnist, train, train_mnist, train_task
 
 ARGUMENTS = ["--epochs", "2", "--batch", "20"]
 
@@ -56,7 +56,7 @@ def test_interrupted_run_ends_with_the_same_weights(
     assert sorted(p.name for p in whole.parent.iterdir()) == ["net.csv", "net.safetensors"]
 
     batches = 0
-    shifted = train.shifted
+    shifted = train_task.shifted
 
     def interrupted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         nonlocal batches
@@ -65,7 +65,7 @@ def test_interrupted_run_ends_with_the_same_weights(
             raise KeyboardInterrupt
         return shifted(images, generator)
 
-    monkeypatch.setattr(train, "shifted", interrupted)
+    monkeypatch.setattr(train_mnist, "shifted", interrupted)
     assert run(data, parts) == 130
     assert [p.name for p in parts.parent.iterdir()] == ["net.safetensors.partial"]
     assert run(data, parts) == 0
@@ -82,13 +82,13 @@ def test_interrupted_run_ends_with_the_same_weights(
 def test_every_epoch_has_its_own_order(tmp_path: Path, data: Path,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[torch.Tensor] = []
-    shifted = train.shifted
+    shifted = train_task.shifted
 
     def recorded(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         batches.append(images)
         return shifted(images, generator)
 
-    monkeypatch.setattr(train, "shifted", recorded)
+    monkeypatch.setattr(train_mnist, "shifted", recorded)
     assert run(data, tmp_path / "net.safetensors") == 0
     first, second = torch.cat(batches[:5]), torch.cat(batches[5:])
     assert len(batches) == 10 and not torch.equal(first, second)
@@ -114,7 +114,7 @@ def test_interrupted_run_of_another_plan_is_refused(
     partial = tmp_path / "net.safetensors.partial"
     monkeypatch.setattr(train, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run(data, output) == 130
-    for damage, message in ((False, "interrupted run with another seed"), (True, "is damaged")):
+    for damage, message in ((False, "run with another network, seed"), (True, "is damaged")):
         if damage:
             partial.write_bytes(partial.read_bytes()[:500])
         with pytest.raises(SystemExit) as stop:
@@ -196,7 +196,7 @@ def test_unusable_arguments_are_one_line_and_exit_2(
 
 def test_shifts_move_whole_images() -> None:
     images = mnist.sample().test.images[:200]
-    moved = train.shifted(images, torch.Generator().manual_seed(0))
+    moved = train_task.shifted(images, torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     seen = set()
     for image, result in zip(padded, moved, strict=True):
@@ -208,8 +208,8 @@ def test_shifts_move_whole_images() -> None:
 
 
 def test_rate_warms_up_then_falls_to_zero() -> None:
-    plan = train.Plan(epochs=4, rate=0.5)
-    rates = [train.learning_rate(plan, step, 10) for step in range(40)]
+    plan = train_task.Plan(epochs=4, rate=0.5)
+    rates = [train_mnist.learning_rate(plan, step, 10) for step in range(40)]
     assert rates[9] == rates[10] == 0.5
     assert all(a < b for a, b in pairwise(rates[:10]))
     assert all(a > b for a, b in pairwise(rates[10:]))
