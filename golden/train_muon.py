@@ -37,10 +37,14 @@ class Muon(torch.optim.Optimizer):
         Matrices. One of ``3 * n`` times ``n``, Q, K and V in one, is taken as three.
     decay
         Share of a weight that is taken away, times the rate.
+    scores
+        What the steps of Q and K are multiplied with.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], decay: float) -> None:
-        super().__init__(parameters, {"lr": 0.0, "decay": decay, "momentum": 0.95})
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], decay: float,
+                 scores: float = 1.0) -> None:
+        super().__init__(parameters, {"lr": 0.0, "decay": decay, "momentum": 0.95,
+                                      "scores": scores})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:   # type: ignore[override]
@@ -53,8 +57,10 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
                 direction = weight.grad + group["momentum"] * momentum
                 rows, columns = weight.shape
-                parts = direction.split(columns if rows == 3 * columns else rows)
-                # A tall matrix has few columns: larger steps give outputs of the same change.
-                change = torch.cat([orthogonal(part) * max(1, len(part) / columns) ** 0.5
-                                    for part in parts])
+                if rows == 3 * columns:
+                    q, k, v = map(orthogonal, direction.split(columns))
+                    change = torch.cat((group["scores"] * q, group["scores"] * k, v))
+                else:
+                    # A tall matrix has few columns: larger steps change its outputs as much.
+                    change = orthogonal(direction) * max(1, rows / columns) ** 0.5
                 weight.mul_(1 - group["lr"] * group["decay"]).add_(change, alpha=-group["lr"])

@@ -17,8 +17,8 @@ from golden import cifar10, models, train
 from golden.imagenet import Folder
 from golden.mnist import DataError, Split
 from golden.train_cifar10 import WINDOW, Cifar10Task, mirrored, windowed
+from golden.train_mimetic import SCORES, VALUES, mimetic, positions
 from golden.train_muon import Muon, orthogonal
-from golden.train_neighbours import neighbourly, position_features, turned
 from golden.train_task import Plan, shifted
 from golden.vit import Vit, VitSpec, observe
 
@@ -192,40 +192,36 @@ def test_network_has_the_size_that_was_asked_for() -> None:
                 if getattr(network.spec, name) % 16]
 
 
-def test_heads_start_with_their_neighbours() -> None:
-    network = Cifar10Task().build(3).eval()
-    seen: dict[str, torch.Tensor] = {}
-    images = shifted(torch.from_numpy(drawn(8)[0].transpose(0, 3, 1, 2)),
-                     torch.Generator().manual_seed(0), 8)
-    with torch.inference_mode(), observe(network, seen.__setitem__):
-        network(cifar10.pixels(images))
-    places = torch.arange(64).reshape(8, 8)
-    offsets = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0)]
-    maps = [value.mean(0) for name, value in seen.items() if name.endswith("softmax")]
-    assert len(maps) == 5
-    for attention in maps:
-        patches = attention[:, 1:, 1:]
-        for head, (row, column) in enumerate(offsets):
-            inner = places[1:7, 1:7].flatten()
-            wanted = places[1 + row:7 + row, 1 + column:7 + column].flatten()
-            assert patches[head, inner].argmax(1).tolist() == wanted.tolist()
-            assert patches[head, inner, wanted].min() > 0.3
-            assert patches[head, inner, wanted].mean() > 0.6
-        assert attention[:, 0].max() < 0.25   # the class token sees all
+def test_attention_starts_as_in_trained_networks() -> None:
+    network = Cifar10Task().build(3)
+    state = {name: value.detach().double() for name, value in network.state_dict().items()}
+    identity = torch.eye(128, dtype=torch.float64)
+    for block in range(5):
+        q, k, v = state[f"blocks.{block}.attn.qkv.weight"].split(128)
+        product = v.T @ state[f"blocks.{block}.attn.proj.weight"].T / VALUES
+        rest = product + identity   # normal of variance 1 / 128
+        assert abs(rest.diag().mean()) < 0.05
+        assert rest.std() == pytest.approx(128**-0.5, rel=0.05)
+        heads = {}
+        for head in range(8):
+            rows = slice(16 * head, 16 * head + 16)
+            scores = heads[head] = q[rows].T @ k[rows] / SCORES
+            assert torch.linalg.matrix_rank(scores) == 16
+            # The largest part of a matrix of rank 128 whose diagonal is 1.
+            assert 0.15 < scores.diag().mean() < 0.6
+            assert abs(scores.mean()) < 0.01
+        assert not torch.equal(heads[0], heads[1])
 
 
-def test_turned_features_are_those_of_the_neighbour() -> None:
-    features = position_features(8, 4).reshape(8, 8, 16).double()
-    for row, column in ((1, -1), (-1, 0), (0, 1)):
-        moved = features[1:7, 1:7] @ turned(4, (row, column)).double().T
-        assert torch.allclose(moved, features[1 + row:7 + row, 1 + column:7 + column], atol=1e-5)
-
-
-def test_unsuitable_heads_are_refused() -> None:
-    for heads, size in ((16, 8), (4, 6)):
-        spec = VitSpec(dim=heads * size, heads=heads)
-        with pytest.raises(ValueError, match=f"not {heads} of {size}"):
-            neighbourly(Vit(spec), 0)
+def test_positions_tell_distances_alike_everywhere() -> None:
+    places = positions(8, 128).double().reshape(8, 8, 128)
+    products = torch.einsum("abc,dec->abde", places, places)
+    assert torch.allclose(products[2, 3, 4, 2], products[5, 6, 7, 5])
+    assert torch.allclose(products[0, 0, 0, 0], torch.tensor(64.0, dtype=torch.float64))
+    near = products[4, 4]
+    assert near.flatten().argmax() == 36 and near[4, 5] > near[4, 6] > near[4, 7]
+    with pytest.raises(ValueError, match="dim must be a multiple of 4, not 30"):
+        mimetic(Vit(VitSpec(dim=30, heads=3)), 0)
 
 
 def test_window_is_the_image_without_the_other_patches() -> None:
@@ -298,12 +294,13 @@ def test_muon_steps_q_k_and_v_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(48, 16, generator=generator))
     before = weight.detach().clone()
-    optimizer = Muon([weight], decay=0.5)
+    optimizer = Muon([weight], decay=0.5, scores=0.2)
     optimizer.param_groups[0]["lr"] = 0.1
     weight.grad = torch.randn(48, 16, generator=generator)
     weight.grad[16:32] *= 1000   # of K
     optimizer.step()
-    expected = torch.cat([orthogonal(part) for part in (1.95 * weight.grad).split(16)])
+    q, k, v = (orthogonal(part) for part in (1.95 * weight.grad).split(16))
+    expected = torch.cat((0.2 * q, 0.2 * k, v))
     assert torch.allclose(weight, before * 0.95 - 0.1 * expected, atol=1e-5)
     tall = torch.nn.Parameter(torch.zeros(32, 8))
     optimizer = Muon([tall], decay=0.5)
