@@ -43,6 +43,8 @@ from golden.swin import Swin
 from golden.vit import Vit
 from hw.config import Config
 
+#: By how much the class token may be larger than in calibration.
+_HEADROOM = 1.5
 _SOFTMAXES = {"shift": "shift", "iexp": "polynomial"}
 
 
@@ -243,7 +245,25 @@ class _Deployment:
 
     def stream(self, name: str) -> None:
         item, seen = self.decided(name)
-        self.take(name, deploy_stream(item, seen, self.spec.dim, self.config))
+        self.take(name, deploy_stream(item, lambda: self.stream_rows(name, seen), self.spec.dim,
+                                      self.config))
+
+    def stream_rows(self, name: str, seen: "_Seen") -> Tensor:
+        """Rows of the stream that its format is found with.
+
+        The class token's count as much as all others, and behind the last block alone: only it is
+        classified. Where it is the largest in a channel it must not be clipped, in other images
+        either, so it is taken to be larger than calibration saw it.
+        """
+        rows = seen().all_rows
+        assert self.statistics is not None
+        first = self.statistics.class_token.get(name)
+        if first is None:
+            return rows
+        first = first * _HEADROOM
+        if name == f"blocks.{self.spec.depth - 1}.residual2":
+            return first
+        return torch.cat((rows, first.repeat(-(-len(rows) // len(first)), 1)))
 
     def probability(self, name: str) -> None:
         """Find the attention's codes, of the configuration's softmax."""
@@ -278,15 +298,15 @@ def _same_kind(item: TensorFormat | None, config: Config) -> Format | None:
 def suited(config: Config, record: Record) -> Config:
     """Return the configuration with the attention codes that come next to those of a record.
 
-    Powers of the square root of two of more bits than a core has become two-scale codes. A record
-    that leaves attention in floating point changes nothing.
+    Powers of the square root of two, and tables, of more bits than a core has become two-scale
+    codes of all their bits. A record that leaves attention in floating point changes nothing.
     """
     item = next((item for name, item in record.formats.items() if name.endswith(".attn.softmax")),
                 None)
     if item is None:
         return config
     kind = {"tangent": "table", "shifted": "uniform"}.get(item.kind, item.kind)
-    if kind == "log-sqrt2" and item.bits > 4:
+    if kind in ("log-sqrt2", "table") and item.bits > 4:
         kind = "two-scale"
     most = {"log2": 5, "log-sqrt2": 4, "table": 4}.get(kind, 8)
     changes = {"attention": kind, "attention_bits": min(item.bits, most)}
@@ -298,6 +318,8 @@ def suited(config: Config, record: Record) -> Config:
 
 @dataclass(frozen=True)
 class _Seen:
+    """Gives what calibration saw of a tensor."""
+
     statistics: Statistics | None
     name: str
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from golden.build import levels
 from golden.calibrate import power_of_two_stream, two_scale
@@ -111,31 +112,31 @@ def deploy_projection(item: TensorFormat | None, seen: Seen, config: Config) -> 
                  "with them: symmetric", clip)
 
 
-def deploy_stream(item: TensorFormat | None, seen: Seen, channels: int,
+def deploy_stream(item: TensorFormat | None, rows: Callable[[], Tensor], channels: int,
                   config: Config) -> Found:
     """Codes of the residual stream: one scale, and a shift for each channel."""
     if item is None:
-        return Found(power_of_two_stream(seen().all_rows, config), _FLOAT)
+        return Found(power_of_two_stream(rows(), config), _FLOAT)
     allowed = levels(config) - 1
     if item.kind == "shifted":
         found = item.exact()
         assert isinstance(found, Shifted)
         if max(item.shift) <= allowed:
             return Found(found)
-        return Found(_fewer_shifts(found, seen(), allowed),
+        return Found(_fewer_shifts(found, rows(), allowed),
                      f"shifts are at most {allowed} for LayerNorm inputs of {config.norm_bits} "
                      "bits")
     if _one(item):
         plain = _unsigned(item)
         return Found(Shifted(scale=plain.scale, bits=plain.bits, zero_point=plain.zero_point,
                              shift=torch.zeros(channels, dtype=torch.int64)))
-    return Found(power_of_two_stream(seen().all_rows, config),
+    return Found(power_of_two_stream(rows(), config),
                  "one scale, and powers of two for the channels")
 
 
-def _fewer_shifts(found: Shifted, seen: Observed, allowed: int) -> Shifted:
+def _fewer_shifts(found: Shifted, rows: Tensor, allowed: int) -> Shifted:
     """Choose the scale by powers of two, and every channel's shift, by least squared error."""
-    rows = seen.all_rows.float()
+    rows = rows.float()
     best, least = found, float("inf")
     for coarser in range(int(found.shift.max()) - allowed + 1):
         scale = float(found.scale) * 2.0**coarser

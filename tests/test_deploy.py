@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of every method as integer networks: what was decided, what it became, and the bits."""
 
+import copy
 import dataclasses
 import re
 
@@ -130,9 +131,10 @@ def test_every_method_deploys(model, decided, name, bits, suit):
     assert decibels(real, logits * whole.logit_scale) > min(far, 24 if suit else 17) - 6
     names = [note.tensor for note in notes]
     assert len(set(names)) == len(names)
-    kind = record.formats["blocks.0.attn.softmax"].kind
+    item = record.formats["blocks.0.attn.softmax"]
     if suit:
-        assert config.attention == ("two-scale" if (kind, bits) == ("log-sqrt2", 8) else kind)
+        many = item.kind in ("log-sqrt2", "table") and item.bits > 4
+        assert config.attention == ("two-scale" if many else item.kind)
 
 
 def test_notes_are_the_tensors_that_changed(model, decided):
@@ -413,13 +415,13 @@ def test_larger_shifts_cost_resolution_or_range():
     item = TensorFormat(kind="shifted", bits=8, scale=0.01, zero_point=128, shift=(0, 0, 5))
     # The outlying channel reaches 40, which a shift of 3 with the same scale does not.
     values = torch.tensor([0.8, 1.2, 40.0]) * rows(shape=(500, 3)).clamp(-1, 1)
-    found = deploy_stream(item, lambda: observed(values), 3, Config())
+    found = deploy_stream(item, lambda: values, 3, Config())
     assert "shifts are at most 3" in found.why and isinstance(found.format, Shifted)
     assert float(found.format.scale) == 0.04 and found.format.shift.tolist() == [0, 0, 3]
     # One that does not, after all, leaves the others their resolution.
     rare = values.clone()
     rare[:, 2] /= 4
-    found = deploy_stream(item, lambda: observed(rare), 3, Config())
+    found = deploy_stream(item, lambda: rare, 3, Config())
     assert isinstance(found.format, Shifted) and float(found.format.scale) == 0.01
 
 
@@ -445,7 +447,12 @@ def test_a_suited_configuration(decided):
         "minmax": ("uniform", 4), "fq-vit": ("log2", 4), "tsptq-vit": ("two-scale", 4),
         "mptq-vit": ("two-scale", 4), "repq-vit": ("log-sqrt2", 4), "erq": ("log-sqrt2", 4),
         "dopq-vit": ("table", 4)}
-    assert suited(TINY, decided("repq-vit", 8)[1]).attention == "two-scale"
+    table = TensorFormat(kind="table", bits=6, scale=1 / 255, values=tuple(range(64)))
+    tables = Record(method="x", settings={}, formats={"blocks.0.attn.softmax": table})
+    for record in (decided("repq-vit", 8)[1], tables):
+        wide = suited(TINY, record)
+        bits = record.formats["blocks.0.attn.softmax"].bits
+        assert (wide.attention, wide.attention_bits) == ("two-scale", bits)
     assert names["fq-vit"] is TINY and names["minmax"].name == "tiny-uniform4"
     assert suited(TINY, Record(method="x", settings={}, formats={})) is TINY
 
@@ -495,3 +502,27 @@ def test_refusals(model, decided):
 def test_a_matrix_is_a_plain_pair():
     found = deploy_weights(rows(), symmetric(rows(), 8), 8)
     assert isinstance(found.matrix, Matrix) and found.matrix.scale.dtype == torch.float64
+
+
+def test_the_class_token_is_not_clipped(model):
+    """Its rows are few of many, and least squares over all rows would clip them."""
+    grown = copy.deepcopy(model)
+    with torch.no_grad():
+        grown.pos_embed[:, 1:, 5] += 8.0   # the range of all
+    chosen = method("repq-vit", 8)
+    statistics = chosen.observe(grown, iter(normalised(images(12, 1)).split(6)))
+    rows = statistics.class_token["embedding"]
+    assert rows.shape == (12, grown.spec.dim)
+    assert torch.equal(rows[:1], (grown.cls_token + grown.pos_embed[:, :1])[0])
+    # As if most tokens were left out of the others.
+    larger = {name: rows * 2.5 for name, rows in statistics.class_token.items()}
+    record = chosen.decide(statistics)
+    for seen, exact in ((statistics, False), (dataclasses.replace(statistics,
+                                                                  class_token=larger), True)):
+        whole, _ = deploy(grown, record, TINY, statistics=seen, preprocessing=HOW)
+        found = []
+        for name, rows in larger.items():
+            item = whole.formats[name]
+            error = (item.dequantize(item.quantize(rows.double())) - rows).abs()
+            found.append(bool((error <= item.scale * 2.0**item.shift * 0.51).all()))
+        assert all(found) == exact

@@ -124,7 +124,8 @@ class Erq(RepqVit):
                 advance: Callable[[int], object] = lambda images: None) -> Statistics:
         kept = tuple(batches)
         found = collect(model, kept, advance=advance)
-        return _Seen(model, found.sites, found.observed, batches=kept)
+        return _Seen(model, found.sites, found.observed, class_token=found.class_token,
+                     batches=kept)
 
     def decide(self, statistics: Statistics) -> Record:
         if not isinstance(statistics, _Seen):

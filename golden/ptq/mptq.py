@@ -106,7 +106,8 @@ class Mptq(Tsptq):
                 advance: Callable[[int], object] = lambda images: None) -> MptqStatistics:
         images = tuple(batch for batch in batches if len(batch))
         found = super().observe(model, images, advance)
-        return MptqStatistics(found.model, found.sites, found.observed, found.importance, images)
+        return MptqStatistics(found.model, found.sites, found.observed, found.importance,
+                              found.class_token, images)
 
     def decide(self, statistics: Statistics) -> Record:
         return self.decide_visibly(statistics)

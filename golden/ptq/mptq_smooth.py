@@ -96,5 +96,5 @@ def smooth(statistics: Statistics, bits: tuple[int, int], alphas: Sequence[float
         if norm in importance:
             # d loss / d (x / ratio) = ratio * d loss / d x, squared.
             importance[norm] = importance[norm] * ratio.square().float()
-    return (Statistics(network(statistics.model, changed), statistics.sites, observed, importance),
-            changed)
+    return (Statistics(network(statistics.model, changed), statistics.sites, observed, importance,
+                       statistics.class_token), changed)

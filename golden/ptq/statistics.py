@@ -42,12 +42,15 @@ class Statistics:
     """A network and what was observed in it, by site name.
 
     `importance` is the weight of the error of every kept value, of methods that need one.
+    `class_token` are that token's rows of the residual stream: one of many, but the only ones that
+    the classifier reads, and some of its channels are larger than those of all others.
     """
 
     model: Vit | Swin
     sites: tuple[Site, ...]
     observed: Mapping[str, Observed]
     importance: Mapping[str, Tensor] = field(default_factory=dict)
+    class_token: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
@@ -109,10 +112,14 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     highs: dict[str, list[Tensor]] = {site.name: [] for site in found}
     rows: dict[str, list[Tensor]] = {site.name: [] for site in found}
     # A classifier of the class token reads nothing else of the final norm.
-    class_token = {"norm"} if isinstance(model, Vit) else set()
+    vit = isinstance(model, Vit)
+    first: dict[str, list[Tensor]] = {site.name: [] for site in found
+                                      if vit and site.role == "stream"}
 
     def see(name: str, value: Tensor) -> None:
-        value = value[:, 0] if name in class_token else value
+        if name in first:
+            first[name].append(value[:, 0].clone())
+        value = value[:, 0] if vit and name == "norm" else value
         low, high = value.aminmax()
         if not bool(low.isfinite() & high.isfinite()):
             raise ValueError(f"calibration makes values at {name} that are not finite")
@@ -133,4 +140,5 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
         raise ValueError("calibration images must not be constant: all their pixels are equal")
     return Statistics(model, found, {
         site.name: Observed(torch.stack(lows[site.name]), torch.stack(highs[site.name]),
-                            tuple(rows[site.name])) for site in found})
+                            tuple(rows[site.name])) for site in found},
+        class_token={name: torch.cat(values) for name, values in first.items()})

@@ -147,7 +147,8 @@ class Tsptq(Method):
         if not self.settings.hessian:
             return found
         importance = squared_gradients(model, kept, found.sites, self.settings.kept)
-        return Statistics(model, found.sites, found.observed, importance)
+        return Statistics(model, found.sites, found.observed, importance,
+                          found.class_token)
 
     def decide(self, statistics: Statistics) -> Record:
         settings = self.settings
