@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from golden import cifar10, models, train
+from golden import checkpoint, cifar10, models, train
 from golden.imagenet import Folder
 from golden.mnist import DataError, Split
 from golden.train_cifar10 import WINDOW, Cifar10Task, mirrored, windowed
@@ -73,9 +73,10 @@ def binary(tmp_path: Path) -> Path:
     """Make the binary version, ten images a file."""
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
-    for number, name in enumerate((*cifar10.TRAIN, cifar10.TEST)):
+    for number, name in enumerate(("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4",
+                                   "data_batch_5", "test_batch")):
         images, labels = drawn(10, number)
-        (folder / name).write_bytes(b"".join(
+        (folder / f"{name}.bin").write_bytes(b"".join(
             bytes([label]) + image.transpose(2, 0, 1).tobytes()
             for image, label in zip(images, labels, strict=True)))
     return folder
@@ -109,7 +110,11 @@ def test_folders_give_the_same_network_input(files: list[Path], tmp_path: Path,
     arguments = ["--data", *map(str, files), "--train", "10", "-o", str(out)]
     assert cifar10.main(arguments) == 0
     assert f"30 pictures in {out / 'train'} and {out / 'test'}" in capsys.readouterr().out
-    assert len(Folder.open(out / "train")) == 10
+    source = {image.tobytes(): label for image, label in zip(*drawn(40), strict=True)}
+    written = [*(out / "train").rglob("*.png")]
+    assert len(written) == 10
+    for path in written:
+        assert cifar10.CLASSES[source[np.asarray(Image.open(path)).tobytes()]] == path.parent.name
     test_split = cifar10.read(files)[1]
     folder = Folder.open(out / "test", cifar10.CLASSES)
     images, labels = next(folder.batches(models.lookup("cifar10_vit").preprocessing, 20))
@@ -117,9 +122,10 @@ def test_folders_give_the_same_network_input(files: list[Path], tmp_path: Path,
     assert sorted(order) == [*range(20)]
     assert torch.equal(labels, test_split.labels[order])
     assert torch.allclose(images, cifar10.pixels(test_split.images[order]), atol=1e-6)
-    before = sorted(path.name for path in (out / "train").rglob("*.png"))
+    before = sorted(path.read_bytes() for path in written)
     assert cifar10.main([*arguments, "--seed", "1"]) == 0
-    assert before != sorted(path.name + path.parent.name for path in (out / "train").rglob("*.png"))
+    after = sorted(path.read_bytes() for path in (out / "train").rglob("*.png"))
+    assert len(after) == 10 and before != after
 
 
 @pytest.mark.parametrize(("kind", "message"), [
@@ -349,3 +355,19 @@ def test_training_learns_and_goes_on_where_it_was_stopped(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert models.load("cifar10_vit", whole).spec == models.lookup("cifar10_vit").spec
     assert math.isfinite(float(first["head.weight"].abs().max()))
+
+
+WEIGHTS = Path(models.__file__).parent / "weights" / "cifar10_vit.safetensors"
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="not trained yet")
+def test_shipped_weights() -> None:
+    network = models.load("cifar10_vit", WEIGHTS)
+    notes = checkpoint.read(WEIGHTS)[1]
+    assert isinstance(network, Vit)
+    assert network.spec == checkpoint.load(WEIGHTS).spec
+    assert WEIGHTS.stat().st_size < 10_000_000
+    assert float(notes["accuracy"]) >= 0.75
+    assert notes["command"].startswith("python -m golden.train --network cifar10 --data ")
+    log = WEIGHTS.with_suffix(".csv").read_text().splitlines()
+    assert log[-1].split(",")[2] == f"{float(notes['accuracy'])}"
