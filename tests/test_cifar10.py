@@ -216,6 +216,7 @@ def test_attention_starts_as_in_trained_networks() -> None:
             # The largest part of a matrix of rank 128 whose diagonal is 1.
             assert 0.15 < scores.diag().mean() < 0.6
             assert abs(scores.mean()) < 0.01
+            assert (scores - scores.T).norm() > 0.2 * scores.norm()   # Z is not symmetric
         assert not torch.equal(heads[0], heads[1])
 
 
@@ -306,6 +307,13 @@ def test_muon_steps_q_k_and_v_apart() -> None:
     weight.grad[16:32] *= 1000   # of K
     optimizer.step()
     q, k, v = (orthogonal(part) for part in (1.95 * weight.grad).split(16))
+    expected = torch.cat((0.2 * q, 0.2 * k, v))
+    assert torch.allclose(weight, before * 0.95 - 0.1 * expected, atol=1e-5)
+    first, before = weight.grad, weight.detach().clone()
+    weight.grad = torch.randn(48, 16, generator=generator)
+    optimizer.step()
+    # The momentum is 0.95 of the first and all of the second, which counts once more.
+    q, k, v = (orthogonal(part) for part in (0.95**2 * first + 1.95 * weight.grad).split(16))
     expected = torch.cat((0.2 * q, 0.2 * k, v))
     assert torch.allclose(weight, before * 0.95 - 0.1 * expected, atol=1e-5)
     tall = torch.nn.Parameter(torch.zeros(32, 8))
