@@ -37,8 +37,8 @@ from hw.layernorm_format import CODE_BITS, FRACTION, NormFormat
 _SINGLE, _DOUBLE = 1 << 24, 1 << 53
 #: Entries of a table for GeLU.
 _TABLE_BITS = 20
-#: Images at a time.
-_CHUNK = 4
+#: Values of the residual stream at a time: few stay in the caches.
+_CHUNK = 4 * 197 * 192
 
 
 class UnprovableError(ValueError):
@@ -327,6 +327,7 @@ def pixel_network(network: Network, how: Preprocessing, device: torch.device | s
     Falls back to `golden.network.run` where exactness can't be proved.
     """
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
+    some = max(1, _CHUNK // (network.spec.tokens * network.spec.dim))
     whole: Callable[[Tensor], Tensor]
     try:
         whole = Fast(network, device)
@@ -336,7 +337,6 @@ def pixel_network(network: Network, how: Preprocessing, device: torch.device | s
 
     def classify(images: Tensor) -> Tensor:
         codes = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        # Few images at a time stay in the caches.
-        return torch.cat([whole(part) for part in codes.split(_CHUNK)])
+        return torch.cat([whole(part) for part in codes.split(some)])
 
     return classify

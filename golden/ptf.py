@@ -75,8 +75,13 @@ def _layer(x: Tensor, bits: int) -> tuple[Tensor, int]:
 def _errors(x: Tensor, candidates: list[PowerOfTwoFactor]) -> Tensor:
     """Sum of squared errors of every channel under every candidate, ``[candidates, C]``."""
     flat = x.reshape(-1, x.shape[-1])
-    return torch.stack([((flat - item.dequantize(item.quantize(flat))) ** 2).sum(0)
-                        for item in candidates])
+    return torch.stack([_decoded(flat, item).sub_(flat).square_().sum(0) for item in candidates])
+
+
+def _decoded(x: Tensor, item: PowerOfTwoFactor) -> Tensor:
+    """Return what quantizing and dequantizing give, without integers in between."""
+    code = (x / item.channel_scale).add_(item.zero_point).round_().clamp_(0, 2**item.bits - 1)
+    return code.sub_(item.zero_point).mul_(item.channel_scale)
 
 
 def power_of_two_factor(x: Tensor, bits: int = 8, levels: int = 4) -> PowerOfTwoFactor:

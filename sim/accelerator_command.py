@@ -85,7 +85,7 @@ def _simulate(args: argparse.Namespace) -> int:
                   f"the golden model's; build {found.build_seconds:.1f} s, run "
                   f"{found.run_seconds:.1f} s, {found.cycles / found.run_seconds:,.0f} cycles/s",
                   soft_wrap=True)
-    target = args.output / f"timeline-{args.model}-{config.name}"
+    target = args.output / f"timeline-{Path(args.model).name}-{config.name}"
     with replace_folder(target) as folder:
         (folder / "timeline.svg").write_text(draw(exact, found.compiled), encoding="utf-8")
     console.print(f"timeline: {target / 'timeline.svg'}", soft_wrap=True)

@@ -125,15 +125,16 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
             raise ValueError(f"calibration makes values at {name} that are not finite")
         lows[name].append(low)
         highs[name].append(high)
-        if last:
-            rows[name].clear()
-        rows[name].append(spaced(value, most))
+        if following is None or not last:
+            rows[name].append(spaced(value, most))
 
+    waiting = (batch for batch in batches if len(batch))
+    batch, following = next(waiting, None), next(waiting, None)
     with observed_sites(model, found, see), torch.inference_mode():
-        for batch in batches:
-            if len(batch):
-                model(batch)
-                advance(len(batch))
+        while batch is not None:
+            model(batch)
+            advance(len(batch))
+            batch, following = following, next(waiting, None)
     if not lows[INPUT]:
         raise ValueError("calibration must have at least one image")
     if bool(torch.stack(lows[INPUT]).min() == torch.stack(highs[INPUT]).max()):
