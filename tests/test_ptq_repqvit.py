@@ -153,3 +153,11 @@ def test_impossible_shares():
         RepqVitSettings(weight_shares=())
     with pytest.raises(ValueError, match="shares must be numbers above"):
         RepqVitSettings(shares=(1.5,))
+
+
+def test_kept_values_are_few(model, batches):
+    method = RepqVit(RepqVitSettings(kept=5000))
+    rows = method.observe(model, batches).observed["blocks.0.norm1"].all_rows
+    assert 2500 < rows.numel() <= 5000
+    with pytest.raises(ValueError, match="kept must be at least 1, not 0"):
+        RepqVitSettings(kept=0)

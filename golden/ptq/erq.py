@@ -123,7 +123,7 @@ class Erq(RepqVit):
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
                 advance: Callable[[int], object] = lambda images: None) -> Statistics:
         kept = tuple(batches)
-        found = collect(model, kept, advance=advance)
+        found = collect(model, kept, most=self.settings.kept, advance=advance)
         return _Seen(model, found.sites, found.observed, class_token=found.class_token,
                      batches=kept)
 

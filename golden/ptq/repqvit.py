@@ -12,7 +12,7 @@ not reparameterized: its layer has no bias to fold into.
 __all__ = ["RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine",
            "channel_symmetric", "reparameterize"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -25,7 +25,9 @@ from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, percentile_search
 from golden.ptq.record import Record
 from golden.ptq.sites import layers, source
-from golden.ptq.statistics import Statistics
+from golden.ptq.statistics import Statistics, collect
+from golden.swin import Swin
+from golden.vit import Vit
 
 _LEAST = 1e-8
 
@@ -46,6 +48,8 @@ class RepqVitSettings(Settings):
         The same for weights.
     symmetric
         True: weights are symmetric, as the datapath needs them; in the paper they are not.
+    kept
+        Values of a tensor that are kept of a batch, and searched.
     """
 
     stream: int = 0
@@ -55,6 +59,7 @@ class RepqVitSettings(Settings):
     weight_shares: tuple[float, ...] = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995,
                                         0.99999, 1.0)
     symmetric: bool = False
+    kept: int = 1 << 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +67,8 @@ class RepqVitSettings(Settings):
             shares = getattr(self, name)
             if not shares or not all(0.5 < share <= 1 for share in shares):
                 raise ValueError(f"{name} must be numbers above 0.5 and at most 1, not {shares!r}")
+        if not isinstance(self.kept, int) or self.kept < 1:
+            raise ValueError(f"kept must be at least 1, not {self.kept!r}")
 
 
 def _ends(columns: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -160,6 +167,10 @@ class RepqVit(Method):
     name: ClassVar[str] = "repq-vit"
     summary: ClassVar[str] = "scale reparameterization, log-sqrt2 attention (arXiv 2212.08254)"
     settings: RepqVitSettings = field(default_factory=RepqVitSettings)
+
+    def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
+                advance: Callable[[int], object] = lambda images: None) -> Statistics:
+        return collect(model, batches, most=self.settings.kept, advance=advance)
 
     def decide(self, statistics: Statistics) -> Record:
         settings = self.settings
