@@ -3,7 +3,7 @@
 
 __all__ = ["Accelerator"]
 
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,11 +18,11 @@ from hw.registers import FAULT_LAYOUT, Registers
 class Accelerator(wiring.Component):
     """Run programs of `hw.instruction` from memory, without the host.
 
-    A start resets the core and begins one cycle later. A run ends with the core's `done` if all of
-    the program has been read; and else, or after a fault or a stop, as soon as the bus is quiet:
-    what has been asked for is still taken, what has been announced is still written, so the memory
-    never sees a broken transfer, and the next run begins from a clean state. Until then the core
-    stays stopped.
+    Between runs the core is in reset; it begins one cycle after a start. A run ends with the core's
+    `done` if all of the program has been read; and else, or after a fault or a stop, as soon as the
+    bus is quiet: what has been asked for is still taken, what has been announced is still written,
+    so the memory never sees a broken transfer, and the next run begins from a clean state. Until
+    then the core stays stopped.
 
     Members
     -------
@@ -45,9 +45,7 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        clear = Signal()
-        core = self.core
-        m.submodules.core = ResetInserter(clear)(core)
+        m.submodules.core = core = self.core
         m.submodules.registers = registers = Registers(self.config)
         for name, member in AxiLite(ADDRESS_BITS).flip().members.items():
             port, inner = getattr(self, f"s_axi_{name}"), getattr(registers.s_axi, name)
@@ -63,7 +61,7 @@ class Accelerator(wiring.Component):
         halting = Signal()
         begin = Signal()
         m.d.comb += [
-            clear.eq(registers.start),
+            core.clear.eq(~(running | registers.start)),
             core.begin.eq(begin),
             core.stop.eq(halting),
             self.interrupt.eq(registers.interrupt),

@@ -51,27 +51,31 @@ class Accumulator(wiring.Component):
         m = Module()
         token = Signal(self.token_bits)
         tile = Signal(12)
+        # Whether a tile is the first of its pass, and the last, if it isn't the first: the number
+        # of tiles of a pass is there before its first sums, but how long before isn't known.
+        first = Signal(init=1)
+        last = Signal()
         bank = Signal()
         accept = Signal()
         final = Signal()
         m.d.comb += [
             self.sums.ready.eq(1),
             accept.eq(self.sums.valid),
-            final.eq(accept & self.sums.payload.last & (tile == self.passes.payload - 1)),
+            final.eq(accept & self.sums.payload.last
+                     & Mux(first, self.passes.payload == 1, last)),
             self.passes.ready.eq(final),
         ]
         with m.If(accept):
             m.d.sync += token.eq(token + 1)
         with m.If(accept & self.sums.payload.last):
-            m.d.sync += [token.eq(0), tile.eq(tile + 1)]
+            m.d.sync += [token.eq(0), tile.eq(tile + 1), first.eq(0),
+                         last.eq(tile == self.passes.payload - 2)]
         with m.If(final):
-            m.d.sync += [tile.eq(0), bank.eq(~bank)]
+            m.d.sync += [tile.eq(0), first.eq(1), bank.eq(~bank)]
 
         def late(value: Signal, cycles: int, name: str, init: int | None = None) -> Signal:
             return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
 
-        first = Signal()
-        m.d.comb += first.eq(tile == 0)
         sums = late(self.sums.payload.sums.as_value(), 2, "sums")
         fresh = late(first, 2, "fresh")
         write_bank = late(bank, 3, "write_bank")

@@ -3,9 +3,10 @@
 
 __all__ = ["Core", "check"]
 
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,6 +30,16 @@ from hw.softmax_levels import CODES
 from hw.systolic import SystolicArray
 from hw.unpacker import Unpacker
 from hw.weight_source import WeightSource
+
+Engine = TypeVar("Engine", bound=Elaboratable)
+
+#: Which cycle after the first an engine leaves its reset in: a reset that went to all of the chip
+#: in one would be the longest way of all, and what has nothing to do for so long can wait for it.
+_RESET_STEPS = {
+    "reader": 0, "writer": 0, "unpacker": 0, "placer": 0, "sequencer": 0,
+    "scratch": 1, "residual": 1, "stationary": 1, "requests": 1, "weights_of": 1, "tiles": 1,
+    "drains": 1, "feeder": 2, "source": 2, "operand": 3, "array": 4, "accumulator": 5, "drain": 6,
+}
 
 
 def check(config: Config) -> None:
@@ -62,14 +73,17 @@ def check(config: Config) -> None:
 
 
 class Core(wiring.Component):
-    """Fetch, sequence, compute, drain and write; reset before every run.
+    """Fetch, sequence, compute, drain and write; in reset between runs.
 
     Members
     -------
     program_address, program_bytes, input_address, input_bytes, output_address, output_bytes
         Buffers, held while a run is under way.
+    clear : In(1)
+        Reset, one cycle or more before `begin`. It spreads over the chip in steps of a cycle: what
+        is behind the first engines leaves it later, and has nothing to do until then.
     begin : In(1)
-        Pulse, one cycle after reset: the run begins.
+        Pulse, one cycle after the last with `clear`: the run begins.
     stop : In(1)
         End the run: no new transfers from now on. Held until `quiet`.
     quiet : Out(1)
@@ -101,7 +115,8 @@ class Core(wiring.Component):
         super().__init__({
             **{f"{name}_{part}": In(32) for name in ("program", "input", "output")
                for part in ("address", "bytes")},
-            "begin": In(1), "stop": In(1), "quiet": Out(1), "exhausted": Out(1), "done": Out(1),
+            "clear": In(1), "begin": In(1), "stop": In(1), "quiet": Out(1), "exhausted": Out(1),
+            "done": Out(1),
             "fault": Out(FAULT_LAYOUT),
             "events": Out(data.StructLayout(dict.fromkeys(COUNTED, 1))),
             **flat("m_axi", read_channels(config.axi_bits)),
@@ -110,20 +125,29 @@ class Core(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        steps = 1 + max(_RESET_STEPS.values())
+        self._resets = [Signal(init=1, name=f"reset_{step}") for step in range(steps)]
+        m.d.sync += Cat(self._resets).eq(Cat(self.clear, self._resets))
         self._fetch(m)
         self._scratchpad(m)
         self._compute(m)
         self._finish(m)
         return m
 
+    def _engine(self, m: Module, name: str, engine: Engine) -> Engine:
+        """Add an engine, with its reset."""
+        m.submodules[name] = ResetInserter(self._resets[_RESET_STEPS[name]])(engine)
+        return engine
+
     def _fetch(self, m: Module) -> None:
         """Memory to words, loads and passes."""
         config = self.config
-        m.submodules.reader = reader = MemoryReader(config)
-        m.submodules.writer = writer = MemoryWriter(config)
-        m.submodules.unpacker = unpacker = Unpacker(config)
-        m.submodules.placer = placer = Placer(config)
-        m.submodules.sequencer = sequencer = Sequencer(config)
+        engine = partial(self._engine, m)
+        reader = engine("reader", MemoryReader(config))
+        writer = engine("writer", MemoryWriter(config))
+        unpacker = engine("unpacker", Unpacker(config))
+        placer = engine("placer", Placer(config))
+        sequencer = engine("sequencer", Sequencer(config))
         self.reader, self.writer, self.placer, self.sequencer = reader, writer, placer, sequencer
         m.d.comb += [
             *join(self, "m_axi", reader.axi), *join(self, "m_axi", writer.axi),
@@ -161,7 +185,7 @@ class Core(wiring.Component):
             m.d.sync += loaded.eq(placer.write)
         self.banks = {name: Bank(config, depth) for name, depth in depths.items()}
         for name, bank in self.banks.items():
-            m.submodules[name] = bank
+            self._engine(m, name, bank)
             # A LOAD and a drain are never under way at the same time: the sequencer sees to it.
             writers: list[Any] = [drain.write]
             if name != "stationary":
@@ -176,17 +200,18 @@ class Core(wiring.Component):
     def _compute(self, m: Module) -> None:
         """Operands and weights to the array, sums to the accumulators, codes to the banks."""
         config, sequencer = self.config, self.sequencer
+        engine = partial(self._engine, m)
         operand, array, drain = self.operand, self.array, self.drain
-        m.submodules.feeder = feeder = Feeder(config)
-        m.submodules.source = source = WeightSource(config)
-        m.submodules.operand = operand
-        m.submodules.array = array
-        m.submodules.accumulator = accumulator = Accumulator(config)
-        m.submodules.drain = drain
-        m.submodules.requests = requests = Queue(feeder.passes.payload.shape(), PASSES)
-        m.submodules.weights_of = weights_of = Queue(source.passes.payload.shape(), PASSES)
-        m.submodules.tiles = tiles = Queue(12, PASSES)
-        m.submodules.drains = drains = Queue(layout(DRAIN_FIELDS, slot=2, bank=1), PASSES)
+        feeder = engine("feeder", Feeder(config))
+        source = engine("source", WeightSource(config))
+        engine("operand", operand)
+        engine("array", array)
+        accumulator = engine("accumulator", Accumulator(config))
+        engine("drain", drain)
+        requests = engine("requests", Queue(feeder.passes.payload.shape(), PASSES))
+        weights_of = engine("weights_of", Queue(source.passes.payload.shape(), PASSES))
+        tiles = engine("tiles", Queue(12, PASSES))
+        drains = engine("drains", Queue(layout(DRAIN_FIELDS, slot=2, bank=1), PASSES))
         for left, right in ((sequencer.requests, requests.i), (requests.o, feeder.passes),
                             (sequencer.weights_of, weights_of.i), (weights_of.o, source.passes),
                             (sequencer.tiles, tiles.i), (tiles.o, accumulator.passes),
@@ -194,8 +219,9 @@ class Core(wiring.Component):
                             (source.w, array.w), (array.o, accumulator.sums)):
             wiring.connect(m, left, right)
 
-        # Operands.
-        advance = Signal()
+        # Operands. All of their way waits for `advance`, so it is a register.
+        advance = Signal(init=1)
+        m.d.sync += advance.eq(~operand.offers | array.takes)
         scratch, residual = self.banks["scratch"], self.banks["residual"]
         request: Any = feeder.request
         wanted = request.valid & advance
@@ -207,7 +233,6 @@ class Core(wiring.Component):
         with m.If(advance):
             m.d.sync += from_residual.eq(from_residual << 1 | request.from_residual)
         m.d.comb += [
-            advance.eq(~operand.o.valid | array.a.ready),
             feeder.advance.eq(advance), operand.advance.eq(advance),
             feeder.released.eq(drain.release), feeder.landed.eq(drain.complete),
             *(operand.i[name].eq(request[name]) for name in operand.i.shape().members),
@@ -257,6 +282,8 @@ class Core(wiring.Component):
             sequencer.landed.eq(drain.complete),
         ]
         m.d.sync += collected.eq(collected + accumulator.complete - start)
+        with m.If(self._resets[1]):
+            m.d.sync += collected.eq(0)
         wiring.connect(m, drain.raw, self.writer.data)
 
         events: Any = self.events

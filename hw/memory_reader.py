@@ -135,7 +135,8 @@ class MemoryReader(wiring.Component):
             axi.rready.eq(queue.o.valid & (~coming | self.data.ready | self.stop)),
             beat.eq(axi.rvalid & axi.rready),
             queue.o.ready.eq(beat & axi.rlast),
-            buffer.i.valid.eq(beat & ~coming), buffer.i.payload.eq(axi.rdata),
+            # Beats of the program are always taken.
+            buffer.i.valid.eq(axi.rvalid & queue.o.valid & ~coming), buffer.i.payload.eq(axi.rdata),
             self.words.valid.eq(buffer.o.valid), self.words.payload.eq(buffer.o.payload),
             buffer.o.ready.eq(self.words.ready),
             self.data.valid.eq(axi.rvalid & queue.o.valid & coming & ~self.stop),

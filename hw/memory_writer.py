@@ -80,8 +80,10 @@ class MemoryWriter(wiring.Component):
                 m.d.comb += [self.idle.eq(1), self.command.ready.eq(~self.stop),
                              bursts.range.valid.eq(self.command.valid & ~self.stop)]
                 words = command.bytes >> (self._word_bytes - 1).bit_length()
+                # Whether there is a command is known late.
+                m.d.sync += words_left.eq(words)
                 with m.If(self.command.valid & ~self.stop):
-                    m.d.sync += [words_left.eq(words), words_come.eq(words != 0)]
+                    m.d.sync += words_come.eq(words != 0)
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.sync += [address.eq(Cat(Const(0, low), bursts.o.payload.address)),

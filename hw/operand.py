@@ -55,6 +55,8 @@ class OperandPath(wiring.Component):
         The word of the request of two steps ago.
     o : :py:`Out(Signature({valid, payload}))`
         Activation words of `hw.systolic.SystolicArray`.
+    offers : :py:`Out(1)`
+        What ``o.valid`` will be in the next cycle.
     norm_write : :py:`In(StructLayout({en, slot, tile, part, data}))`
         An eighth of a tile's norm parameters (`hw.operand_memory.NormParameters`).
     factor_write : :py:`In(StructLayout({en, token, payload}))`
@@ -81,6 +83,7 @@ class OperandPath(wiring.Component):
                 **{name: widths[name] for name in FIELDS}})),
             "codes": In(config.rows * CODE_BITS),
             "o": Out(wiring.Signature({"valid": Out(1), "payload": Out(word)})),
+            "offers": Out(1),
             "norm_write": In(self._parameters.signature.members["write"].shape),
             "factor_write": In(data.StructLayout({
                 "en": 1, "token": token, "payload": layout(factors_word(config))})),
@@ -143,8 +146,10 @@ class OperandPath(wiring.Component):
                 ]
         m.d.comb += [
             self.o.payload.last.eq(late(request.last, cycles=self.latency, name="last")),
-            self.o.valid.eq(late(request.valid, cycles=self.latency, name="valid", init=0)),
+            self.offers.eq(Mux(self.advance, late(request.valid, cycles=self.latency - 1,
+                                                  name="valid", init=0), self.o.valid)),
         ]
+        m.d.sync += self.o.valid.eq(self.offers)
         return m
 
     def _factors(self, m: Module, norm: list[Value], softmax: list[Value]) \

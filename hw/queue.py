@@ -63,10 +63,11 @@ class Queue(wiring.Component):
         ]
         m.d.sync += newest.eq(newest + put)
         with m.If(take):
+            m.d.sync += [oldest.eq(second), second.eq(second + 1)]
+        with m.If(take | ~self.o.valid):
             m.d.sync += [
-                oldest.eq(second), second.eq(second + 1), self.o.valid.eq(put | ~single),
-                head.eq(Mux(single, self.i.payload, read.data)),
+                # Of an empty queue `second` is one ahead of `newest`.
+                self.o.valid.eq(put | self.o.valid & ~single),
+                head.eq(Mux(single | ~self.o.valid, self.i.payload, read.data)),
             ]
-        with m.Elif(~self.o.valid):
-            m.d.sync += [self.o.valid.eq(put), head.eq(self.i.payload)]
         return m

@@ -171,13 +171,13 @@ class Sequencer(wiring.Component):
                        for low in range(0, config.cols * 8, THRESHOLD.bits))
         m.d.comb += self.thresholds.eq(levels[:level * THRESHOLDS])
 
-        patience = Signal(range(PATIENCE + 1))
+        patience = Signal(range(PATIENCE))
         starved = Signal()
-        m.d.comb += starved.eq(patience == PATIENCE)
+        # After so long no word will ever come.
         with m.If(self.words.valid | ~self.exhausted):
-            m.d.sync += patience.eq(0)
-        with m.Elif(~starved):
-            m.d.sync += patience.eq(patience + 1)
+            m.d.sync += [patience.eq(0), starved.eq(0)]
+        with m.Else():
+            m.d.sync += [patience.eq(patience + 1), starved.eq(starved | patience.all())]
 
         opcode = self._pass.opcode
         # Two steps: what is wrong is found in CHECK, what comes first of it in DECODE.
@@ -186,24 +186,29 @@ class Sequencer(wiring.Component):
         # A tile takes several words, so its number may be looked at a cycle late.
         final_tile = Signal()
         m.d.sync += final_tile.eq(tile == self._pass.tiles - 1)
-        single = Signal()           # one word is left of a LOAD's own data
-        ending = Signal()           # the word that is offered is the last of its block
+        finished = Signal()         # an instruction has been read, which its number says later
+        with m.If(finished):
+            m.d.sync += self.instruction.eq(self.instruction + 1)
+        m.d.sync += finished.eq(0)
+        # The next word is the last of its block. All in front of the sequencer waits for this, too.
+        ending = Signal(init=head_words == 1)
 
         def go(state: str) -> None:
             m.next = state
-            m.d.sync += [takes.eq(state in _TAKING), weighs.eq(state == "WEIGHTS")]
+            m.d.sync += [takes.eq(state in _TAKING), weighs.eq(state == "WEIGHTS"),
+                         ending.eq(head_words == 1 and state in ("HEAD", "THRESHOLDS"))]
 
         def steps(last: int, next_state: str, *, tiles: bool = False) -> None:
             """Count the words of a block; go on after the last."""
-            m.d.comb += ending.eq((place == last) & (final_tile if tiles else 1))
             with m.If(take):
-                m.d.sync += place.eq(place + 1)
+                m.d.sync += [place.eq(place + 1),
+                             ending.eq((place + 1 == last) & (final_tile if tiles else 1))]
                 with m.If(place == last):
                     m.d.sync += [place.eq(0), tile.eq(tile + 1)]
                 with m.If(ending):
                     m.d.sync += tile.eq(0)
                     go(next_state)
-            with m.Elif(starved):
+            with m.If(starved):
                 self._fail(m, "program without end")
                 go("STOPPED")
 
@@ -233,11 +238,11 @@ class Sequencer(wiring.Component):
                             go("NORM")
                 with m.Elif(under_way == 0):
                     m.d.comb += self.counted.eq(1)
-                    m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes),
-                                 single.eq(self._load.bytes == config.cols)]
+                    m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes)]
                     go("ISSUE")
                     with m.If(self._load.inline):
                         go("INLINE")
+                        m.d.sync += ending.eq(self._load.bytes == config.cols)
                     with m.If(opcode == OPCODES["END"]):
                         go("FINISH")
             with m.State("NORM"):
@@ -256,7 +261,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += push.eq(1)
                 m.d.sync += slot.eq(slot + 1)
                 with m.If(self._pass.stationary):
-                    m.d.sync += self.instruction.eq(self.instruction + 1)
+                    m.d.sync += finished.eq(1)
                     go("HEAD")
                 with m.Else():
                     m.d.sync += bits.eq(self._pass.weight_bits)
@@ -264,26 +269,26 @@ class Sequencer(wiring.Component):
             with m.State("WEIGHTS"):
                 steps(config.rows - 1, "HEAD", tiles=True)
                 with m.If(take & ending):
-                    m.d.sync += [bits.eq(8), self.instruction.eq(self.instruction + 1)]
+                    m.d.sync += [bits.eq(8), finished.eq(1)]
             with m.State("ISSUE"):
                 m.d.comb += [self.load.valid.eq(self.placement.ready),
                              self.placement.valid.eq(self.load.ready)]
                 with m.If(self.load.ready & self.placement.ready):
                     go("LOADING")
             with m.State("INLINE"):
-                m.d.comb += [ending.eq(single), self.write.en.eq(self.words.valid)]
+                m.d.comb += self.write.en.eq(self.words.valid)
                 with m.If(self.words.valid):
                     m.d.sync += [address.eq(address + 1), left.eq(left - config.cols),
-                                 single.eq(left == 2 * config.cols)]
-                    with m.If(single):
-                        m.d.sync += self.instruction.eq(self.instruction + 1)
+                                 ending.eq(left == 2 * config.cols)]
+                    with m.If(ending):
+                        m.d.sync += finished.eq(1)
                         go("HEAD")
-                with m.Elif(starved):
+                with m.If(starved):
                     self._fail(m, "program without end")
                     go("STOPPED")
             with m.State("LOADING"):
                 with m.If(self.loaded):
-                    m.d.sync += self.instruction.eq(self.instruction + 1)
+                    m.d.sync += finished.eq(1)
                     go("HEAD")
             with m.State("FINISH"):
                 with m.If(self.idle):

@@ -3,7 +3,7 @@
 
 __all__ = ["SystolicArray"]
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -51,6 +51,8 @@ class SystolicArray(wiring.Component):
         after one with `last` start with the next tile of weights, and wait until it is complete.
     o : :py:`Out(signature(words(config)["o"]))`
         For each activation word the sums of all columns, and its `last`.
+    takes : :py:`Out(1)`
+        Only if `flowing`: what ``a.ready`` will be in the next cycle.
     """
 
     def __init__(self, config: Config, *, flowing: bool = False):
@@ -59,7 +61,8 @@ class SystolicArray(wiring.Component):
         self.latency = config.rows + config.cols + 3
         word = self.words(config)
         super().__init__({"w": In(signature(word["w"])), "a": In(signature(word["a"])),
-                          "o": Out(signature(word["o"]))})
+                          "o": Out(signature(word["o"])),
+                          **({"takes": Out(1)} if flowing else {})})
 
     @staticmethod
     def words(config: Config) -> dict[str, Word]:
@@ -107,8 +110,11 @@ class SystolicArray(wiring.Component):
             loader.advance.eq(advance),
             loader.swap.eq(accept & first),
         ]
-        with m.If(accept):
-            m.d.sync += first.eq(self.a.payload.last)
+        coming = Signal()
+        m.d.comb += coming.eq(Mux(accept, self.a.payload.last, first))
+        m.d.sync += first.eq(coming)
+        if self.flowing:
+            m.d.comb += self.takes.eq(~coming | loader.completes)
 
         # The swap goes with the word, one cycle ahead: every PE of a diagonal swaps at once.
         swap: Value = loader.swap

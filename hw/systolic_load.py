@@ -51,6 +51,8 @@ class WeightLoader(wiring.Component):
         The complete tile is taken over by an activation word that is accepted in this cycle.
     complete : :py:`Out(1)`
         The last word of a tile has been accepted, and no swap has taken it.
+    completes : :py:`Out(1)`
+        What `complete` will be in the next cycle.
     buses : :py:`Out(ArrayLayout(signed(weight_bits), N))`
         The weight on each bus, `lag` cycles (0 or 1) after its multiplexer.
     captures : :py:`Out(ArrayLayout(1, N * M))`
@@ -68,6 +70,7 @@ class WeightLoader(wiring.Component):
             "advance": In(1),
             "swap": In(1),
             "complete": Out(1),
+            "completes": Out(1),
             "buses": Out(data.ArrayLayout(signed(config.weight_bits), self.long)),
             "captures": Out(data.ArrayLayout(unsigned(1), self.long * self.short)),
         })
@@ -104,10 +107,8 @@ class WeightLoader(wiring.Component):
                 held.eq(by_column),
                 place.eq(Mux(final, 1, place << 1)),
             ]
-        with m.If(accept & final):
-            m.d.sync += self.complete.eq(1)
-        with m.Elif(self.swap):
-            m.d.sync += self.complete.eq(0)
+        m.d.comb += self.completes.eq(accept & final | self.complete & ~self.swap)
+        m.d.sync += self.complete.eq(self.completes)
 
         lanes = [delay(m, self.w.payload.weights[j], advance=self.advance, cycles=j,
                        name=f"lane_{j}") for j in range(self.long)]
