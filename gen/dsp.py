@@ -4,7 +4,8 @@
 The block has registers at both operands and at the product. Vendors' synthesizers use them by
 themselves; Yosys maps every product to a multiplier without registers, which is two fifths of a
 clock cycle at 100 MHz with long wires on both sides. So this is done on its netlist: a register is
-moved if it does in the multiplier what it did beside it, on every cycle.
+moved if it does in the multiplier what it did beside it, on every cycle. A synchronous reset of an
+operand's register, which Yosys makes of any AND in front of one, becomes that AND again.
 """
 
 __all__ = ["pack_registers"]
@@ -14,20 +15,24 @@ from typing import Any
 
 #: Bits of an operand and of a product.
 OPERAND, PRODUCT = 18, 36
+#: Truth table of a LUT: A and not B.
+_GATE = "0010" * 4
 
 
-def _register(cell: Any) -> tuple[Any, Any] | None:
-    """Clock and enable of a flip-flop that the multiplier could hold: set by nothing else."""
+def _register(cell: Any) -> tuple[Any, Any, Any] | None:
+    """Clock, enable and synchronous reset of a flip-flop that the multiplier could hold."""
     if cell["type"] != "TRELLIS_FF":
         return None
     # Yosys writes a space behind a string of digits.
     parameters = {name: value.strip() for name, value in cell["parameters"].items()}
     nets = cell["connections"]
+    reset = nets.get("LSR", ["0"])[0] if parameters.get("LSRMUX") != "0" else "0"
     plain = (parameters.get("CLKMUX", "CLK") == "CLK"
              and parameters.get("REGSET", "RESET") == "RESET"
-             and (nets.get("LSR", ["0"]) == ["0"] or parameters.get("LSRMUX") == "0"))
+             and (reset == "0" or (parameters.get("LSRMUX", "LSR") == "LSR"
+                  and parameters.get("SRMODE") == "LSR_OVER_CE")))
     enable = {"1": "1", "CE": nets.get("CE", ["1"])[0]}.get(parameters.get("CEMUX", "CE"))
-    return (nets["CLK"][0], enable) if plain and enable is not None else None
+    return (nets["CLK"][0], enable, reset) if plain and enable is not None else None
 
 
 class _Netlist:
@@ -48,6 +53,8 @@ class _Netlist:
                 self.uses.update(bits)
                 if pin == "DI" and cell["type"] == "TRELLIS_FF":
                     self.registers[bits[0]] = name
+        self._last = max((net for net in self.uses if isinstance(net, int)), default=0)
+        self._gates: dict[str, Any] = {}
 
     def remove(self, name: str) -> None:
         cell = self.cells.pop(name)
@@ -63,6 +70,36 @@ class _Netlist:
         cell["connections"][pin] = [net]
         cell["port_directions"][pin] = "input"
         self.uses[net] += 1
+
+    def implies(self, net: Any, other: Any) -> bool:
+        """Whether `net` is never 1 without `other`, by the LUT that drives it."""
+        if other == "1":
+            return True
+        driver = self.cells.get(self.driver.get(net, ""), {})
+        if driver.get("type") != "LUT4":
+            return False
+        inputs = [driver["connections"].get(pin, ["0"])[0] for pin in "ABCD"]
+        table = int(driver["parameters"]["INIT"].strip(), 2)
+        return other in inputs and not any(
+            table >> value & 1 for value in range(16)
+            if not value >> inputs.index(other) & 1)
+
+    def data(self, name: str, reset: Any) -> Any:
+        """Return what a register takes: its input, and 0 with its reset."""
+        net = self.cells[name]["connections"]["DI"][0]
+        if reset == "0":
+            return net
+        if name not in self._gates:
+            self._last += 1
+            self._gates[name] = self._last
+            gate: dict[str, Any] = {"type": "LUT4", "parameters": {"INIT": _GATE}, "attributes": {},
+                    "port_directions": {}, "connections": {}}
+            for pin, value in (("A", net), ("B", reset), ("C", "0"), ("D", "0")):
+                self.connect(gate, pin, value)
+            gate["port_directions"]["Z"], gate["connections"]["Z"] = "output", [self._last]
+            self.cells[f"{name}_gate"] = gate
+            self.driver[self._last] = f"{name}_gate"
+        return self._gates[name]
 
 
 def _clocked(netlist: _Netlist, cell: Any, name: str, clock: Any, enable: Any) -> None:
@@ -87,38 +124,47 @@ def _pack_product(netlist: _Netlist, cell: Any) -> bool:
             return False
         names.append(name)
         kinds.add(_register(netlist.cells[name]))
-    if len(kinds) != 1 or None in kinds:
+    if len(kinds) != 1:
+        return False
+    kind = kinds.pop()
+    if kind is None or kind[2] != "0":
         return False
     for pin, name in zip(pins, names, strict=True):
         net = netlist.cells[name]["connections"]["Q"][0]
         netlist.remove(name)
         cell["connections"][pin] = [net]
-    ((clock, enable),) = (kind for kind in kinds if kind is not None)
+    clock, enable, _ = kind
     _clocked(netlist, cell, "OUTPUT", clock, enable)
     return True
 
 
 def _pack_operands(netlist: _Netlist, cell: Any) -> bool:
     """Move the registers of both operands in; where others use one, it stays outside as well."""
-    found: list[tuple[dict[str, Any], Any]] = []
+    found: list[tuple[dict[str, tuple[str, Any]], Any]] = []
     for letter in "AB":
         nets = {pin: cell["connections"][pin][0]
                 for pin in (f"{letter}{place}" for place in range(OPERAND))
                 # A constant 1 would not be there in the first cycle.
                 if cell["connections"].get(pin, ["0"]) != ["0"]}
-        drivers = (netlist.cells.get(netlist.driver.get(net, "")) for net in nets.values())
-        kinds = {driver and _register(driver) for driver in drivers}
-        if len(kinds) != 1 or None in kinds:
-            return False
-        found.append((nets, kinds.pop()))
-    for letter, (nets, (clock, enable)) in zip("AB", found, strict=True):
+        registers = {}
+        clocks = set()
         for pin, net in nets.items():
-            register = netlist.cells[netlist.driver[net]]
-            netlist.connect(cell, pin, register["connections"]["DI"][0])
+            name = netlist.driver.get(net, "")
+            kind = _register(netlist.cells[name]) if name in netlist.cells else None
+            if kind is None or (kind[2] != "0" and not netlist.implies(kind[2], kind[1])):
+                return False
+            registers[pin] = (name, kind[2])
+            clocks.add(kind[:2])
+        if len(clocks) != 1:
+            return False
+        found.append((registers, clocks.pop()))
+    for letter, (registers, (clock, enable)) in zip("AB", found, strict=True):
+        for pin, (name, reset) in registers.items():
+            netlist.connect(cell, pin, netlist.data(name, reset))
         _clocked(netlist, cell, f"INPUT{letter}", clock, enable)
-    for net in {net for nets, _ in found for net in nets.values()}:
-        if not netlist.uses[net]:
-            netlist.remove(netlist.driver[net])
+    for name in {name for registers, _ in found for name, _ in registers.values()}:
+        if not netlist.uses[netlist.cells[name]["connections"]["Q"][0]]:
+            netlist.remove(name)
     return True
 
 
@@ -127,7 +173,8 @@ def pack_registers(module: Any) -> dict[str, int]:
 
     A register is moved if nothing but clock and enable acts on it and its initial value is 0. The
     product's is moved if the multiplier feeds nothing else; those of the operands are moved both or
-    not at all, as nextpnr wants it, and copied where they feed something else too.
+    not at all, as nextpnr wants it, and copied where they feed something else too. An operand's may
+    have a synchronous reset as well, if that never comes without the enable.
 
     Returns
     -------

@@ -227,7 +227,7 @@ def test_square_keeps_no_register():
 
 @pytest.mark.parametrize(("changes", "moved"), [
     ({"a1": _flipflop("da1", "a1", enable="load")}, (0, 1)),         # not the enable of a0
-    ({"a1": _flipflop("da1", "a1", reset="rst")}, (0, 1)),
+    ({"a1": _flipflop("da1", "a1", reset="rst", parameters={"SRMODE": "ASYNC"})}, (0, 1)),
     ({"a1": _flipflop("da1", "a1", parameters={"REGSET": "SET"})}, (0, 1)),
     ({"a1": _flipflop("da1", "a1", parameters={"CLKMUX": "INV"})}, (0, 1)),
     ({"a1": _flipflop("da1", "a1", parameters={"CEMUX": "INV"})}, (0, 1)),
@@ -246,6 +246,40 @@ def test_register_that_does_more_stays(changes, moved):
     assert (found["operands"], found["product"]) == moved
     assert set(cells) == before - ({"a0", "a1", "b0"} if moved[0] else set()) \
         - ({"p0", "p1"} if moved[1] else set())
+
+
+GATED = {"SRMODE": "LSR_OVER_CE"}
+
+
+def test_reset_of_an_operand_becomes_an_and():
+    """Yosys makes a synchronous reset of an AND; the multiplier's register has none."""
+    cells = _multiplier()
+    cells["a1"] = _flipflop(7, "a1", reset=9, parameters=GATED)
+    cells["also"] = _cell("MULT18X18D", ("P0",), A0="a1", B0="b0", P0="y")
+    found, cells = _packed(cells)
+    assert found["operands"] == 2
+    assert sorted(cells) == ["a1_gate", "also", "m", "use"]
+    gate = cells["a1_gate"]
+    assert gate["connections"] == {"A": [7], "B": [9], "C": ["0"], "D": ["0"], "Z": [10]}
+    table = int(gate["parameters"]["INIT"], 2)
+    assert [table >> value & 1 for value in range(16)] == [
+        value & 1 and not value >> 1 & 1 for value in range(16)]
+    assert cells["m"]["connections"]["A1"] == cells["also"]["connections"]["A0"] == [10]
+    assert cells["m"]["connections"]["A0"] == ["da0"]
+
+
+@pytest.mark.parametrize(("table", "moves"), [
+    ("1000" * 4, True),             # A and B: never without B
+    ("1100" * 4, True),             # B
+    ("1010" * 4, False),            # A
+    ("1110" * 4, False),
+])
+def test_reset_without_the_enable_stays(table, moves):
+    cells = _multiplier()
+    for name in ("a0", "a1"):
+        cells[name] = _flipflop(f"d{name}", name, enable="load", reset="clear", parameters=GATED)
+    cells["clearing"] = _cell("LUT4", "Z", {"INIT": table}, A="some", B="load", Z="clear")
+    assert _packed(cells)[0]["operands"] == moves
 
 
 def test_product_that_leaves_the_design_is_not_late():
