@@ -157,7 +157,7 @@ class Drain(wiring.Component):
             self.release.eq(issue.release),
             raw_output.issue.eq(issue.valid & issue.raw),
             begin.eq(issue.group == 0),
-            self.residual.en.eq(issue.valid & issue.adds & begin),
+            self.residual.en.eq(issue.adds & begin),
             self.residual.address.eq(issue.address),
             self.accumulator.en.eq(late(issue.valid, 1, "read", 0)),
             self.accumulator.bank.eq(late(fields.bank, 1, "bank")),

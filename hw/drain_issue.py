@@ -61,8 +61,10 @@ class Issue(wiring.Component):
     token, group, address : Out
         `address` is ``d_base + token``.
     fields : Out(layout(ISSUE_FIELDS, slot=2, bank=1))
-    raw, adds : Out(1)
-        Of the pass's operations, "raw" or "residual"; also without `valid`.
+    raw : Out(1)
+        The pass's operation; also without `valid`.
+    adds : Out(1)
+        A group of a pass with the operation residual is issued.
     last : Out(1)
         It is the last one of its pass.
     release : Out(1)
@@ -94,6 +96,7 @@ class Issue(wiring.Component):
         begin = Signal()
         wait = Signal(range(self.revisit))
         remaining = Signal(range((1 << len(start.tokens)) * count), reset_less=True)
+        adding = Signal()
         free = Signal()
         accept = Signal()
         short = Signal()
@@ -102,10 +105,11 @@ class Issue(wiring.Component):
         m.d.comb += [
             self.valid.eq(busy & (~self.raw | self.room)),
             # The last group with the next start: there is no cycle between them.
-            free.eq(~busy | (self.valid & self.last)),
+            free.eq(~busy | (self.last & (~self.raw | self.room))),
             self.start.ready.eq(free & self.space
                                 & ((wait == 0) | (start.statistics == 0))),
             accept.eq(self.start.valid & self.start.ready),
+            self.adds.eq(busy & adding),
             whole.eq(self.raw | short),
             self.release.eq(self.valid & Mux(
                 whole, self.last,
@@ -129,7 +133,7 @@ class Issue(wiring.Component):
                 begin.eq(1),
                 busy.eq(accept),
                 self.raw.eq(start.operation == OPERATIONS["raw"]),
-                self.adds.eq(start.operation == OPERATIONS["residual"]),
+                adding.eq(start.operation == OPERATIONS["residual"]),
                 short.eq(start.tokens < SHORT),
                 remaining.eq(start.tokens * count - 1),
                 self.last.eq(start.tokens * count == 1),

@@ -42,31 +42,31 @@ class Queue(wiring.Component):
         write = memory.write_port()
         read = memory.read_port(domain="comb")
         # The oldest entry has a register of its own, for what is decided by it is decided late; the
-        # memory is read one place ahead. One bit more than an address: equal is empty, that bit
-        # alone apart is full.
-        newest = Signal(range(2 * self.depth))
-        oldest = Signal(range(2 * self.depth))
-        second = Signal(range(2 * self.depth), init=1)
+        # memory is read one place ahead.
+        newest = Signal(range(self.depth))
+        second = Signal(range(self.depth), init=1 % self.depth)
+        level = Signal(range(self.depth + 1))
+        room = Signal(init=1)
         single = Signal()
         head = Signal(width, reset_less=True)
         put = Signal()
         take = Signal()
         m.d.comb += [
-            self.i.ready.eq(newest ^ oldest != self.depth),
+            self.i.ready.eq(room),
             put.eq(self.i.valid & self.i.ready), take.eq(self.o.valid & self.o.ready),
             write.en.eq(put),
-            write.addr.eq(newest[:-1]),
+            write.addr.eq(newest),
             write.data.eq(Value.cast(self.i.payload)),
-            read.addr.eq(second[:-1]),
-            single.eq(newest == second),
+            read.addr.eq(second),
+            single.eq(level == 1),
             self.o.payload.eq(head),
         ]
-        m.d.sync += newest.eq(newest + put)
-        with m.If(take):
-            m.d.sync += [oldest.eq(second), second.eq(second + 1)]
+        m.d.sync += [
+            newest.eq(newest + put), second.eq(second + take), level.eq(level + put - take),
+            room.eq(take | Mux(put, level < self.depth - 1, level < self.depth)),
+        ]
         with m.If(take | ~self.o.valid):
             m.d.sync += [
-                # Of an empty queue `second` is one ahead of `newest`.
                 self.o.valid.eq(put | self.o.valid & ~single),
                 head.eq(Mux(single | ~self.o.valid, self.i.payload, read.data)),
             ]
