@@ -11,7 +11,15 @@ from amaranth.lib.wiring import In, Out
 from hw.config import Config
 from hw.gelu import bump_bits, bump_table
 from hw.requant_encode import Encode
-from hw.requant_format import FORMATS, OPERATIONS, THRESHOLDS, load_thresholds, masks
+from hw.requant_format import (
+    FORMATS,
+    OPERATIONS,
+    THRESHOLDS,
+    last_of,
+    load_thresholds,
+    mask_of,
+    next_to,
+)
 from hw.requant_operation import Operation
 from hw.requant_scale import Scale
 from hw.stream import Skid, delay, signature
@@ -129,15 +137,22 @@ class Requantizer(wiring.Component):
         factor = late(word.multiplier2, second + 5, "factor")
         third = second + Operation.latency
         two_scale = decoded(word.format == FORMATS["two-scale"], "two_scale")
-        more = late(Mux(two_scale, word.m, 0), third + 2, "m")
-        bits = masks(late(word.format, third + 6, "format"), late(word.bits, third + 6, "bits"),
-                     late(word.signed, third + 6, "signed"),
-                     late(word.zero_point, third + 6, "zero_point"))
-        offset = late(decoded(bits.offset, "offset_early"), 1, "offset")
-        mask = late(decoded(bits.mask, "mask_early"), 2, "mask")
-        search = late(decoded(bits.search, "search_early"), 1, "search")
-        flip = late(decoded(bits.flip, "flip_early"), 3, "flip")
-        region = late(decoded(bits.region, "region_early"), 3, "region")
+        log2 = decoded(word.format == FORMATS["log2"], "log2")
+        signed_two_scale = decoded(two_scale & word.signed, "signed_two_scale")
+        more = late(Mux(two_scale, word.m, 0), third + 1, "m")
+        early_search = late(decoded(word.format >= FORMATS["log2"], "search"), third + 2,
+                            "search_early")
+        search = late(early_search, 1, "search_late")
+        mask = late(mask_of(late((word.bits - two_scale)[:4], third + 5, "width")), 1, "mask")
+        offset = late(late(Mux(word.format == FORMATS["uniform"], word.zero_point, 0), third + 6,
+                           "zero_point")
+                      | last_of(mask) & late(signed_two_scale, third + 6, "low").replicate(8),
+                      1, "offset")
+        late_mask = late(mask, 3, "mask_late")
+        flip = late(late_mask & late(log2, third + 9, "inverted").replicate(8)
+                    | last_of(late_mask) & late(signed_two_scale, third + 9, "sign").replicate(8)
+                    | next_to(late_mask) & late(two_scale, third + 9, "region").replicate(8),
+                    1, "flip")
         address, fourth, evens = load_thresholds(m, self.thresholds,
                                                  self.config.value_bits)
 
@@ -173,10 +188,11 @@ class Requantizer(wiring.Component):
                                                   f"encode_shift_{lane}")),
                 encode[lane].m.eq(more),
                 encode[lane].offset.eq(offset),
-                encode[lane].mask.eq(mask),
+                encode[lane].mask.eq(late(mask, 2, "mask_2")),
+                encode[lane].late_mask.eq(late(late_mask, 1, "mask_4")),
+                encode[lane].early_search.eq(early_search),
                 encode[lane].search.eq(search),
                 encode[lane].flip.eq(flip),
-                encode[lane].region.eq(region),
                 skid.i.payload.codes[lane].eq(encode[lane].code),
             ]
 

@@ -9,11 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.requant_multiply import STEPS, multiply
+from hw.requant_multiply import FINE, STEPS, multiply, shift_power
 from hw.stream import delay
-
-#: Positions of the shift, which a multiplier makes.
-PLACES = 16
 
 
 class Encode(wiring.Component):
@@ -21,8 +18,10 @@ class Encode(wiring.Component):
 
     A binary search of four steps counts the thresholds that aren't above y: the code of the table
     format, the complement of the one of log2, and the region of the two-scale format, whose low
-    region lies between thresholds 3 and 11. The region is known after two of the steps, so one
-    shifter serves both regions: y times ``2**(16 - shift)``.
+    region lies between thresholds 3 and 11. The first two steps are one: three comparisons with
+    what is the same for all lanes cost no more than two with a multiplexer. So the region is known
+    before the shift, and one shifter serves both regions: y times ``2**(16 - shift)``. A count
+    goes the same way, as ``8 * (count * 2**13)``.
 
     Widths: y takes ``value_bits + 1`` bits. After the shift, all above bit 8 is only a sign and
     whether the rest equals it, because an offset of at most 255 can't bring it back.
@@ -38,18 +37,19 @@ class Encode(wiring.Component):
     address : In(3)
     fourth, second : In(signed(value_bits))
         Thresholds ``4 * (address % 4) + 1`` and ``2 * address``, written on every clock cycle.
+    m : In(4)
+        More shift for the high region: 0 but in the two-scale format; in step 1.
     encode_shift : In(4)
         In step 2.
-    m : In(4)
-        More shift for the high region: 0 but in the two-scale format; in step 2.
-    offset, mask : In(8)
-        Added before the clamp to ``0..mask``, in step 7 and 8.
-    search : In(1)
-        Whether the code comes from the search; in step 7.
-    flip, region : In(8)
-        Bits that are inverted, and that are set in the high region; in step 9.
+    early_search, search : In(1)
+        Whether the code comes from the search; in step 2 and 3.
+    offset : In(8)
+        Added before the clamp, in step 7; 0 with `search`.
+    mask, late_mask, flip : In(8)
+        The clamp is to ``0..mask``. Then bits of the mask are inverted by `flip`; others are zero,
+        or say with `flip` whether it is the high region. In step 8, 10 and 10.
     code : Out(8)
-        In step 10.
+        In step 10, from some logic.
     """
 
     latency = 10
@@ -61,8 +61,8 @@ class Encode(wiring.Component):
             "advance": In(1), "y": In(wide),
             "middle": In(wide), "lower": In(wide), "upper": In(wide),
             "address": In(3), "fourth": In(narrow), "second": In(narrow),
-            "encode_shift": In(4), "m": In(4),
-            "offset": In(8), "mask": In(8), "search": In(1), "flip": In(8), "region": In(8),
+            "m": In(4), "encode_shift": In(4), "early_search": In(1), "search": In(1),
+            "offset": In(8), "mask": In(8), "late_mask": In(8), "flip": In(8),
             "code": Out(8),
         })
 
@@ -87,67 +87,61 @@ class Encode(wiring.Component):
         return read.data
 
     def _search(self, m: Module, y: list[Signal]) -> tuple[Value, Value]:
-        """Four steps: what is found after two of them, and after all."""
-        found = self._register(m, y[0] >= self.middle, "found_1")
-        second = Mux(found, self.upper, self.lower)
-        found = self._register(m, Cat(y[1] >= second, found), "found_2")
-        high = ~(found[0] ^ found[1])
+        """Whether it is the high region, after one step, and the count, after three."""
+        lower = self._register(m, y[0] >= self.lower, "above_lower")
+        middle = self._register(m, y[0] >= self.middle, "above_middle")
+        upper = self._register(m, y[0] >= self.upper, "above_upper")
+        found: Value = Cat(Mux(middle, upper, lower), middle)
         third = self._memory(m, "fourths", found, self.fourth)
-        found = self._register(m, Cat(y[2] >= third, found), "found_3")
+        found = self._register(m, Cat(y[1] >= third, found), "found_3")
         last = self._memory(m, "seconds", found, self.second)
-        return high, self._register(m, Cat(y[3] >= last, found), "found_4")
-
-    def _shift(self, m: Module, y: Signal, amount: Value, count: Value) \
-            -> tuple[Value, Signal, Signal]:
-        """Six steps: the low 8 bits with rounding and offset, the sign, and whether more is set.
-
-        With 8 bits x below a sign of 1, the sum means ``x - 256``. The count of a search takes the
-        sum's place in the last step.
-        """
-        amount = self._register(m, amount, "amount")
-        power = Signal(PLACES + 1, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += power.eq(Cat(amount == PLACES - place for place in range(PLACES + 1)))
-        # Bit 0 is the rounding bit.
-        shifted = multiply(m, y, power, advance=self.advance, name="shifted", low=PLACES - 1,
-                           high=PLACES + len(y)).as_signed()
-
-        # The lowest column adds the constant 1 to the rounding bit.
-        double = Signal(10)
-        m.d.comb += double.eq(shifted[:9] + Cat(Const(1, 1), self.offset))
-        low = self._register(m, Mux(self.search, count, double[1:5]), "sum_low")
-        high = Signal(5, reset_less=True)
-        sign = Signal(reset_less=True)
-        more = Signal(reset_less=True)
-        rest = shifted[9:-1]
-        with m.If(self.advance):
-            m.d.sync += [
-                high.eq(Mux(self.search, 0, double[5:])),
-                sign.eq(Mux(self.search, 0, shifted[-1])),
-                more.eq(Mux(self.search, 0, (rest ^ shifted[-1].replicate(len(rest))).any())),
-            ]
-        return Cat(low, high), sign, more
+        return ~lower | upper, self._register(m, Cat(y[2] >= last, found), "count")
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         y = [self.y]
-        for step in range(1, 5):
+        for step in range(1, 4):
             y.append(self._register(m, y[-1], f"y_{step}"))
         high, count = self._search(m, y)
-        # m is added in the step in which the region is known.
-        amount = Mux(high, self.encode_shift + self.m, self.encode_shift)[:4]
-        high = delay(m, high, advance=self.advance, cycles=STEPS + 4, name="high_late")
-        count = delay(m, count, advance=self.advance, cycles=STEPS, name="count_late")
-        total, sign, more = self._shift(m, y[4], amount, count)
 
-        below = Signal()
-        above = Signal()
-        m.d.comb += [
-            below.eq(sign & (more | ~total[8])),
-            above.eq(~sign & (more | total[8]) | (total[:8] & ~self.mask).any()),
-        ]
-        code = self._register(m, Mux(below, 0, (total[:8] | above.replicate(8)) & self.mask),
-                              "clamped")
-        code = code ^ self.flip | Mux(high, self.region, 0)
-        m.d.comb += self.code.eq(self._register(m, code, "code_10"))
+        more_shift = Signal(4, reset_less=True)
+        # The initial value is the one of a synchronous set.
+        operand = Signal(signed(self.config.value_bits + 1), reset_less=True, init=8)
+        with m.If(self.advance):
+            m.d.sync += [
+                more_shift.eq(Mux(high, self.m, 0)),
+                operand.eq(Mux(self.search, 8, y[3])),
+            ]
+        amount = self._register(m, Mux(self.early_search, 0, (self.encode_shift + more_shift)[:4]),
+                                "amount")
+        power = shift_power(m, amount, advance=self.advance, other=count, use_other=self.search)
+        # Bit 0 is the rounding bit.
+        shifted = multiply(m, operand, power, advance=self.advance, name="shifted", low=FINE - 1,
+                           high=FINE + len(operand)).as_signed()
+
+        # The lowest column adds the constant 1 to the rounding bit. With 8 bits x below a sign of
+        # 1, the sum means ``x - 256``.
+        double = Signal(10)
+        m.d.comb += double.eq(shifted[:9] + Cat(Const(1, 1), self.offset))
+        total = self._register(m, double[1:], "total")
+        sign = self._register(m, shifted[-1], "sign")
+        rest = shifted[9:-1] ^ shifted[-1].replicate(len(shifted) - 10)
+        more = Cat(self._register(m, rest[first:first + 3].any(), f"more_{first}")
+                   for first in range(0, len(rest), 3)).any()
+
+        # A synchronous reset and a set clamp without logic.
+        beyond = (total[:8] & ~self.mask).any()
+        above = self._register(
+            m, Mux(sign, ~more & total[8] & beyond, more | total[8] | beyond), "above")
+        raised = Signal(8, reset_less=True)
+        clamped = Signal(8, reset_less=True, init=0xff)
+        with m.If(self.advance):
+            m.d.sync += [
+                raised.eq(Mux(sign & (more | ~total[8]), 0, total[:8])),
+                clamped.eq(Mux(above, 0xff, raised)),
+            ]
+        high = delay(m, high, advance=self.advance, cycles=STEPS + 6, name="high_late")
+        m.d.comb += self.code.eq(Cat(
+            Mux(self.late_mask[place], clamped[place] ^ self.flip[place], self.flip[place] & high)
+            for place in range(8)))
         return m

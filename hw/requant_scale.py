@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """First step of the requantizer, one lane: bias, multiply, shift with rounding, saturate."""
 
-__all__ = ["FINE", "Scale"]
+__all__ = ["Scale"]
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -9,13 +9,11 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.gelu import FRACTION_OFFSET, RANGE, bump_drop, bump_table
-from hw.requant_multiply import STEPS, multiply
+from hw.requant_multiply import FINE, STEPS, multiply, shift_power
 from hw.stream import delay
 
 #: Low digit of a sum, unsigned: what one 18 x 18 multiplier takes.
 DIGIT = 17
-#: Positions of the fine shift, which a multiplier makes; a multiplexer makes the coarse one.
-FINE = 16
 
 
 class Scale(wiring.Component):
@@ -68,7 +66,7 @@ class Scale(wiring.Component):
         return register
 
     def _multiply(self, m: Module) -> tuple[Signal, Signal]:
-        """Five steps: the exact product, and the shift beside it."""
+        """Four steps and an addition: the exact product, and the shift beside it."""
         digit = min(DIGIT, self.config.acc_bits)
         total = self._register(m, self.acc + self.bias, "total")
         multiplier = self._register(m, self.multiplier, "multiplier_1")
@@ -79,36 +77,52 @@ class Scale(wiring.Component):
         # The sum fits the high product's width because the whole product fits acc + multiplier + 1.
         upper = Signal.like(high)
         m.d.comb += upper.eq(high + low[digit:])
-        product = self._register(m, Cat(low[:digit], upper), "product")
-        shift = delay(m, self.shift, advance=self.advance, cycles=1 + STEPS + 1, name="shift")
+        product = Signal(len(high) + digit)
+        m.d.comb += product.eq(Cat(low[:digit], upper))
+        shift = delay(m, self.shift, advance=self.advance, cycles=1 + STEPS, name="shift")
         return product, shift
 
     def _window(self, m: Module, product: Signal, shift: Signal) \
             -> tuple[Value, Value, Signal]:
-        """One step: complement and coarse shift; bit 0 of the window is the rounding bit."""
+        """Two steps: complement and coarse shift; bit 0 of the window is the rounding bit."""
         bits = self.config.value_bits
-        sign = product[-1]
-        coarse = shift[4:]
+        coarse_early = shift[4:]
+        coarse = self._register(m, coarse_early, "coarse")
+        whole = self._register(m, product, "product")
+        sign = whole[-1]
 
-        def source(place: int) -> Value | None:
-            if place < 0:
-                return sign
-            return product[place] ^ sign if place < len(product) - 1 else None
+        def below(value: Value, place: int) -> Value:
+            return value[place - 1] if place else Const(0, 1)
+
+        # Where three or four coarse shifts reach into the product, each has registers of its own,
+        # which are zero unless it is chosen: a synchronous reset takes no logic, and with it a
+        # multiplexer is an OR.
+        places = range(bits + FINE - 1)
+        reach = [sum(FINE * step + place - 1 < len(product) - 1 for step in range(4))
+                 for place in places]
+        many = [place for place in places if reach[place] > 2]
+        chosen: list[Value] = [Const(0, 1) for _ in many]
+        for step in range(4):
+            inside = [place for place in many if FINE * step + place - 1 < len(product) - 1]
+            if not inside:
+                continue
+            register = Signal(len(inside), name=f"chosen_{step}", reset_less=True)
+            found = Cat(below(product, FINE * step + place) for place in inside)
+            with m.If(self.advance):
+                m.d.sync += register.eq(Mux(coarse_early == step, found, 0))
+            for index in range(len(inside)):
+                chosen[index] |= register[index]
 
         # Three groups of bits, by how many of the coarse shifts reach into the product there. A
-        # group's synchronous reset takes no logic where a shift by 48, or by 32 too, leaves zeros.
+        # group is cleared where a shift by 48, or by 32 too, leaves zeros.
         groups: list[list[Value]] = [[], [], []]
-        for place in range(bits + FINE - 1):
-            inputs = [source(FINE * step + place - 1) for step in range(4)]
-            reach = sum(value is not None for value in inputs)
-            values = [Const(0, 1) if value is None else value for value in inputs]
-            near = Mux(coarse[0], values[1], values[0])
-            if reach == 4:
-                groups[0].append(Mux(coarse[1], Mux(coarse[0], values[3], values[2]), near))
-            elif reach == 3:
-                groups[1].append(Mux(coarse[1], values[2], near))
-            else:
-                groups[2].append(near)
+        for place in places:
+            if reach[place] > 2:
+                groups[4 - reach[place]].append(chosen[place] ^ sign)
+                continue
+            near, far = (below(whole, FINE * step + place) ^ sign if reach[place] > step
+                         else Const(0, 1) for step in range(2))
+            groups[2].append(Mux(coarse[0], far, near))
         window = []
         for index, clear in enumerate((Const(0, 1), coarse == 3, coarse[1])):
             if not groups[index]:
@@ -121,11 +135,12 @@ class Scale(wiring.Component):
         above = []
         for step in range(4):
             first = FINE * step + bits + FINE - 2
-            group = [source(place) for place in range(first, min(first + FINE, len(product) - 1))]
+            group = [whole[place] ^ sign
+                     for place in range(first, min(first + FINE, len(product) - 1))]
             above.append(Cat(group).any() if group else Const(0, 1))
         above_early = self._register(m, Cat(above), "above_groups")
-        coarse_early = self._register(m, coarse, "coarse")
-        overflow = Cat(above_early[step] & (coarse_early < step + 1)
+        coarse_late = self._register(m, coarse, "coarse_late")
+        overflow = Cat(above_early[step] & (coarse_late < step + 1)
                        for step in range(3)).any() | above_early[3]
         return Cat(window), overflow, self._register(m, sign, "sign")
 
@@ -135,9 +150,8 @@ class Scale(wiring.Component):
         product, shift = self._multiply(m)
         window, above, sign = self._window(m, product, shift)
 
-        power = Signal(FINE + 1, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += power.eq(Cat(shift[:4] == FINE - place for place in range(FINE + 1)))
+        fine = self._register(m, shift[:4], "fine")
+        power = shift_power(m, fine, advance=self.advance)
 
         low = multiply(m, window[:FINE], power, advance=self.advance, name="low_digit", low=FINE)
         high = multiply(m, window[FINE:], power, advance=self.advance, name="high_digit")
