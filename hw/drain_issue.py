@@ -102,7 +102,12 @@ class Issue(wiring.Component):
         short = Signal()
         whole = Signal()
         end = Signal()
+        # Of what is under way only that something is needs a reset.
+        group = Signal.like(self.group, reset_less=True)
+        token = Signal.like(self.token, reset_less=True)
+        last = Signal(reset_less=True)
         m.d.comb += [
+            self.group.eq(group), self.token.eq(token), self.last.eq(last),
             self.valid.eq(busy & (~self.raw | self.room)),
             # The last group with the next start: there is no cycle between them.
             free.eq(~busy | (self.last & (~self.raw | self.room))),
@@ -122,11 +127,11 @@ class Issue(wiring.Component):
             m.d.sync += [
                 begin.eq(0),
                 remaining.eq(remaining - 1),
-                self.last.eq(remaining == 1),
-                self.group.eq(Mux(end, 0, self.group + 1)),
+                last.eq(remaining == 1),
+                group.eq(Mux(end, 0, group + 1)),
             ]
             with m.If(end):
-                m.d.sync += [self.token.eq(self.token + 1), self.address.eq(self.address + 1)]
+                m.d.sync += [token.eq(token + 1), self.address.eq(self.address + 1)]
         # Whether a start is accepted is known late, and what belongs to it counts only if it is.
         with m.If(free):
             m.d.sync += [
@@ -136,9 +141,9 @@ class Issue(wiring.Component):
                 adding.eq(start.operation == OPERATIONS["residual"]),
                 short.eq(start.tokens < SHORT),
                 remaining.eq(start.tokens * count - 1),
-                self.last.eq(start.tokens * count == 1),
-                self.group.eq(0),
-                self.token.eq(0),
+                last.eq(start.tokens * count == 1),
+                group.eq(0),
+                token.eq(0),
                 self.address.eq(start.d_base),
                 *(self.fields[name].eq(start[name])
                   for name in self.fields.shape().members),

@@ -88,8 +88,6 @@ class Feeder(wiring.Component):
             self.operand.eq(current.operand),
             move.eq(issue & self.advance),
             begin.eq(move & first_token & first_tile),
-            final_token.eq(token == last_token),
-            final_tile.eq(tile == last_tile),
             load.eq(~active | (move & final_token & final_tile)),
             self.passes.ready.eq(load),
         ]
@@ -101,6 +99,7 @@ class Feeder(wiring.Component):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
                 first_token.eq(1), first_tile.eq(1),
+                final_token.eq(coming.tokens == 1), final_tile.eq(coming.tiles == 1),
                 address.eq(coming.a_base), next_base.eq(coming.a_base + coming.a_stride),
                 late.eq(coming.late == 0), until_late.eq(coming.late),
                 last_token.eq(coming.tokens - 1), last_tile.eq(coming.tiles - 1),
@@ -108,11 +107,13 @@ class Feeder(wiring.Component):
         with m.Elif(move & final_token):
             m.d.sync += [
                 token.eq(0), first_token.eq(1), tile.eq(tile + 1), first_tile.eq(0),
+                final_token.eq(last_token == 0), final_tile.eq(tile + 1 == last_tile),
                 until_late.eq(until_late - 1), late.eq(late | (until_late == 1)),
                 address.eq(next_base), next_base.eq(next_base + current.a_stride),
             ]
         with m.Elif(move):
-            m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + 1)]
+            m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + 1),
+                         final_token.eq(token + 1 == last_token)]
 
         request: data.View = self.request
         with m.If(self.advance):

@@ -80,8 +80,6 @@ class _Loops(wiring.Component):
         with m.Else():
             m.d.sync += begin.eq(0)
         m.d.sync += priming.eq(Cat(begin, priming))
-        with m.If(begin):
-            m.d.sync += [last.eq(single), *(left[loop].eq(counts[loop]) for loop in range(LOOPS))]
         with m.If(self.step | priming.any()):
             before: Value | int = 1
             for loop in range(LOOPS):
@@ -98,6 +96,9 @@ class _Loops(wiring.Component):
             for loop in range(LOOPS):
                 delta = delta | Mux(chosen[loop], deltas[loop].as_unsigned(), 0)
             m.d.sync += [none.eq(last.all()), self.end.eq(none), self.delta.eq(delta)]
+        # Never with a step; what comes last decides, and a step is known late.
+        with m.If(begin):
+            m.d.sync += [last.eq(single), *(left[loop].eq(counts[loop]) for loop in range(LOOPS))]
         return m
 
 
@@ -166,7 +167,7 @@ class Placer(wiring.Component):
         chunk = Signal(config.rows * 8, reset_less=True)
         full = Signal()
         cut = Signal()
-        uncut = Signal()            # there is more of the chunk behind the piece
+        uncut = Signal()            # there is more of the chunk behind the piece: a register
         m.d.comb += source.ready.eq(flush | ~full | (cut & ~uncut))
         with m.If(source.ready):
             m.d.sync += [chunk.eq(source.payload), full.eq(source.valid)]
@@ -205,7 +206,7 @@ class Placer(wiring.Component):
         with m.Elif(cut):
             m.d.sync += place.eq(place + loops.delta)
         m.d.sync += [self.write.en.eq(cut), self.write.destination.eq(command.destination)]
-        self._write(m, command.piece, place, chunk, cut, uncut, flush)
+        self._write(m, command.piece, place, chunk, cut, uncut, flush, loops.load)
         return m
 
     def _chunks(self, m: Module, wanted: Value, flush: Value) -> tuple[Any, Value]:
@@ -221,7 +222,7 @@ class Placer(wiring.Component):
         return join.o, split.empty & join.empty
 
     def _write(self, m: Module, piece: Value, place: Value, chunk: Value, cut: Value,
-               uncut: Value, flush: Value) -> None:
+               uncut: Signal, flush: Value, begin: Value) -> None:
         """Cut a piece, and put it in every position of the word; the mask says which counts."""
         rows, lanes, write = self.config.rows, self.config.lanes, self.write
         groups = rows // lanes
@@ -229,7 +230,11 @@ class Placer(wiring.Component):
         first = Signal(range(groups))           # group of the chunk with which the piece begins
         size = Signal(range(groups + 1))        # groups of a piece
         following = Signal(range(2 * groups))
-        m.d.comb += [following.eq(first + size), uncut.eq(following < groups)]
+        m.d.comb += following.eq(first + size)
+        with m.If(begin):
+            m.d.sync += uncut.eq(size < groups)
+        with m.Elif(cut):
+            m.d.sync += uncut.eq(following[:-1] + size < groups)
         with m.If(flush):
             m.d.sync += first.eq(0)
         with m.Elif(cut):

@@ -222,6 +222,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += found.eq(Cat(wrong for wrong, _, _ in checks))
                 go("DECODE")
             with m.State("DECODE"):
+                m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes)]
                 with m.If(found.any()):
                     # The last that is found here goes first.
                     for index, (_, kind, where) in reversed([*enumerate(checks)]):
@@ -238,7 +239,6 @@ class Sequencer(wiring.Component):
                             go("NORM")
                 with m.Elif(under_way == 0):
                     m.d.comb += self.counted.eq(1)
-                    m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes)]
                     go("ISSUE")
                     with m.If(self._load.inline):
                         go("INLINE")
