@@ -18,6 +18,7 @@ from golden.calibrate import power_of_two_stream, two_scale
 from golden.formats import Format, Shifted, TwoScale, Uniform
 from golden.ptf import PowerOfTwoFactor
 from golden.ptq.formats import TensorFormat
+from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed
 from golden.requant_parameters import value_step
 from golden.softmax import softmax_scale
@@ -77,7 +78,8 @@ def deploy_norm(item: TensorFormat | None, seen: Seen) -> Found:
 
 def deploy_scores(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
     """Codes of the scores, of a scale that softmax takes."""
-    found = deploy_uniform(item, seen)
+    found = deploy_uniform(item, seen) if item is not None else Found(
+        _unsigned(score_search(seen(), 8)), _FLOAT)
     plain, widest = found.format, min(8, config.score_bits)
     assert isinstance(plain, Uniform)
     try:

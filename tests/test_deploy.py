@@ -34,6 +34,7 @@ from golden.ptq import METHODS
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, apply
 from golden.ptq.record import Record
+from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed, Statistics, collect
 from golden.requant_parameters import value_step
 from golden.swin import Swin, SwinSpec
@@ -172,7 +173,7 @@ def test_what_a_record_leaves_in_float_comes_from_calibration(model, decided):
     assert {"embedding", "blocks.0.residual1", "blocks.1.residual2", "blocks.0.attn.scores",
             "blocks.1.attn.scores"} <= floats
     seen = statistics.observed["blocks.0.attn.scores"]
-    wanted = Uniform.of_range(float(seen.low.min()), float(seen.high.max()))
+    wanted = score_search(seen, 8)
     found = whole.formats["blocks.0.attn.scores"]
     assert (found.scale, found.zero_point) == (wanted.scale, wanted.zero_point)
     assert isinstance(whole.formats["embedding"], Shifted)

@@ -8,6 +8,9 @@ attention map as log2 codes from the integer softmax (LIS, section 4.2). Deliber
 - weights use ``+-(2**(bits-1) - 1)`` steps, so that the largest weight is represented exactly;
 - results that are only added to the residual stream stay in the accumulator, unquantized;
 - LayerNorm computes in floating point on its quantized input;
+- the range of the scores is searched by what LIS makes of it (`golden.ptq.scores`), unless
+  `search_scores` is False: its exponential rounds ``ln 2 / step`` to an integer, and one head with
+  scores of 100 leaves a step for which that is far off;
 - the highest log2 code is zero: ``2**-15`` and zero, which the official code keeps apart from the
   16 codes of 4 bits, are one.
 """
@@ -22,9 +25,11 @@ from torch import Tensor
 
 from golden.ptf import power_of_two_factor
 from golden.ptq.formats import TensorFormat
+from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import OBSERVERS, affine, observed_range
 from golden.ptq.record import SOFTMAXES, Record
+from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed, Statistics, collect
 from golden.swin import Swin
 from golden.vit import Vit
@@ -46,6 +51,8 @@ class FqVitSettings(Settings):
         8/8/8, the map is uniform and softmax is in floating point.
     observer
         Of all other ranges, one of `golden.ptq.ranges.OBSERVERS`.
+    search_scores
+        False: the observer's range, as in the paper. Only for an integer softmax.
     sigma, share
         Of the observers "ema" and "percentile".
     """
@@ -55,6 +62,7 @@ class FqVitSettings(Settings):
     levels: int = 4
     softmax: str = "polynomial"
     observer: str = "minmax"
+    search_scores: bool = True
     sigma: float = 0.01
     share: float = 0.99999
 
@@ -100,6 +108,9 @@ class FqVit(Method):
             elif site.role == "attention" and width <= 5:
                 found[site.name] = TensorFormat(kind="log2", bits=bits,
                                                 scale=2.0 ** -((1 << bits) - 1))
+            elif site.role == "scores" and logarithmic and settings.search_scores:
+                found[site.name] = score_search(
+                    seen, bits, lambda item: LogIntSoftmax(item, width, settings.softmax))
             else:
                 found[site.name] = affine(*observed_range(
                     seen, settings.observer, bits, sigma=settings.sigma, share=settings.share),
