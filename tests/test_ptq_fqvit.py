@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FQ-ViT: what its factors and its softmax decide, and what they save."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -130,3 +132,15 @@ def test_swin_with_masked_windows():
 def test_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         FqVitSettings(**wrong)
+
+
+def test_the_class_token_may_count_for_the_factors(model, statistics):
+    larger = {name: rows * 6 for name, rows in statistics.class_token.items()}
+    grown = dataclasses.replace(statistics, class_token=larger)
+    plain, counted = (FqVit(FqVitSettings(class_token=flag)).decide(grown)
+                      for flag in (False, True))
+    assert plain == FqVit().decide(statistics)
+    name = "blocks.3.residual2"
+    was, now = plain.formats[name], counted.formats[name]
+    reach = [(item.scale * 2.0 ** torch.tensor(item.shift)).sum() for item in (was, now)]
+    assert reach[1] > reach[0]

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from golden.ptf import power_of_two_factor
@@ -30,7 +31,7 @@ from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import OBSERVERS, affine, observed_range
 from golden.ptq.record import SOFTMAXES, Record
 from golden.ptq.scores import score_search
-from golden.ptq.statistics import Observed, Statistics, collect
+from golden.ptq.statistics import Statistics, collect
 from golden.swin import Swin
 from golden.vit import Vit
 
@@ -51,6 +52,9 @@ class FqVitSettings(Settings):
         8/8/8, the map is uniform and softmax is in floating point.
     observer
         Of all other ranges, one of `golden.ptq.ranges.OBSERVERS`.
+    class_token
+        Whether the class token's rows count as much as all others for the factors; in the paper
+        they count as one of many, and channels in which that token is the largest are clipped.
     search_scores
         False: the observer's range, as in the paper. Only for an integer softmax.
     sigma, share
@@ -61,6 +65,7 @@ class FqVitSettings(Settings):
     ptf: bool = True
     levels: int = 4
     softmax: str = "polynomial"
+    class_token: bool = False
     observer: str = "minmax"
     search_scores: bool = True
     sigma: float = 0.01
@@ -104,7 +109,11 @@ class FqVit(Method):
         for site in statistics.sites:
             seen, bits = statistics.observed[site.name], settings.bits(site.role)
             if site.role == "stream" and settings.ptf:
-                found[site.name] = _power_of_two(seen, bits, settings.levels)
+                rows = seen.rows[-1]
+                first = statistics.class_token.get(site.name)
+                if settings.class_token and first is not None:
+                    rows = torch.cat((rows, first.repeat(-(-len(rows) // len(first)), 1)))
+                found[site.name] = _power_of_two(rows, bits, settings.levels)
             elif site.role == "attention" and width <= 5:
                 found[site.name] = TensorFormat(kind="log2", bits=bits,
                                                 scale=2.0 ** -((1 << bits) - 1))
@@ -119,8 +128,8 @@ class FqVit(Method):
                            softmax=settings.softmax if logarithmic else "float")
 
 
-def _power_of_two(seen: Observed, bits: int, levels: int) -> TensorFormat:
-    """PTF of the last batch's rows, by the reference search of `golden.ptf`."""
-    ptf = power_of_two_factor(seen.rows[-1], bits, levels)
+def _power_of_two(rows: Tensor, bits: int, levels: int) -> TensorFormat:
+    """PTF by the reference search of `golden.ptf`."""
+    ptf = power_of_two_factor(rows, bits, levels)
     return TensorFormat(kind="shifted", bits=bits, scale=ptf.scale, zero_point=ptf.zero_point,
                         shift=tuple(ptf.shift.tolist()))
