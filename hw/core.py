@@ -221,7 +221,8 @@ class Core(wiring.Component):
 
         # Operands. All of their way waits for `advance`, so it is a register.
         advance = Signal(init=1)
-        m.d.sync += advance.eq(~operand.offers | array.takes)
+        m.d.sync += advance.eq(~operand.offers | ~array.opens | array.completes)
+        m.d.comb += source.w_takes.eq(~array.completes | (operand.offers & array.opens))
         scratch, residual = self.banks["scratch"], self.banks["residual"]
         request: Any = feeder.request
         wanted = request.valid & advance
@@ -302,12 +303,14 @@ class Core(wiring.Component):
         """Report the first of all faults."""
         fault: Any = self.fault
         sequencer, reader, writer = self.sequencer, self.reader, self.writer
-        # What the core itself finds is reported a cycle late: END is more cycles behind it.
+        # What the core itself finds is reported a cycle late: END is more cycles behind it. And
+        # behind what the sequencer finds there is nothing at all.
         own: Any = Signal(FAULT_LAYOUT)
         early: Any = Signal(FAULT_LAYOUT)
+        program: Any = Signal(sequencer.fault.shape())
         m.d.comb += [self.done.eq(sequencer.done), own.instruction.eq(sequencer.instruction),
                      fault.eq(early)]
-        m.d.sync += early.eq(own)
+        m.d.sync += [early.eq(own), program.eq(sequencer.fault)]
 
         def found(fault: Any, valid: Value, kind: Value | int, address: Value | int = 0) -> None:
             with m.If(valid):
@@ -319,7 +322,7 @@ class Core(wiring.Component):
             overflow = overflow | bank.overflow
         found(own, overflow, FAULTS["scratchpad overflow"])
         found(own, self.placer.overrun, FAULTS["bad length"])
-        found(own, sequencer.fault.valid, sequencer.fault.kind, sequencer.fault.address)
+        found(own, program.valid, program.kind, program.address)
         errors: list[tuple[str, Any]] = [("write", writer.error), ("read", reader.error)]
         for name, error in errors:
             found(fault, error.valid, Mux(error.decode, FAULTS[f"{name} DECERR"],

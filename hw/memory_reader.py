@@ -95,9 +95,12 @@ class MemoryReader(wiring.Component):
         m.submodules.queue = queue = Queue(
             data.StructLayout({"load": 1, "address": address_bits}), OUTSTANDING)
         # Places of the buffer that nobody has asked a beat for: `room`, and one more if a beat was
-        # taken in the last cycle. Who takes it says so late in the cycle.
+        # taken in the last cycle. Who takes it says so late in the cycle. And whether these are
+        # enough for the longest burst, by the bits that say so: `limit` is a power of two.
         room = Signal(range(depth + 1), init=depth)
+        left = Signal.like(room)
         freed = Signal()
+        enough = Signal(init=1)
         free = Signal()
         places = limit.bit_length() - 1
         choose_program = Signal()
@@ -106,9 +109,7 @@ class MemoryReader(wiring.Component):
         m.d.comb += [
             free.eq((~axi.arvalid | axi.arready) & queue.i.ready & ~self.stop),
             loads.o.ready.eq(free),
-            # Room for the longest burst, by the bits that say so: `limit` is a power of two.
-            program.o.ready.eq(free & ~loads.o.valid & (room[places:].any()
-                                                        | room[:places].all() & freed)),
+            program.o.ready.eq(free & ~loads.o.valid & enough),
             choose_load.eq(loads.o.valid & loads.o.ready),
             choose_program.eq(program.o.valid & program.o.ready),
             chosen.eq(Mux(loads.o.valid, loads.o.payload, program.o.payload)),
@@ -123,9 +124,11 @@ class MemoryReader(wiring.Component):
             ]
         with m.Elif(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
+        taken = self.words.valid & self.words.ready
+        m.d.comb += left.eq(room + freed - Mux(choose_program, program.o.payload.more + 1, 0))
         m.d.sync += [
-            freed.eq(self.words.valid & self.words.ready),
-            room.eq(room + freed - Mux(choose_program, program.o.payload.more + 1, 0)),
+            freed.eq(taken), room.eq(left),
+            enough.eq(left[places:].any() | (left[:places].all() & taken)),
         ]
 
         m.submodules.buffer = buffer = FetchBuffer(bits, depth)

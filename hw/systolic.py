@@ -51,8 +51,10 @@ class SystolicArray(wiring.Component):
         after one with `last` start with the next tile of weights, and wait until it is complete.
     o : :py:`Out(signature(words(config)["o"]))`
         For each activation word the sums of all columns, and its `last`.
-    takes : :py:`Out(1)`
-        Only if `flowing`: what ``a.ready`` will be in the next cycle.
+    opens, completes : :py:`Out(1)`
+        Only if `flowing`: in the next cycle the next activation word begins a tile; its weights are
+        complete. So ``a.ready`` will be ``~opens | completes``, and ``w.ready`` the opposite of
+        `completes`, or 1 if a word that opens is offered.
     """
 
     def __init__(self, config: Config, *, flowing: bool = False):
@@ -62,7 +64,7 @@ class SystolicArray(wiring.Component):
         word = self.words(config)
         super().__init__({"w": In(signature(word["w"])), "a": In(signature(word["a"])),
                           "o": Out(signature(word["o"])),
-                          **({"takes": Out(1)} if flowing else {})})
+                          **({"opens": Out(1), "completes": Out(1)} if flowing else {})})
 
     @staticmethod
     def words(config: Config) -> dict[str, Word]:
@@ -114,7 +116,7 @@ class SystolicArray(wiring.Component):
         m.d.comb += coming.eq(Mux(accept, self.a.payload.last, first))
         m.d.sync += first.eq(coming)
         if self.flowing:
-            m.d.comb += self.takes.eq(~coming | loader.completes)
+            m.d.comb += [self.opens.eq(coming), self.completes.eq(loader.completes)]
 
         # The swap goes with the word, one cycle ahead: every PE of a diagonal swaps at once.
         swap: Value = loader.swap

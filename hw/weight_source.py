@@ -33,6 +33,8 @@ class WeightSource(wiring.Component):
     read_enable, read, read_address, data :
         Read port of the stationary bank.
     w : Out(weight words of the array)
+    w_takes : In(1)
+        What ``w.ready`` will be in the next cycle.
     """
 
     def __init__(self, config: Config):
@@ -44,7 +46,7 @@ class WeightSource(wiring.Component):
             "landed": In(1),
             "read_enable": Out(1), "read": Out(1), "read_address": Out(ADDRESS_BITS),
             "data": In(config.rows * 8),
-            "w": Out(signature(self.word)),
+            "w": Out(signature(self.word)), "w_takes": In(1),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -65,9 +67,11 @@ class WeightSource(wiring.Component):
         load = Signal()
         pipeline = Signal(1 + Bank.latency)
         columns = Signal(1 + Bank.latency)
-        # A pass from the stream is under way, and the pipeline is empty: a register, because all
-        # that is in front of `words` waits for it.
+        # A pass from the stream is under way, and the pipeline is empty; and the array takes a word
+        # too. Registers, because all that is in front of `words` waits for them.
         streams = Signal()
+        streaming = Signal()
+        flows = Signal()
         # A tile takes several words, so its number may be looked at a cycle late.
         final_tile = Signal()
         end = Signal()
@@ -75,7 +79,7 @@ class WeightSource(wiring.Component):
         m.d.comb += [
             advance.eq(~pipeline[-1] | self.w.ready),
             issue.eq(active & current.stationary & (unlanded <= 2)),
-            self.words.ready.eq(streams & self.w.ready),
+            self.words.ready.eq(flows),
             take.eq(issue & advance | self.words.valid & self.words.ready),
             end.eq(place == rows - 1),
             final.eq(take & end & final_tile),
@@ -95,10 +99,11 @@ class WeightSource(wiring.Component):
         m.d.sync += [
             unlanded.eq(unlanded + final - self.landed),
             final_tile.eq(tile == current.tiles - 1),
-            streams.eq(Mux(load, self.passes.valid & ~self.passes.payload.stationary,
-                           active & ~current.stationary)
-                       & advance & ~issue & ~pipeline[:-1].any()),
+            streams.eq(streaming), flows.eq(streaming & self.w_takes),
         ]
+        m.d.comb += streaming.eq(Mux(load, self.passes.valid & ~self.passes.payload.stationary,
+                                     active & ~current.stationary)
+                                 & advance & ~issue & ~pipeline[:-1].any())
         with m.If(advance):
             m.d.sync += [
                 pipeline.eq(Cat(issue, pipeline)), columns.eq(Cat(current.by_column, columns)),
