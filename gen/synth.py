@@ -85,7 +85,7 @@ def _synthesize(args: argparse.Namespace) -> int:
                 timings: list[Timing] = []
                 for seed in args.seed if args.place else []:
                     timings.append(place(verilog, unit, frequency=args.frequency, seed=seed,
-                                         router="router2" if whole else "router1"))
+                                         speed=args.speed, whole=whole))
                     update(number * steps + 1 + len(timings))
                 if timings:
                     row |= _timing(timings)
@@ -124,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="place and route on an ECP5-85k as well, for the clock rate")
     parser.add_argument("--frequency", type=float, default=150.0, metavar="MHZ",
                         help="rate that the placer aims at (default: 150)")
+    parser.add_argument("--speed", type=int, choices=(6, 7, 8), default=6,
+                        help="speed grade of the ECP5, 8 is the fastest (default: 6)")
     parser.add_argument("--seed", type=int, nargs="+", default=[1], metavar="N",
                         help="seeds of the placement; of several the median counts (default: 1)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/area"), metavar="DIR",

@@ -112,6 +112,31 @@ endmodule
     assert timing.fmax is not None and timing.fmax > 250
 
 
+ENGINES = """
+module product(input clk, input signed [8:0] a, input signed [8:0] b, output reg [17:0] q);
+  reg signed [8:0] x, y; reg [17:0] p;
+  always @(posedge clk) begin x <= a; y <= b; p <= x * y; q <= p; end
+endmodule
+module top(input clk, input [8:0] a, input [8:0] b, output [17:0] q, output [17:0] r);
+  product \\design.core.array (.clk(clk), .a(a), .b(b), .q(q));
+  product \\design.core.drain (.clk(clk), .a(q[8:0]), .b(q[17:9]), .q(r));
+endmodule
+"""
+
+
+@pytest.mark.synth
+def test_accelerator_is_placed_by_its_floorplan(tmp_path, monkeypatch):
+    """The tool takes the names of the places; a faster chip is faster; no copy stays behind."""
+    seen = []
+    anchor = place.floorplan.anchor
+    monkeypatch.setattr(place.floorplan, "anchor", lambda module: seen.append(anchor(module)))
+    slow, fast = (place.place(ENGINES, "top", whole=True, speed=speed, cache=tmp_path)
+                  for speed in (6, 8))
+    assert seen == [2, 2]
+    assert slow.fmax is not None and fast.fmax is not None and 100 < slow.fmax < fast.fmax
+    assert not [*tmp_path.rglob("placed.json")]
+
+
 @pytest.mark.synth
 @pytest.mark.parametrize(("verilog", "words"), [
     (LOOP, "problems in 'check -assert'"),
@@ -334,8 +359,8 @@ def test_accelerator_has_a_table_of_modules_and_the_median_of_the_seeds(
     def area(lut):
         return Area(target="ecp5", lut=lut, carry=0, ff=0, dsp=0, bram=0, lutram=0)
 
-    def placed(verilog, top, *, frequency, seed, router):
-        assert (verilog, top, router) == ("framed", "accelerator", "router2")
+    def placed(verilog, top, *, frequency, seed, speed, whole):
+        assert (verilog, top, speed, whole) == ("framed", "accelerator", 8, True)
         return Timing(fmax={1: 101.26, 2: 99.0, 3: 140.0}[seed], start=f"s{seed}", end="e",
                       logic=1.5, wire=2.5, comb=0, ff=0, dsp=0, bram=0, seed=seed)
 
@@ -347,7 +372,7 @@ def test_accelerator_has_a_table_of_modules_and_the_median_of_the_seeds(
     monkeypatch.setattr(synth, "module_areas", areas)
     monkeypatch.setattr(synth, "place", placed)
     assert synth.main(["--config", "tiny", "--unit", "accelerator", "--place", "--seed", "1", "2",
-                       "3", "--depth", "1", "-o", str(tmp_path / "out")]) == 0
+                       "3", "--depth", "1", "--speed", "8", "-o", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "area.json").read_text())
     (row,) = result["units"]
     assert (row["lut"], row["fmax_mhz"], row["slowest path"]) == (7, 101.3, "s1 to e")

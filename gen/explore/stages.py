@@ -204,8 +204,7 @@ class Stages:
         def measure() -> Result:
             from gen.place import place
             return place(made["text"], design, seed=seed, frequency=frequency,
-                         router="router2" if design == ACCELERATOR else "router1",
-                         cache=self.store.folder / "yosys").to_dict()
+                         whole=design == ACCELERATOR, cache=self.store.folder / "yosys").to_dict()
         return self._get("place", inputs, measure)
 
     def clock(self, point: Point, config: Config) -> Result:
