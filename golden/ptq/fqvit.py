@@ -8,6 +8,8 @@ attention map as log2 codes from the integer softmax (LIS, section 4.2). Deliber
 - weights use ``+-(2**(bits-1) - 1)`` steps, so that the largest weight is represented exactly;
 - results that are only added to the residual stream stay in the accumulator, unquantized;
 - LayerNorm computes in floating point on its quantized input;
+- the class token's rows count as much as all others for the factors, unless `class_token` is
+  False;
 - the range of the scores is searched by what LIS makes of it (`golden.ptq.scores`), unless
   `search_scores` is False: its exponential rounds ``ln 2 / step`` to an integer, and one head with
   scores of 100 leaves a step for which that is far off;
@@ -53,8 +55,8 @@ class FqVitSettings(Settings):
     observer
         Of all other ranges, one of `golden.ptq.ranges.OBSERVERS`.
     class_token
-        Whether the class token's rows count as much as all others for the factors; in the paper
-        they count as one of many, and channels in which that token is the largest are clipped.
+        Whether the class token's rows count as much as all others for the factors; False, as in
+        the paper, is one row of many, and channels in which that token is the largest are clipped.
     search_scores
         False: the observer's range, as in the paper. Only for an integer softmax.
     sigma, share
@@ -65,7 +67,7 @@ class FqVitSettings(Settings):
     ptf: bool = True
     levels: int = 4
     softmax: str = "polynomial"
-    class_token: bool = False
+    class_token: bool = True
     observer: str = "minmax"
     search_scores: bool = True
     sigma: float = 0.01
