@@ -12,22 +12,17 @@ in step i reaches the array in step ``i + depth``, where it stalls everything be
 first of a tile whose weights aren't complete.
 """
 
-__all__ = ["LATENCY", "Buffers", "Prediction", "Timing", "predict"]
+__all__ = ["LATENCY", "Buffers", "Prediction", "predict"]
 
-import gc
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
-from amaranth.hdl import UnusedElaboratable
-
-from golden.kernel import Event, Kernel, Process
+from golden.accelerator_timing import Timing
+from golden.kernel import Count, Event, Kernel, Process
 from golden.memory import Memory
 from golden.memory_write import Writer
 from golden.program import Instruction, parse
 from hw.config import Config
-from hw.core import Core
 from hw.drain_issue import SHORT
 from hw.instruction import LINE, OPERANDS, OPERATIONS, STATISTICS
 from hw.passes import PASSES
@@ -48,49 +43,6 @@ class Buffers:
     program: int = 0
     input: int = 0
     output: int = 0
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Constants of the gateware, in cycles.
-
-    Attributes
-    ----------
-    depth
-        Steps from a word's issue by the feeder to its offer to the array.
-    sums
-        From a word taken by the array to its sums.
-    early
-        Groups that a drain has left when it releases its accumulators.
-    landed
-        From a drain's last group to the pulse that all it wrote is there.
-    revisit
-        Between the starts of two drains with statistics, at least.
-    """
-
-    depth: int
-    sums: int
-    early: int
-    landed: int
-    revisit: int
-
-    #: From a pass's last sums to the pulse that they are in the accumulators.
-    collect = 4
-    #: From a drain's start to its first group.
-    first_group = 1
-
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """Return those of the core of a configuration."""
-        with warnings.catch_warnings():
-            # It is only asked.
-            warnings.simplefilter("ignore", UnusedElaboratable)
-            core = Core(config)
-            found = cls(depth=core.depth, sums=core.array.latency, early=core.drain.early,
-                        landed=core.drain.latency, revisit=core.drain.revisit)
-            del core
-            gc.collect()
-        return found
 
 
 @dataclass
@@ -125,27 +77,6 @@ class Prediction:
             - self.softmax_wait - self.drain_wait
 
 
-class _Count:
-    """A counter whose n-th increment is visible from a known cycle on."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.visible: list[int] = []
-        self.changed = Event(kernel)
-
-    def add(self, cycle: int) -> None:
-        """Count once more; the engines see it in `cycle`."""
-        self.visible.append(cycle)
-        self.changed.fire(cycle)
-
-    def reach(self, count: int) -> Process:
-        """Sleep until at least `count` are visible."""
-        while len(self.visible) < count:
-            yield self.changed
-        if count > 0 and self.kernel.now < self.visible[count - 1]:
-            yield self.visible[count - 1]
-
-
 class _Machine:
     """All engines of one run. Ranks in a cycle: landings, array, feeder, weights, sequencer."""
 
@@ -162,7 +93,7 @@ class _Machine:
 
         self.pushed = [NEVER] * len(self.passes)
         self.push = Event(kernel)
-        self.landed, self.released = _Count(kernel), _Count(kernel)
+        self.landed, self.released = Count(kernel), Count(kernel)
         # The rigid pipeline: cycle of a step = step + offset, unless it is blocked.
         self.offset = 0
         self.blocked = False

@@ -126,7 +126,8 @@ def _archive(path: Path) -> Split:
         raise DataError(f"{path}: {name} is not a picture") from None
     except zipfile.BadZipFile:
         raise DataError(f"{path} is not a .zip archive, or is damaged") from None
-    except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
+    # A RuntimeError is an encrypted archive, or one with a compression that Python doesn't have.
+    except (OSError, ValueError, RuntimeError) as error:
         at = f": {name}" if name else ""
         raise DataError(f"can't read {path}{at}: {getattr(error, 'strerror', None) or error}"
                         ) from None

@@ -8,7 +8,7 @@ cycle is fired for that cycle, and processes of one cycle that read what others 
 later `rank`.
 """
 
-__all__ = ["Event", "Kernel", "Process"]
+__all__ = ["Count", "Event", "Kernel", "Process"]
 
 import heapq
 from collections.abc import Generator
@@ -64,3 +64,24 @@ class Kernel:
                 wanted.wait(rank, process)
             elif wanted is not None:
                 self.schedule(wanted, rank, process)
+
+
+class Count:
+    """A counter whose n-th increment is visible from a known cycle on."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.visible: list[int] = []
+        self.changed = Event(kernel)
+
+    def add(self, cycle: int) -> None:
+        """Count once more; the engines see it in `cycle`."""
+        self.visible.append(cycle)
+        self.changed.fire(cycle)
+
+    def reach(self, count: int) -> Process:
+        """Sleep until at least `count` are visible."""
+        while len(self.visible) < count:
+            yield self.changed
+        if count > 0 and self.kernel.now < self.visible[count - 1]:
+            yield self.visible[count - 1]

@@ -2,7 +2,7 @@
 """The interpreter of programs: equal to the integer network, and to a plain model of a pass."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,6 @@ from golden.vit import Vit, VitSpec
 from hw.config import Config, load
 from hw.instruction import LINE, PARAMETER
 from hw.register_map import FAULTS
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def images_of(spec: VitSpec, count: int, seed: int) -> Tensor:

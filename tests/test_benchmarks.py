@@ -5,7 +5,6 @@ import csv
 import json
 
 import pytest
-from PIL import Image
 
 from benchmarks import methods, networks, scalesim
 from golden import checkpoint, mnist, models
@@ -50,13 +49,10 @@ def test_bad_input_gets_one_line(arguments, message, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits(tmp_path_factory, write_digits):
     folder, sample = tmp_path_factory.mktemp("digits"), mnist.sample()
-    for name, split, count in (("calibration", sample.calibration, 20), ("test", sample.test, 30)):
-        for index in range(count):
-            path = folder / name / f"digit{split.labels[index]}" / f"{index:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(split.images[index].numpy()).save(path)
+    write_digits(folder / "calibration", sample.calibration, 20)
+    write_digits(folder / "test", sample.test, 30)
     return ["--model", "mnist_vit", "--checkpoint", str(WEIGHTS), "--calibration",
             str(folder / "calibration"), "--evaluate", str(folder / "test"), "--images", "20"]
 

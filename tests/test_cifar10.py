@@ -4,7 +4,6 @@
 import io
 import math
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from golden import checkpoint, cifar10, models, train
+from golden import cifar10, models, train
 from golden.imagenet import Folder
 from golden.mnist import DataError, Split
 from golden.train_cifar10 import WINDOW, Cifar10Task, mirrored, windowed
@@ -22,15 +21,7 @@ from golden.train_muon import Muon, orthogonal
 from golden.train_task import Plan, shifted
 from golden.vit import Vit, VitSpec, observe
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run on one thread, and put the global switches back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("global_switches")
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -363,19 +354,3 @@ def test_training_learns_and_goes_on_where_it_was_stopped(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert models.load("cifar10_vit", whole).spec == models.lookup("cifar10_vit").spec
     assert math.isfinite(float(first["head.weight"].abs().max()))
-
-
-WEIGHTS = Path(models.__file__).parent / "weights" / "cifar10_vit.safetensors"
-
-
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="not trained yet")
-def test_shipped_weights() -> None:
-    network = models.load("cifar10_vit", WEIGHTS)
-    notes = checkpoint.read(WEIGHTS)[1]
-    assert isinstance(network, Vit)
-    assert network.spec == checkpoint.load(WEIGHTS).spec
-    assert WEIGHTS.stat().st_size < 10_000_000
-    assert float(notes["accuracy"]) >= 0.75
-    assert notes["command"].startswith("python -m golden.train --network cifar10 --data ")
-    log = WEIGHTS.with_suffix(".csv").read_text().splitlines()
-    assert log[-1].split(",")[2] == f"{float(notes['accuracy'])}"

@@ -60,14 +60,6 @@ def normalised(codes: Tensor) -> Tensor:
     return (codes / 255 - mean) / std
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model() -> Vit:
     found = Vit(SPEC).initialize(3).eval()

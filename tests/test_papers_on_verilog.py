@@ -2,8 +2,6 @@
 """One setting of every paper, from a folder of ``golden.quantize`` to the generated Verilog."""
 
 import pytest
-import torch
-from PIL import Image
 
 import sim.__main__ as simulate
 from golden import mnist, network, network_file, quantize
@@ -20,13 +18,8 @@ HEADLINES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", HEADLINES)
-def test_a_digit_on_the_verilog(method, tmp_path, capsys):
-    torch.set_num_threads(1)
-    split = mnist.sample().calibration
-    for index in range(30):
-        path = tmp_path / "digits" / str(int(split.labels[index])) / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(split.images[index].numpy()).save(path)
+def test_a_digit_on_the_verilog(method, tmp_path, capsys, write_digits):
+    write_digits(tmp_path / "digits", mnist.sample().calibration, 30)
     folder = tmp_path / method
     assert quantize.main([
         "--method", method, *HEADLINES[method], "--model", "mnist_vit", "--checkpoint",

@@ -22,14 +22,6 @@ from golden.vit import Vit
 SHARES = (0.999, 0.9999, 0.99999)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model() -> Vit:
     return checkpoint.load(WEIGHTS)

@@ -28,14 +28,6 @@ SWIN = SwinSpec(image_size=16, patch_size=2, classes=5, dim=8, depths=(2, 2), he
                 window=4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def networks() -> list[Vit | Swin]:
     return [Vit(VIT).initialize(1).eval(), Swin(SWIN).initialize(1).eval()]
 

@@ -27,14 +27,6 @@ from golden.vit import Vit, VitSpec
 from hw.config import Config
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model() -> Vit:
     return checkpoint.load(WEIGHTS)

@@ -16,14 +16,6 @@ from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     split = mnist.sample().test

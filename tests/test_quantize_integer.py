@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from golden import mnist, network, network_file, quantize
 from golden.deploy import load_notes
@@ -19,27 +18,11 @@ KEPT = ["model.json", "model.safetensors", "notes.json", "record.json"]
 FILES = sorted([*KEPT, "attention.svg", "gelu.svg", "norm.svg", "report.md", "stream.svg"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def tree(folder: Path, split: mnist.Split, count: int) -> Path:
-    for index in range(count):
-        name = folder / f"digit{split.labels[index]}"
-        name.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(split.images[index].numpy()).save(name / f"{index:03d}.png")
-    return folder
-
-
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pictures(tmp_path_factory, write_digits):
     folder, sample = tmp_path_factory.mktemp("pictures"), mnist.sample()
-    return (tree(folder / "calibration", sample.calibration, 20),
-            tree(folder / "test", sample.test, 30))
+    return (write_digits(folder / "calibration", sample.calibration, 20),
+            write_digits(folder / "test", sample.test, 30))
 
 
 def command(pictures: tuple[Path, Path], *more: str) -> list[str]:

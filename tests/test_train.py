@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training program: same seed same weights, resumed or not, and what bad input gets."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,14 +14,7 @@ from golden import checkpoint, mnist, train, train_mnist, train_task
 ARGUMENTS = ["--epochs", "2", "--batch", "20"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run on one thread, and put the global switches back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("global_switches")
 
 
 @pytest.fixture
