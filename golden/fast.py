@@ -27,12 +27,13 @@ from torch import Tensor
 
 from golden.fast_softmax import FastSoftmax
 from golden.formats import Format, Shifted
-from golden.layernorm import offset, reciprocal_root
+from golden.layernorm import offset
 from golden.models import Preprocessing
 from golden.network import Attention, Linear, Network, Norm, image_codes, patches, run
 from golden.requant import Requantization, encode, operate
 from hw.config import Config
 from hw.layernorm_format import CODE_BITS, FRACTION, NormFormat
+from hw.rsqrt_table import GUARD, rsqrt_table
 
 _SINGLE, _DOUBLE = 1 << 24, 1 << 53
 #: Entries of a table for GeLU.
@@ -55,9 +56,9 @@ def _largest(item: Format) -> int:
 
 def _surely(operands: Tensor, weight: int) -> bool:
     """Whether no sum of operands ``[..., K]`` times weights leaves single precision."""
-    # The norm itself is rounded, by far less than a 64th.
-    norm = torch.linalg.vector_norm(operands, 1, dim=-1)
-    return float(norm.max()) * weight < _SINGLE * (1 - 2.0**-6)
+    # The sum itself is rounded, by far less than a 64th.
+    total = float(operands.abs().sum(-1).max())
+    return total * weight < _SINGLE * (1 - 2.0**-6)
 
 
 class _Product:
@@ -81,13 +82,20 @@ class _Product:
 
 
 class _Scale:
-    """First step of a requantization: ``v``, in double precision."""
+    """First step of a requantization: ``v``, in double precision.
+
+    Attributes
+    ----------
+    low, high
+        Range of results.
+    """
 
     def __init__(self, layer: Requantization, bound: int, config: Config,
                  device: torch.device) -> None:
         bias, multiplier, shift = (torch.as_tensor(value).to(torch.int64).reshape(-1)
                                    for value in (layer.bias, layer.multiplier, layer.shift))
         self.top = (1 << config.value_bits - 1) - 1
+        self.low, self.high = -self.top, self.top
         count = max(len(bias), len(multiplier), len(shift))
         factors, offsets = [], []
         for b, m, s in zip(*(value.expand(count).tolist() for value in (bias, multiplier, shift)),
@@ -103,14 +111,24 @@ class _Scale:
                 raise UnprovableError(f"a product may reach {largest}")
         self.factor, self.offset = (torch.tensor(values, dtype=torch.float64, device=device)
                                     for values in (factors, offsets))
+        self.one = (factors[0], offsets[0]) if count == 1 else None
+
+    def narrow(self, low: int, high: int) -> None:
+        """Saturate to a smaller range, with 0 in it, at once."""
+        self.low, self.high = max(self.low, low), min(self.high, high)
 
     def __call__(self, acc: Tensor) -> Tensor:
-        return torch.addcmul(self.offset, acc, self.factor).floor_().clamp_(-self.top, self.top)
+        """Scale sums ``[..., N]`` in double precision, in their place."""
+        if self.one:
+            acc.mul_(self.one[0]).add_(self.one[1])
+        else:
+            torch.addcmul(self.offset, acc, self.factor, out=acc)
+        return acc.floor_().clamp_(self.low, self.high)
 
 
 def _round_shift(value: Tensor, factor: Tensor, half: Tensor) -> Tensor:
-    """``floor(value * 2**-shift + 1/2)``, and for a shift of 0 the value."""
-    return torch.addcmul(half, value, factor).floor_()
+    """``floor(value * 2**-shift + 1/2)``, and for a shift of 0 the value, in its place."""
+    return torch.addcmul(half, value, factor, out=value).floor_()
 
 
 def _shifting(shift: Tensor | int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -132,12 +150,14 @@ class _Uniform:
         self.low = -encoding.zero_point
         self.high = (1 << encoding.bits) - 1 - encoding.zero_point
         self.moved = encoding.zero_point - zero   # where the reader's zero point is another one
+        if not self.shift:
+            self.scale.narrow(self.low, self.high)
 
     def __call__(self, acc: Tensor) -> Tensor:
         value = self.scale(acc)
         if self.shift:
-            value = _round_shift(value, *self.shift)
-        value = value.clamp_(self.low, self.high).float()
+            value = _round_shift(value, *self.shift).clamp_(self.low, self.high)
+        value = value.float()
         return value.add_(self.moved) if self.moved else value
 
 
@@ -181,16 +201,46 @@ class _Add:
         return code.add_(self.moved).mul_(self.step)
 
 
+class _Root:
+    """`golden.layernorm.reciprocal_root`: what the two factors of a row are multiplied with."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        width, table = NormFormat(config), rsqrt_table(config.rsqrt_bits)
+        self.table, self.bits = table, width.variance_bits
+        up = torch.arange(self.bits // 2 + 1, dtype=torch.float64)
+        # Exact for integers.
+        self.scale = torch.exp2(up - width.drop).to(device)
+        self.lift = torch.exp2(2 * up - (self.bits - table.argument_bits)).to(device)
+        self.base, self.slope = (torch.tensor(values, device=device)
+                                 for values in (table.base, table.slope))
+        self.down = 2.0 ** -(config.rsqrt_bits - 1)
+
+    def __call__(self, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Variances ``[..., 1]``, integers, to ``root * 2**-(rsqrt_bits-1)`` and ``2**(up-drop)``.
+
+        A variance of 0 gives two numbers that mean nothing.
+        """
+        flat = variance.flatten()
+        up = (self.bits - torch.frexp(flat).exponent) >> 1   # pairs of leading zeros
+        argument = (flat * self.lift.index_select(0, up)).to(torch.int64)
+        segment = argument >> self.table.step_bits
+        position = argument & (1 << self.table.step_bits) - 1
+        fall = self.slope.index_select(0, segment) * position >> self.table.slope_shift
+        root = self.base.index_select(0, segment) - fall >> GUARD
+        return ((root.double() * self.down).reshape(variance.shape),
+                self.scale.index_select(0, up).reshape(variance.shape))
+
+
 class _Norm:
     """LayerNorm of operands of the stream: to operands, in single precision."""
 
     def __init__(self, norm: Norm, channels: int, config: Config, device: torch.device) -> None:
-        self.config, self.width, self.channels = config, NormFormat(config), channels
-        width = self.width
+        self.channels, width = channels, NormFormat(config)
         bits = max(2 * width.root_bits, width.difference_bits + width.drop,
                    width.element_bits + config.rsqrt_bits, width.element_bits + 20)
         if bits > 50:
             raise UnprovableError(f"LayerNorm's integers may have {bits} bits")
+        self.root = _Root(config, device)
         down = 2.0 ** -(width.element_fraction + FRACTION)
         self.gamma = (norm.gamma.double() * down).to(device)
         self.offset = (offset(norm.beta, norm.zero_point).double() * 2.0**-FRACTION).to(device)
@@ -198,14 +248,13 @@ class _Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         total = x.sum(-1, keepdim=True)
-        variance = (x * x).sum(-1, keepdim=True) * self.channels - total * total
-        root, up = (value.to(x) for value in reciprocal_root(variance.to(torch.int64).cpu(),
-                                                              self.config))
-        scale = torch.exp2(up - self.width.drop)
+        square = torch.mul(x, x)
+        variance = square.sum(-1, keepdim=True).mul_(self.channels).sub_(total * total)
+        root, scale = self.root(variance)
         # All of these are exact: powers of two, and integers of less than 50 bits.
-        u = torch.addcmul(-total * scale, x, scale * self.channels).floor_()
-        n = u.mul_(root * 2.0 ** -(self.config.rsqrt_bits - 1)).floor_()
-        code = torch.addcmul(self.offset, n, self.gamma).floor_()
+        u = torch.addcmul(-total * scale, x, scale * self.channels, out=square).floor_()
+        n = u.mul_(root).floor_()
+        code = torch.addcmul(self.offset, n, self.gamma, out=n).floor_()
         return code.clamp_(0, (1 << CODE_BITS) - 1).sub_(self.zero_point).float()
 
 
@@ -223,12 +272,14 @@ class _Attend:
             raise UnprovableError(f"scores may reach {scores}")
         self.scores = _Scale(layer.scores, scores, config, device)
         encoding = layer.scores.encoding
-        self.zero, self.top = encoding.zero_point, (1 << encoding.bits) - 1
+        self.zero = encoding.zero_point
+        self.scores.narrow(-self.zero, (1 << encoding.bits) - 1 - self.zero)
         self.softmax = FastSoftmax(layer, tokens, config, device)
         self.peak = largest[2]
         bound = tokens * self.softmax.largest * self.peak
         if bound >= _DOUBLE:
             raise UnprovableError(f"sums may reach {bound}")
+        self.sure = bound < _SINGLE
         assert not isinstance(reader, Shifted)
         self.context = _Uniform(layer.context, bound, int(getattr(reader, "zero_point", 0)),
                                 config, device)
@@ -239,10 +290,10 @@ class _Attend:
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         padding = (0, 0, 0, self.keys - tokens)
         key, value = (torch.nn.functional.pad(part, padding) for part in (key, value))
-        acc = (query @ key.transpose(-2, -1)).double()
-        codes = self.scores(acc).add_(self.zero).clamp_(0, self.top)
-        operands = self.softmax(codes)
-        if _surely(operands, self.peak):
+        # Keys come first, so that rows are the elements of vectors when their keys are added up.
+        acc = (key @ query.transpose(-2, -1)).double()
+        operands = self.softmax(self.scores(acc).add_(self.zero)).transpose(-2, -1)
+        if self.sure or _surely(operands, self.peak):
             acc = (operands @ value).double()
         else:
             acc = operands.double() @ value.double()

@@ -5,8 +5,9 @@ A score code has 8 bits, so its exponent and its power are entries of tables. Th
 of powers in the order of the hardware, and a table again: from the distance to the row's offset to
 the operand that the code stands for.
 
-In single precision, a power times a power of two is exact while it is a normal number, and an
-exponent of up to 24 bits is; where either may not be so, double precision is taken.
+In single precision, a power times a power of two is exact while it is a normal number, or far
+below 1, which is nothing; and an exponent of up to 24 bits is exact. Where either may not be so,
+double precision is taken.
 """
 
 __all__ = ["FastSoftmax"]
@@ -27,8 +28,8 @@ from hw.config import Config
 from hw.softmax_levels import FRACTION, Levels
 from hw.softmax_tables import ShiftWidths
 
-#: Exponents up to which products of a power and an inverse are normal numbers in single precision.
-_NORMAL = 50
+#: Powers of two beyond which a number is not normal in single precision.
+_NORMAL = 126
 
 
 class FastSoftmax:
@@ -59,10 +60,15 @@ class FastSoftmax:
         # A row of one key: its reference is the exponent's integer part, its sum the power.
         references, powers = statistics(scores[:, None], torch.ones(len(scores), 1).bool(),
                                         layer.scale, config)
-        exact = torch.float32 if int(references.abs().max()) <= _NORMAL else torch.float64
+        # A power has `sum_fraction` bits, and one more, before its exponent.
+        top = int(references.abs().max()) + self.widths.sum_fraction + 1
+        exact = torch.float32 if top <= _NORMAL else torch.float64
         self.references = references.to(device)
         self.powers = (powers.double() * 2.0 ** references.double()).to(device, exact)
         self.inverses = (2.0 ** -references.double()).to(device, exact)
+        # A word's keys are at most 2.0 each.
+        single = exact == torch.float32 and config.lanes << self.widths.sum_fraction + 1 < 1 << 24
+        self.summed = torch.float32 if single else torch.float64
         if config.attention == "log2":
             self._logarithmic(layer.scale, scores, device)
         else:
@@ -105,42 +111,47 @@ class FastSoftmax:
         self.table = (entries[moved] << scale.m * region).float().to(device)
 
     def __call__(self, codes: Tensor) -> Tensor:
-        """Codes ``[..., T, keys]``, double precision, to operands in single precision."""
+        """Codes ``[..., keys, T]``, double precision, to operands in single precision."""
         if isinstance(self.layer.scale, PolynomialScale):
             return self._polynomial(codes)
         index = codes.to(torch.int32)
-        index[..., self.tokens:] = 0   # the lowest score, which no reference is below
+        index[..., self.tokens:, :] = 0   # the lowest score, which no reference is below
         flat = index.flatten()
         row = self._offsets(index, flat).to(torch.float64) * self.row_scale + self.row_shift
         exponents = self.exponents.index_select(0, flat).reshape(index.shape)
-        distance = (row.to(exponents.dtype)[..., None] - exponents).floor_()
-        place = distance.clamp_(self.low, len(self.table) - 1 + self.low).sub_(self.low)
+        place = torch.sub(row.to(exponents.dtype)[..., None, :], exponents, out=exponents).floor_()
+        place.clamp_(self.low, len(self.table) - 1 + self.low).sub_(self.low)
         operands = self.table.index_select(0, place.to(torch.int32).flatten())
         operands = operands.reshape(index.shape)
-        operands[..., self.tokens:] = 0
+        operands[..., self.tokens:, :] = 0
         return operands
 
     def _offsets(self, index: Tensor, flat: Tensor) -> Tensor:
         """Offset of every row, from the sum in the order of the hardware."""
         powers = self.powers.index_select(0, flat).reshape(index.shape)
-        powers[..., self.tokens:] = 0
-        split = (*index.shape[:-1], -1, self.config.lanes)
-        largest = index.reshape(split).amax(-1).cummax(-1).values
+        powers[..., self.tokens:, :] = 0
+        split = (*index.shape[:-2], -1, self.config.lanes, index.shape[-1])
+        largest = index.reshape(split).amax(-2)
+        for word in range(1, largest.shape[-2]):
+            torch.maximum(largest[..., word - 1, :], largest[..., word, :],
+                          out=largest[..., word, :])
         inverse = self.inverses.index_select(0, largest.flatten()).reshape(largest.shape)
-        words = (powers.reshape(split) * inverse[..., None]).floor_().sum(-1, dtype=torch.float64)
+        words = powers.reshape(split).mul_(inverse[..., None, :]).floor_().sum(
+            -2, dtype=self.summed).double()
         reference = self.references.index_select(0, largest.flatten()).reshape(largest.shape)
-        growth = reference.diff(dim=-1)
+        growth = reference.diff(dim=-2)
         factors = torch.where(growth > self.widths.sum_fraction, 0, torch.exp2(-growth.double()))
-        total = words[..., 0]
-        for word in range(1, words.shape[-1]):
-            total = (total * factors[..., word - 1]).floor_().add_(words[..., word])
-        return row_offset(reference[..., -1].cpu(), total.to(torch.int64).cpu(),
+        total = words[..., 0, :]
+        for word in range(1, words.shape[-2]):
+            total = (total * factors[..., word - 1, :]).floor_().add_(words[..., word, :])
+        return row_offset(reference[..., -1, :].cpu(), total.to(torch.int64).cpu(),
                           self.widths).to(index.device)
 
     def _polynomial(self, codes: Tensor) -> Tensor:
         """Return the codes of FQ-ViT's exponential, by their definition."""
-        scores = codes[..., :self.tokens].cpu().to(torch.int64) - self.half
+        scores = codes[..., :self.tokens, :].transpose(-2, -1).cpu().to(torch.int64) - self.half
         found = log_softmax(scores, torch.ones_like(scores, dtype=torch.bool), self.layer.scale,
                             self.config)
         operands = self.layer.probability.operand(found).float().to(codes.device)
-        return torch.nn.functional.pad(operands, (0, codes.shape[-1] - self.tokens))
+        padding = (0, codes.shape[-2] - self.tokens)
+        return torch.nn.functional.pad(operands, padding).transpose(-2, -1)

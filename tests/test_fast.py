@@ -131,7 +131,8 @@ def test_requantization_at_the_edges():
     wanted = scale_values(acc[:, None].expand(-1, len(cases)), layer.bias, layer.multiplier,
                           layer.shift, config)
     scale = fast._Scale(layer, 1 << 30, config, torch.device("cpu"))
-    assert torch.equal(scale(acc[:, None].double()).long(), wanted)
+    sums = acc[:, None].double().repeat(1, len(cases))
+    assert torch.equal(scale(sums).long(), wanted)
 
 
 def test_unprovable_products():
