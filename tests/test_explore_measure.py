@@ -196,7 +196,7 @@ design = "network"
 set = {max_tokens = 16}
 """)
     first, second = (measure(point, tmp_path / "cache") for point in read(path).points())
-    assert (first["status"], second["status"]) == ("refused", "failed")
+    assert (first["status"], second["status"]) == ("refused", "refused")
     assert first["reason"] == "operand_bits must be at least mantissa_bits (9), not 8"
     assert second["reason"].startswith("max_tokens must be at least 50 for this network's tokens")
 

@@ -8,7 +8,7 @@ import errno
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gen.cli import run_command
 from gen.explore.point import OPTIONS, toml
 from gen.explore.pool import processes
-from gen.explore.run import explore
+from gen.explore.run import Progress, Steps, explore
 from gen.explore.space import FIELDS, Space, read, ready
 from gen.explore.table import Budget
 
@@ -66,7 +66,7 @@ def _listing(space: Space) -> str:
 
 
 @contextmanager
-def _shown(total: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+def _shown(total: int) -> Iterator[tuple[Progress, Steps]]:
     """Show points done, failed and the time left: a bar on a terminal, else a line a point."""
     failed = 0
     if not sys.stderr.isatty():
@@ -79,20 +79,34 @@ def _shown(total: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
             print(f"{done}/{total} {row['study']} {row['point']} {row['status']}{text}, "
                   f"{row.get('seconds_now', 0):.0f} s, failed {failed}, "
                   f"after {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-        yield line
+
+        def step(study: str, done: int, steps: int) -> None:
+            # One in ten is enough to see that it goes on.
+            if done % max(1, steps // 10) == 0:
+                print(f"{study}: {done} of {steps} widths of single layers, after "
+                      f"{time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        yield line, step
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    with Progress(TextColumn("{task.completed}/{task.total} points"), BarColumn(),
-                  TextColumn("{task.fields[failed]} failed, left"), TimeRemainingColumn(),
-                  console=Console(stderr=True), transient=True) as bar:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    with Bars(TextColumn("{task.completed}/{task.total} {task.description}"), BarColumn(),
+              TextColumn("{task.fields[failed]} failed, left"), TimeRemainingColumn(),
+              console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("points", total=total, failed=0)
 
         def update(done: int, row: dict[str, Any]) -> None:
             nonlocal failed
             failed += row["status"] == "failed"
             bar.update(task, completed=done, failed=failed)
-        yield update
+
+        walks: dict[str, Any] = {}
+
+        def walk(study: str, done: int, steps: int) -> None:
+            if study not in walks:
+                walks[study] = bar.add_task("widths", total=steps, failed=0)
+            bar.update(walks[study], completed=done + 1)
+        yield update, walk
 
 
 def _write(table: "pandas.DataFrame", space: Space, budget: Budget, folder: Path) -> list[str]:
@@ -137,10 +151,10 @@ def _explore(args: argparse.Namespace) -> int:
     folder = args.output or Path("build/explore") / space.name
     start = time.monotonic()
     try:
-        with _shown(points) as progress:
+        with _shown(points) as (progress, steps):
             table = explore(space, folder=folder, jobs=args.jobs, where=args.executor,
                             retry=args.retry, trials=args.trials, clock=args.clock,
-                            progress=progress)
+                            progress=progress, steps=steps)
         answers = _write(table, space, budget, folder)
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -63,7 +63,8 @@ def measure(point: Point, folder: str | Path, *, retry: bool = False) -> dict[st
     except ConfigError as error:
         row |= {"status": "refused", "reason": str(error)}
     except Failure as failure:
-        row |= {"status": "failed", "reason": str(failure), "lasting": failure.lasting}
+        row |= {"status": "refused" if failure.refused else "failed", "reason": str(failure),
+                "lasting": failure.lasting}
     row |= {f"seconds.{name}": round(value, 2) for name, value in seconds.items()}
     row["seconds"] = round(sum(seconds.values()), 2)
     row["seconds_now"] = round(sum(measured.values()), 2)

@@ -36,19 +36,37 @@ function front(shown, x, y) {
   }).sort((one, other) => one[x] - other[x]);
 }
 function hover(row) {
-  const lines = [`<b>${row.design} ${row.point}</b> ${row.study}`];
-  for (const name of varied) if (row[name] !== undefined && row[name] !== null) lines.push(`${name.slice(7)} = ${row[name]}`);
+  const lines = [`<b>${called(row)}</b>`, `${row.design} ${row.point}`];
+  const same = rows.filter(other => other.design === row.design);
+  for (const name of varied) if (has(row, name) || row[name]) if (same.some(other => other[name] !== row[name])) lines.push(`${name.slice(7)} = ${row[name]}`);
   for (const name of ["weights", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${row[name]}`);
   return lines.join("<br>");
 }
-const layout = (x, y) => ({ margin: { l: 80, r: 20, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13 },
+// What a row is called in its study: by what differs there.
+const ways = {};
+function called(row) {
+  const same = ways[row.study] ??= [...varied, "weights", "stream", "gelu", "method", "widths"].filter(name =>
+    new Set(rows.filter(other => other.study === row.study).map(other => other[name])).size > 1);
+  const values = same.map(name => row[name]).filter(value => value !== "" && value !== null && value !== undefined);
+  return [row.study, ...values].join(" ").slice(0, 34);
+}
+const layout = (x, y) => ({ margin: { l: 80, r: 36, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13 },
   xaxis: { title: { text: label(x) }, gridcolor: "#e6eaee", zeroline: false },
   yaxis: { title: { text: label(y) }, gridcolor: "#e6eaee", zeroline: false },
-  legend: { orientation: "h", y: 1.08 }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff" });
-const settings = { responsive: true, displaylogo: false };
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, modebar: { orientation: "v" }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff" });
+const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
+// Axes that some point shown has: those that are chosen, or the first button's that will do.
+function axes(shown) {
+  const there = (x, y) => shown.some(row => ok(row) && has(row, x) && has(row, y));
+  if (!there($("x").value, $("y").value)) {
+    const other = presets.find(([, x, y]) => there(x, y));
+    if (other) [$("x").value, $("y").value] = other.slice(1);
+  }
+  return [$("x").value, $("y").value];
+}
 function drawFront() {
-  const x = $("x").value, y = $("y").value, shown = filtered();
+  const shown = filtered(), [x, y] = axes(shown);
   const drawn = shown.filter(row => ok(row) && has(row, x) && has(row, y));
   const studies = [...new Set(drawn.map(row => row.study))];
   const traces = studies.map(study => {
@@ -71,7 +89,8 @@ function drawStack() {
   const ending = ".luteq", start = `${target}.part.`;
   const parts = numeric.filter(name => name.startsWith(start) && name.endsWith(ending)).map(name => name.slice(start.length, -ending.length));
   const size = unit => shown.reduce((sum, row) => sum + part(row, unit), 0);
-  const names = shown.map(row => `${row.design} ${row.point.slice(0, 6)}`);
+  const plain = shown.map(called);
+  const names = plain.map((name, at) => plain.indexOf(name) === plain.lastIndexOf(name) ? name : `${name} ${shown[at].point.slice(0, 4)}`);
   const part = (row, unit) => row[start + unit + ending] ?? (row.design === unit ? row[`${target}.luteq`] : 0);
   // The largest have a colour; what is left is the rest.
   const units = [...new Set([...parts, ...shown.map(row => row.design)])].filter(unit => unit !== "accelerator" && size(unit) > 0)
@@ -194,8 +213,8 @@ for (const [text, x, y] of usable) {
 if (usable.length) [$("x").value, $("y").value] = usable[0].slice(1);
 for (const [id, value] of Object.entries(budget)) if (value !== null) $(id).value = value;
 for (const id of ["x", "y"]) $(id).onchange = drawFront;
-for (const id of ["study", "design"]) $(id).onchange = draw;
-$("text").oninput = draw;
+for (const id of ["study", "design"]) $(id).onchange = () => { draw(); answer(); };
+$("text").oninput = () => { draw(); answer(); };
 for (const id of ["max_lut", "max_dsp", "min_fps", "max_drop"]) $(id).oninput = answer;
 $("target").onchange = () => { answer(); draw(); };
 $("copy").onclick = () => navigator.clipboard.writeText($("toml").textContent);

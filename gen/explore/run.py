@@ -9,6 +9,7 @@
 __all__ = ["explore", "measured"]
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 #: Called with the number of points that are done and with each row as it comes.
 Progress = Callable[[int, Row], object]
+#: Called before each step of a greedy walk: the study, how many are done, and how many there are.
+Steps = Callable[[str, int, int], object]
 
 
 def measured(points: Iterable[Point], who: Executor, store: Store,
@@ -62,7 +65,8 @@ def _labelled(row: Row, point: Point) -> Row:
     return row | {"space": point.space, "study": point.study, "task": json.dumps(point.to_dict())}
 
 
-def walked(space: Space, store: Store) -> Space:
+def walked(space: Space, store: Store,
+           steps: Steps = lambda study, done, total: None) -> Space:
     """Return the space with what the greedy walks of its studies find.
 
     Raises
@@ -76,7 +80,8 @@ def walked(space: Space, store: Store) -> Space:
     for study in space.studies:
         if study.greedy:
             try:
-                stops = greedy(study.base, study.greedy, store)
+                stops = greedy(study.base, study.greedy, store,
+                               functools.partial(steps, study.name))
             except (Failure, ConfigError) as error:
                 raise SpaceError(f"study {study.name!r}: {error}") from None
             study = dataclasses.replace(study, walked=tuple(stops))
@@ -87,7 +92,8 @@ def walked(space: Space, store: Store) -> Space:
 def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
             jobs: int | None = None, where: str = "local", retry: bool = False,
             trials: int | None = None, clock: float | None = None, studies: Sequence[str] = (),
-            progress: Progress = lambda done, row: None) -> "pandas.DataFrame":
+            progress: Progress = lambda done, row: None,
+            steps: Steps = lambda study, done, total: None) -> "pandas.DataFrame":
     """Measure every point of a space, or search it, and return the table.
 
     May be interrupted at any time: what was measured is in ``folder/cache``, and the next call
@@ -111,6 +117,8 @@ def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
         MHz for designs that are not placed; None is the space's.
     studies
         Names of the studies to explore; none is all.
+    progress, steps
+        Called with every row, and before every step of a greedy walk.
 
     Returns
     -------
@@ -139,7 +147,7 @@ def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
         rows = search(found, who, store, Path(folder), trials or found.trials,
                       batch=jobs or processes(), progress=progress)
         return frame(rows, found.clock)
-    found = walked(found, store)
+    found = walked(found, store, steps)
     points = found.points()
     rows_of: dict[tuple[str, str], Row] = {}
     for point, row in measured(points, who, store, progress):

@@ -49,7 +49,7 @@ def _failures() -> Iterator[None]:
     except ToolchainError as error:
         raise Failure(str(error), lasting=False) from None
     except ValueError as error:
-        raise Failure(str(error)) from None
+        raise Failure(str(error), refused=True) from None
 
 
 class _Watched(Config):

@@ -27,11 +27,13 @@ class Failure(Exception):
     lasting
         Whether the same inputs will fail again: it is then kept like a result. A tool that was
         killed, or a machine without it, may do better the next time.
+    refused
+        Whether it is no fault of a tool, but a configuration that can't run the network.
     """
 
-    def __init__(self, reason: str, *, lasting: bool = True) -> None:
+    def __init__(self, reason: str, *, lasting: bool = True, refused: bool = False) -> None:
         super().__init__(" ".join(reason.split()))
-        self.lasting = lasting
+        self.lasting, self.refused = lasting, refused
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Store:
             except Failure as failure:
                 if failure.lasting:
                     self._write(path, {"inputs": inputs, "failure": str(failure),
+                                       "refused": failure.refused,
                                        "seconds": time.monotonic() - start})
                 raise
             seconds = time.monotonic() - start
@@ -133,7 +136,7 @@ class Store:
         if "failure" in record:
             if self.retry:
                 return None
-            raise Failure(record["failure"])
+            raise Failure(record["failure"], refused=record.get("refused", False))
         return Found(record["result"], record["seconds"], True)
 
     def _write(self, path: Path, record: dict[str, Any]) -> None:

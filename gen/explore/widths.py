@@ -9,7 +9,7 @@ network's logits, not that of a simulated one.
 
 __all__ = ["COSTS", "Greedy", "walk"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gen.explore.store import Store
@@ -89,10 +89,12 @@ def stops(path: list[Widths], points: int) -> list[Widths]:
     return [path[(index + 1) * len(path) // count - 1] for index in range(count)]
 
 
-def greedy(values: Mapping[str, int | str], how: Greedy, store: Store) -> list[Widths]:
+def greedy(values: Mapping[str, int | str], how: Greedy, store: Store,
+           note: Callable[[int, int], object] = lambda done, total: None) -> list[Widths]:
     """Walk for the project's digits on a configuration.
 
     Every width of every layer is measured by itself and kept, so the walk may be interrupted.
+    `note` is called with how many of them are done, and how many there are.
 
     Raises
     ------
@@ -108,9 +110,13 @@ def greedy(values: Mapping[str, int | str], how: Greedy, store: Store) -> list[W
     base = stages.narrowed(config, {}, how.images)
     rises: dict[str, dict[int, float]] = {}
     saved: dict[str, dict[int, float]] = {}
-    for layer in layers:
-        found = {bits: stages.narrowed(config, {layer: bits}, how.images) for bits in how.bits
-                 if bits < config.weight_bits}
+    lower = [bits for bits in how.bits if bits < config.weight_bits]
+    total = len(layers) * len(lower)
+    for number, layer in enumerate(layers):
+        found = {}
+        for index, bits in enumerate(lower):
+            note(number * len(lower) + index, total)
+            found[bits] = stages.narrowed(config, {layer: bits}, how.images)
         rises[layer] = {bits: item["error"] - base["error"] for bits, item in found.items()}
         saved[layer] = {bits: base[how.cost] - item[how.cost] for bits, item in found.items()}
     return stops(walk(rises, saved, config.weight_bits), how.points)
