@@ -485,3 +485,9 @@ def test_library_gives_the_table_of_the_command(tmp_path, capsys):
     stored = pandas.read_parquet(out / "results.parquet")
     assert stored["point"].tolist() == table["point"].tolist()
     assert (load(out / "best-softmax.toml").lanes, table["config.lanes"].max()) == (4, 4)
+    # Another space that shares the cache measures nothing that this one has.
+    other = tmp_path / "other.toml"
+    other.write_text(path.read_text())
+    again = explore(other, folder=tmp_path / "elsewhere", cache=out / "cache", jobs=1)
+    assert again["seconds_now"].tolist() == [0.0] * 6
+    assert not (tmp_path / "elsewhere" / "cache").exists()

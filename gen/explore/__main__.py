@@ -23,6 +23,7 @@ from gen.explore.table import Budget
 if TYPE_CHECKING:
     import pandas
 
+ROOT = Path("build/explore")
 NEEDED = ("pandas", "pyarrow", "plotly")
 
 
@@ -148,11 +149,13 @@ def _explore(args: argparse.Namespace) -> int:
     trials = args.trials or space.trials
     walks = sum(study.greedy.points for study in space.studies if study.greedy)
     points = trials * len(space.studies) if trials else len(space.points()) + walks
-    folder = args.output or Path("build/explore") / space.name
+    folder = args.output or ROOT / space.name
+    # What two spaces have in common is measured once.
+    cache = (args.output or ROOT) / "cache"
     start = time.monotonic()
     try:
         with _shown(points) as (progress, steps):
-            table = explore(space, folder=folder, jobs=args.jobs, where=args.executor,
+            table = explore(space, folder=folder, cache=cache, jobs=args.jobs, where=args.executor,
                             retry=args.retry, trials=args.trials, clock=args.clock,
                             progress=progress, steps=steps)
         answers = _write(table, space, budget, folder)
@@ -214,7 +217,8 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--target", choices=("ecp5", "xilinx"), default="ecp5", metavar="T",
                         help="whose area counts: ecp5 or xilinx (default: ecp5)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR",
-                        help="folder of table, page and cache (default: build/explore/SPACE)")
+                        help="folder of table, page and cache (default: build/explore/SPACE, and "
+                             "build/explore/cache for all spaces)")
     return parser
 
 

@@ -90,21 +90,24 @@ def walked(space: Space, store: Store,
 
 
 def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
-            jobs: int | None = None, where: str = "local", retry: bool = False,
-            trials: int | None = None, clock: float | None = None, studies: Sequence[str] = (),
+            cache: str | Path | None = None, jobs: int | None = None, where: str = "local",
+            retry: bool = False, trials: int | None = None, clock: float | None = None,
+            studies: Sequence[str] = (),
             progress: Progress = lambda done, row: None,
             steps: Steps = lambda study, done, total: None) -> "pandas.DataFrame":
     """Measure every point of a space, or search it, and return the table.
 
-    May be interrupted at any time: what was measured is in ``folder/cache``, and the next call
-    goes on from there.
+    May be interrupted at any time: what was measured is in the cache, and the next call goes on
+    from there.
 
     Parameters
     ----------
     space
         A `Space`, the name of a ready one, or a TOML file.
     folder
-        Where results are kept.
+        Of the journal of a search, and of the cache if that has no folder of its own.
+    cache
+        Where results are kept, of all spaces that share it; None is ``folder/cache``.
     jobs
         Processes of this machine; None sizes them to its cores and memory.
     where
@@ -140,9 +143,9 @@ def explore(space: Space | str | Path, *, folder: str | Path = "build/explore",
     found = found.only(studies)
     if clock is not None:
         found = dataclasses.replace(found, clock=clock)
-    cache = Path(folder) / "cache"
-    store = Store(cache, retry=retry)
-    who = executor(where, jobs or processes(), cache, retry=retry)
+    kept = Path(folder) / "cache" if cache is None else Path(cache)
+    store = Store(kept, retry=retry)
+    who = executor(where, jobs or processes(), kept, retry=retry)
     if trials is not None or found.trials:
         rows = search(found, who, store, Path(folder), trials or found.trials,
                       batch=jobs or processes(), progress=progress)
