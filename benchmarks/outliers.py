@@ -74,7 +74,7 @@ def amplified(model: Vit, channels: Sequence[int], gain: float, images: Tensor) 
             assert isinstance(norm, torch.nn.LayerNorm)
             now, before = _seen(changed, images)[name], wanted[name]
             ratio = before.std(0) / now.std(0).clamp_min(1e-6)
-            norm.weight *= ratio
+            norm.weight.mul_(ratio)
             norm.bias.copy_(before.mean(0) - (now.mean(0) - norm.bias) * ratio)
     return changed
 
