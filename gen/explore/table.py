@@ -142,6 +142,6 @@ class Budget:
         best = left.sort_values([name for name, _ in order], ascending=[up for _, up in order],
                                 na_position="last").iloc[0] if order else left.iloc[0]
         figures = ", ".join(f"{name} {best[name]:,.6g}" for name in (
-            f"{self.target}.luteq", f"{self.target}.dsp", "fps", "drop") if name in left.columns
-            and best[name] == best[name])
+            f"{self.target}.luteq", f"{self.target}.dsp", "fps", "elements_per_cycle", "drop")
+            if name in left.columns and best[name] == best[name])
         return best, f"{best['design']} {best['point']} of {best['study']}: {figures}"
