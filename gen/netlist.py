@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From Verilog to a mapped netlist and its area, with Yosys."""
 
-__all__ = ["CACHE", "netlist", "synthesize"]
+__all__ = ["CACHE", "netlist", "synthesize", "write_source"]
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,28 @@ COMMANDS = {
     "xilinx": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; autoname; "
               "write_json netlist.json",
 }
+
+#: A memory that is all zeros at first, word by word.
+_ZEROS = re.compile(r"^  initial begin\n((?:    (\S+ ?)\[\d+\] = \d+'h0+;\n)+)  end\n",
+                    re.MULTILINE)
+#: Words from which on they are read from a file.
+_MANY = 4096
+
+
+def write_source(folder: Path, verilog: str) -> None:
+    """Write ``top.v``, with the zeros of large memories in files.
+
+    Yosys reads a file's words at once, but takes time with the square of the number of assignments
+    in an initial block: many minutes for a scratchpad.
+    """
+    def shorter(match: re.Match[str]) -> str:
+        words = match[1].count("\n")
+        if words < _MANY:
+            return match[0]
+        (folder / f"zeros{words}.hex").write_text("0\n" * words, encoding="utf-8")
+        return f'  initial $readmemh("zeros{words}.hex", {match[2]});\n'
+
+    (folder / "top.v").write_text(_ZEROS.sub(shorter, verilog), encoding="utf-8")
 
 
 def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
@@ -50,7 +73,7 @@ def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -
         COMMANDS[target].format(top=top), "check -assert", "tee -q -o stat.json stat -json"])
 
     def fill(folder: Path) -> None:
-        (folder / "top.v").write_text(verilog, encoding="utf-8")
+        write_source(folder, verilog)
         run(TOOL, ["-q", "-p", script], folder)
         stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))
         cells = Counter(stat["design"]["num_cells_by_type"])

@@ -11,7 +11,7 @@ __all__ = ["gates"]
 import json
 from pathlib import Path
 
-from gen.netlist import TOOL
+from gen.netlist import TOOL, write_source
 from gen.yowasp import SynthesisError, cached, run, version
 
 #: Transistors of a static CMOS gate.
@@ -44,7 +44,7 @@ def gates(verilog: str, top: str, *, cache: str | Path) -> dict[str, int]:
     script = _script(top)
 
     def fill(folder: Path) -> None:
-        (folder / "top.v").write_text(verilog, encoding="utf-8")
+        write_source(folder, verilog)
         run(TOOL, ["-q", "-p", script], folder)
 
     folder = cached(cache, [version(TOOL), script, verilog], fill)
