@@ -306,6 +306,12 @@ def test_best_design_for_a_budget(budget, best):
     assert row["point"] == best and why.startswith(f"accelerator {best} of arrays: ecp5.luteq ")
 
 
+def test_of_equally_fast_designs_the_more_accurate_is_best():
+    rows = [_rows()[0] | {"drop": drop, "logit_error": error, "point": name}
+            for name, drop, error in (("a", 1.0, 1.0), ("b", 0.0, 3.0), ("c", 0.0, 2.0))]
+    assert Budget().answer(frame(rows))[0]["point"] == "c"
+
+
 @pytest.mark.parametrize(("budget", "why"), [
     ({"max_lut": 350}, "--max-lut 350 rules out all 4 that are left; the nearest has 400"),
     ({"max_lut": 450, "min_fps": 12},

@@ -39,7 +39,7 @@ function hover(row) {
   const lines = [`<b>${called(row)}</b>`, `${row.design} ${row.point}`];
   const same = rows.filter(other => other.design === row.design);
   for (const name of varied) if (has(row, name) || row[name]) if (same.some(other => other[name] !== row[name])) lines.push(`${name.slice(7)} = ${row[name]}`);
-  for (const name of ["weights", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${row[name]}`);
+  for (const name of ["weights", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${String(row[name]).slice(0, 60)}`);
   return lines.join("<br>");
 }
 // What a row is called in its study: by what differs there.
@@ -69,11 +69,11 @@ function drawFront() {
   const shown = filtered(), [x, y] = axes(shown);
   const drawn = shown.filter(row => ok(row) && has(row, x) && has(row, y));
   const studies = [...new Set(drawn.map(row => row.study))];
-  const traces = studies.map(study => {
+  const traces = studies.map((study, at) => {
     const part = drawn.filter(row => row.study === study);
     return { type: "scatter", mode: "markers", name: study, x: part.map(row => row[x]), y: part.map(row => row[y]),
       customdata: part.map(row => rows.indexOf(row)), text: part.map(hover),
-      marker: { size: 11, color: colours[[...new Set(rows.map(row => row.study))].indexOf(study) % colours.length],
+      marker: { size: 11, color: colours[at % colours.length],
         line: { width: part.map(row => row === chosen ? 3 : 0), color: "#1b1f24" } },
       hovertemplate: `%{text}<br>${label(x)}: %{x:,.6~g}<br>${label(y)}: %{y:,.6~g}<extra></extra>` };
   });
@@ -86,6 +86,7 @@ function drawFront() {
 }
 function drawStack() {
   const target = $("target").value, shown = filtered().filter(row => ok(row) && has(row, `${target}.luteq`));
+  $("areas").hidden = !shown.length;
   const ending = ".luteq", start = `${target}.part.`;
   const parts = numeric.filter(name => name.startsWith(start) && name.endsWith(ending)).map(name => name.slice(start.length, -ending.length));
   const size = unit => shown.reduce((sum, row) => sum + part(row, unit), 0);
@@ -103,6 +104,8 @@ function drawStack() {
     customdata: shown.map(row => rows.indexOf(row)), hovertemplate: "%{text}<br>the rest: %{y:,}<extra></extra>" });
   const look = layout("", `${target}.luteq`);
   Plotly.react("stack", traces, { ...look, barmode: "stack", xaxis: { type: "category", tickangle: -45, automargin: true } }, settings);
+  // It has no size while it is hidden.
+  if (shown.length) Plotly.Plots.resize("stack");
 }
 const differs = name => new Set(rows.map(row => row[name])).size > 1;
 function columns() {
@@ -139,9 +142,10 @@ function drawTable() {
     const line = document.createElement("tr");
     line.className = (ok(row) ? "" : "bad") + (row === chosen ? " chosen" : "");
     for (const name of wanted) {
-      const made = cell("td", show(row[name]), name === "reason" ? row[name] : "");
+      const long = name === "reason" || name === "widths";
+      const made = cell("td", show(row[name]), long ? row[name] : "");
       if (typeof row[name] !== "number") made.classList.add("text");
-      if (name === "reason") made.classList.add("reason");
+      if (long) made.classList.add("long");
       line.append(made);
     }
     line.onclick = () => choose(row);
@@ -179,7 +183,7 @@ function answer() {
     }
   }
   if (!left.length) return void ($("answer").textContent = "No design: no point shown has status ok.");
-  const keys = [["fps", -1], ["elements_per_us", -1], ["elements_per_cycle", -1], [`${target}.luteq`, 1]];
+  const keys = [["fps", -1], ["elements_per_us", -1], ["elements_per_cycle", -1], [`${target}.luteq`, 1], ["drop", 1], ["logit_error", 1]];
   left.sort((one, other) => {
     for (const [name, sign] of keys) {
       const [a, b] = [one, other].map(row => has(row, name) ? row[name] * sign : Infinity);

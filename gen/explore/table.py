@@ -120,7 +120,8 @@ class Budget:
     def answer(self, table: "pandas.DataFrame") -> tuple["pandas.Series[Any] | None", str]:
         """Return the best row within the budget, and one line that says which it is, or why none.
 
-        The best has the most images a second (of units: results), then the fewest LUT equivalents.
+        The best has the most images a second (of units: results), then the fewest LUT equivalents,
+        then the least loss.
         """
         left = table[table["status"] == "ok"]
         compare: dict[str, Callable[[Any, float], Any]] = {"<=": operator.le, ">=": operator.ge}
@@ -138,7 +139,8 @@ class Budget:
             return None, "no design: no point has status ok"
         order = [(name, rising) for name, rising in (
             ("fps", False), ("elements_per_us", False), ("elements_per_cycle", False),
-            (f"{self.target}.luteq", True)) if name in left.columns]
+            (f"{self.target}.luteq", True), ("drop", True), ("logit_error", True))
+            if name in left.columns]
         best = left.sort_values([name for name, _ in order], ascending=[up for _, up in order],
                                 na_position="last").iloc[0] if order else left.iloc[0]
         figures = ", ".join(f"{name} {best[name]:,.6g}" for name in (
