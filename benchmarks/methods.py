@@ -10,6 +10,7 @@ __all__ = ["Row", "Setting", "datapath", "main", "table"]
 import argparse
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -42,6 +43,9 @@ from golden.vit import Vit
 from hw.config import load
 
 Progress = Callable[[int], object]
+
+#: Bytes of pictures that are kept in memory.
+_KEPT = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,22 @@ class _Clock:
             self.seconds += time.process_time() - start
 
 
+class _Batches:
+    """The batches of a folder, read once if there are not too many."""
+
+    def __init__(self, folder: Folder, how: Preprocessing, size: int, resize: bool) -> None:
+        self.read = functools.partial(folder.batches, how, size, resize=resize)
+        self.kept: list[tuple[Tensor, Tensor]] | None = \
+            [] if 4 * 3 * how.size**2 * len(folder) <= _KEPT else None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.kept is None:
+            return self.read()
+        if not self.kept:
+            self.kept = list(self.read())
+        return iter(self.kept)
+
+
 class _Bench:
     """Everything that the rows of a run share."""
 
@@ -163,6 +183,10 @@ class _Bench:
         if args.spread is not None:
             self.model = rescaled(model, args.spread)
             self.uneven = changes(model, self.model)
+        self.batches = {name: _Batches(folder, self.how, args.batch, resize)
+                        for name, folder, resize in (("calibration", self.calibration, True),
+                                                     ("evaluation", self.evaluation,
+                                                      not args.no_resize))}
         self.folder: Path = args.output
         self.key = self._key()
         (self.folder / "rows").mkdir(parents=True, exist_ok=True)
@@ -194,8 +218,7 @@ class _Bench:
                 clock: _Clock) -> list[int]:
         """Classify all images."""
         found: list[int] = []
-        for batch in self.evaluation.batches(self.how, self.args.batch,
-                                             resize=not self.args.no_resize):
+        for batch in self.batches["evaluation"]:
             with clock.running():
                 for classes, _ in classified(network, iter([batch])):
                     found += classes.tolist()
@@ -224,9 +247,8 @@ class _Bench:
             return row
         clocks = [_Clock() for _ in range(3)]
         with clocks[0].running():
-            statistics = method.observe(self.model, (images for images, _ in
-                                                     self.calibration.batches(
-                                                         self.how, self.args.batch)), advance)
+            statistics = method.observe(
+                self.model, (images for images, _ in self.batches["calibration"]), advance)
             record = method.decide(statistics)
         record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
         if not kept:

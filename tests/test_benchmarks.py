@@ -5,10 +5,12 @@ import csv
 import json
 
 import pytest
+import torch
 
 from benchmarks import methods, networks, scalesim
 from golden import checkpoint, mnist, models
 from golden.evaluate import WEIGHTS
+from golden.imagenet import Folder
 from golden.ptq import METHODS
 
 #: SCALE-Sim 3.0.0's own totals without stalls, for the three dataflows.
@@ -55,6 +57,26 @@ def digits(tmp_path_factory, write_digits):
     write_digits(folder / "test", sample.test, 30)
     return ["--model", "mnist_vit", "--checkpoint", str(WEIGHTS), "--calibration",
             str(folder / "calibration"), "--evaluate", str(folder / "test"), "--images", "20"]
+
+
+def test_pictures_are_read_once_if_they_fit(digits, monkeypatch):
+    folder = Folder.open(digits[7])
+    read, batches = [], Folder.batches
+
+    def counted(*args, **more):
+        read.append(1)
+        return batches(*args, **more)
+
+    monkeypatch.setattr(Folder, "batches", counted)
+    how = models.lookup("mnist_vit").preprocessing
+    for most, times in ((1 << 30, 1), (1000, 2)):
+        monkeypatch.setattr(methods, "_KEPT", most)
+        read.clear()
+        found = methods._Batches(folder, how, 8, True)
+        first, again = list(found), list(found)
+        assert len(read) == times and [len(labels) for _, labels in first] == [8, 8, 8, 6]
+        assert all(torch.equal(a, b) for one, other in zip(first, again, strict=True)
+                   for a, b in zip(one, other, strict=True))
 
 
 def rows(out):
