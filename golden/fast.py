@@ -388,6 +388,6 @@ def pixel_network(network: Network, how: Preprocessing, device: torch.device | s
 
     def classify(images: Tensor) -> Tensor:
         codes = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        return torch.cat([whole(part) for part in codes.split(some)])
+        return torch.cat([whole(part) for part in codes.chunk(-(-len(codes) // some))])
 
     return classify

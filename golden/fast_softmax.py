@@ -63,9 +63,17 @@ class FastSoftmax:
         # A power has `sum_fraction` bits, and one more, before its exponent.
         top = int(references.abs().max()) + self.widths.sum_fraction + 1
         exact = torch.float32 if top <= _NORMAL else torch.float64
-        self.references = references.to(device)
+        self.references = references.double().to(device)
         self.powers = (powers.double() * 2.0 ** references.double()).to(device, exact)
         self.inverses = (2.0 ** -references.double()).to(device, exact)
+        # What is left of a sum when the reference grows; nothing beyond its fraction bits.
+        grown = torch.arange(self.widths.sum_fraction + 2)
+        self.falls = torch.where(grown > self.widths.sum_fraction, 0,
+                                 torch.exp2(-grown.double())).to(device)
+        # log2 of numbers from 1 to 2, by their fraction bits.
+        one = 1 << self.widths.fraction
+        self.logarithms = row_offset(torch.tensor(0), (one + torch.arange(one)) << max(
+            0, self.widths.sum_fraction - self.widths.fraction), self.widths).double().to(device)
         # A word's keys are at most 2.0 each.
         single = exact == torch.float32 and config.lanes << self.widths.sum_fraction + 1 < 1 << 24
         self.summed = torch.float32 if single else torch.float64
@@ -117,7 +125,7 @@ class FastSoftmax:
         index = codes.to(torch.int32)
         index[..., self.tokens:, :] = 0   # the lowest score, which no reference is below
         flat = index.flatten()
-        row = self._offsets(index, flat).to(torch.float64) * self.row_scale + self.row_shift
+        row = self._offsets(index, flat).mul_(self.row_scale).add_(self.row_shift)
         exponents = self.exponents.index_select(0, flat).reshape(index.shape)
         place = torch.sub(row.to(exponents.dtype)[..., None, :], exponents, out=exponents).floor_()
         place.clamp_(self.low, len(self.table) - 1 + self.low).sub_(self.low)
@@ -139,13 +147,21 @@ class FastSoftmax:
         words = powers.reshape(split).mul_(inverse[..., None, :]).floor_().sum(
             -2, dtype=self.summed).double()
         reference = self.references.index_select(0, largest.flatten()).reshape(largest.shape)
-        growth = reference.diff(dim=-2)
-        factors = torch.where(growth > self.widths.sum_fraction, 0, torch.exp2(-growth.double()))
+        growth = reference.diff(dim=-2).clamp_max_(len(self.falls) - 1).to(torch.int32)
+        factors = self.falls.index_select(0, growth.flatten()).reshape(growth.shape)
         total = words[..., 0, :]
         for word in range(1, words.shape[-2]):
             total = (total * factors[..., word - 1, :]).floor_().add_(words[..., word, :])
-        return row_offset(reference[..., -1, :].cpu(), total.to(torch.int64).cpu(),
-                          self.widths).to(index.device)
+        return self._logarithm(reference[..., -1, :], total)
+
+    def _logarithm(self, reference: Tensor, total: Tensor) -> Tensor:
+        """`golden.softmax.row_offset` of a sum of at least 1.0, in double precision."""
+        one = 1 << self.widths.fraction
+        mantissa, exponent = torch.frexp(total)
+        fraction = mantissa.mul_(2 * one).floor_().to(torch.int32) - one
+        logarithm = self.logarithms.index_select(0, fraction.flatten()).reshape(total.shape)
+        position = reference + exponent - (1 + self.widths.sum_fraction)
+        return position.mul_(one).add_(logarithm)
 
     def _polynomial(self, codes: Tensor) -> Tensor:
         """Return the codes of FQ-ViT's exponential, by their definition."""
