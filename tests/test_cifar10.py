@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from golden import cifar10, models, train
+from golden import checkpoint, cifar10, models, train
 from golden.imagenet import Folder
 from golden.mnist import DataError, Split
 from golden.train_cifar10 import WINDOW, Cifar10Task, mirrored, windowed
@@ -20,6 +20,8 @@ from golden.train_mimetic import SCORES, VALUES, mimetic, positions
 from golden.train_muon import Muon, orthogonal
 from golden.train_task import Plan, shifted
 from golden.vit import Vit, VitSpec, observe
+
+WEIGHTS = Path(models.__file__).parent / "weights" / "cifar10_vit.safetensors"
 
 pytestmark = pytest.mark.usefixtures("global_switches")
 
@@ -354,3 +356,17 @@ def test_training_learns_and_goes_on_where_it_was_stopped(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert models.load("cifar10_vit", whole).spec == models.lookup("cifar10_vit").spec
     assert math.isfinite(float(first["head.weight"].abs().max()))
+
+
+def test_shipped_weights():
+    network = models.load("cifar10_vit", WEIGHTS)
+    notes = checkpoint.read(WEIGHTS)[1]
+    assert isinstance(network, Vit)
+    assert network.spec == checkpoint.load(WEIGHTS).spec
+    assert network.spec.tokens == 65
+    assert sum(value.numel() for value in network.parameters()) >= 1_000_000
+    assert WEIGHTS.stat().st_size < 10_000_000
+    assert float(notes["accuracy"]) >= 0.75
+    assert notes["command"].startswith("python -m golden.train --network cifar10 --data ")
+    log = WEIGHTS.with_suffix(".csv").read_text().splitlines()
+    assert log[-1].split(",")[2] == f"{float(notes['accuracy'])}"
