@@ -280,7 +280,7 @@ from gen.explore.run import explore
 root = Path({str(tmp_path)!r})
 def start(kind, *arguments):
     return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{{kind}}", *arguments,
-                             "--no-dashboard"], stderr=subprocess.DEVNULL)
+                             "--no-dashboard", "--host", "127.0.0.1"], stderr=subprocess.DEVNULL)
 running = [start("scheduler", "--port", "0", "--scheduler-file", str(root / "file"))]
 try:
     while not (root / "file").exists():
