@@ -386,6 +386,15 @@ def test_where_no_memory_is_is_said(channel: str) -> None:
 # Anything
 
 
+def fault_of(program: bytes, work: Work, config: Config) -> str:
+    """Return the kind of fault that the golden machine finds."""
+    try:
+        execute(program, work.image, config, len(work.wanted))
+    except Fault as fault:
+        return fault.kind
+    return "none"
+
+
 def damaged_programs_end(seed: int, count: int, **stalls: int) -> set[str]:
     """Run programs with bits that are wrong; return the kinds of faults that were found."""
     config, memory = load("tiny"), Memory()
@@ -401,18 +410,20 @@ def damaged_programs_end(seed: int, count: int, **stalls: int) -> set[str]:
             where = int(starts[rng.integers(len(starts) - 1)] + rng.integers(52))
             program[where] ^= 1 << int(rng.integers(8))
         programs.append(bytes(program))
-        jobs += [dataclasses.replace(job, name=str(number), program=memory.add(programs[-1])), job]
+        # What it leaves in an output buffer of its own is nobody's business.
+        jobs += [dataclasses.replace(job, name=str(number), program=memory.add(programs[-1]),
+                                     output=memory.add(FILL * len(work.wanted))), job]
     outcomes = memory.run(config, jobs, seed=seed, **stalls)
     names = {number: name for name, number in FAULTS.items()}
     kinds = set()
     for program, first, second in zip(programs, outcomes[::2], outcomes[1::2], strict=True):
         good(second, work)
-        try:
-            execute(program, work.image, config, len(work.wanted))
-            wanted = "none"
-        except Fault as fault:
-            wanted = fault.kind
+        wanted = fault_of(program, work, config)
         found = names[first.FAULT]
+        if wanted == "program without end" and found == "scratchpad overflow":
+            # A pass runs while its weights are still being read: what it does before they end
+            # is what it does if they are all there.
+            wanted = fault_of(program + bytes(1 << 22), work, config)
         quiet(first)
         assert first.STATUS == (FAULT if first.FAULT else DONE)
         # The golden machine also refuses what the hardware takes as it is, like thresholds that
