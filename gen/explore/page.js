@@ -80,7 +80,9 @@ function drawFront() {
   const line = front(drawn, x, y);
   traces.push({ type: "scatter", mode: "lines", name: "Pareto front", x: line.map(row => row[x]), y: line.map(row => row[y]),
     line: { color: "#59636e", width: 2, dash: "dot" }, hoverinfo: "skip" });
-  Plotly.react("front", traces, layout(x, y), settings);
+  const look = layout(x, y);
+  if (!drawn.length) look.annotations = [{ text: "no point shown has both", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
+  Plotly.react("front", traces, look, settings);
   for (const button of $("presets").children)
     button.setAttribute("aria-pressed", String(button.dataset.x === x && button.dataset.y === y));
 }
