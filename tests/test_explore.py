@@ -182,14 +182,16 @@ def test_lasting_failure_is_kept_and_a_passing_one_is_not(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda t: t[:len(t) // 2], lambda t: t.replace("41", "42"),
                                     lambda t: "[]", lambda t: ""])
-def test_damaged_result_is_measured_again(tmp_path, damage):
+def test_damaged_result_is_measured_again(tmp_path, capsys, damage):
     store = Store(tmp_path)
     store.get("stage", {}, lambda: {"cycles": 41})
     path = store.path("stage", {})
     path.write_text(damage(path.read_text()))
     assert store.get("stage", {}, lambda: {"cycles": 43}).result == {"cycles": 43}
     assert store.peek("stage", {}).result == {"cycles": 43}
-    assert len(list(tmp_path.glob("stage/*.damaged"))) == 1
+    kept, = tmp_path.glob("stage/*.damaged")
+    assert capsys.readouterr().err == \
+        f"{path} is damaged and will be measured again; it is kept as {kept.name}\n"
 
 
 def test_two_processes_measure_once(tmp_path):

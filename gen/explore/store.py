@@ -11,6 +11,7 @@ __all__ = ["Failure", "Found", "Store", "key"]
 import fcntl
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -131,7 +132,10 @@ class Store:
             whole = False
         if not whole:
             # Kept for whoever wants to see what happened to it.
-            path.replace(path.with_suffix(".damaged"))
+            kept = path.with_suffix(".damaged")
+            path.replace(kept)
+            print(f"{path} is damaged and will be measured again; it is kept as {kept.name}",
+                  file=sys.stderr, flush=True)
             return None
         if "failure" in record:
             if self.retry:
