@@ -195,7 +195,7 @@ function answer() {
   });
   const best = left[0];
   $("answer").textContent = `${best.design} ${best.point} of ${best.study}: `
-    + [`${target}.luteq`, `${target}.dsp`, "fps", "drop"].filter(name => has(best, name))
+    + [`${target}.luteq`, `${target}.dsp`, "fps", "elements_per_cycle", "drop"].filter(name => has(best, name))
       .map(name => `${label(name)} ${show(best[name])}`).join(", ") + ". Its configuration is below.";
   choose(best);
 }
