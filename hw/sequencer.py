@@ -334,6 +334,9 @@ class Sequencer(wiring.Component):
                 rest = rest - part
             return rest[-1]
 
+        wrong = (load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
+        if smallest := (config.lanes - 1).bit_length():
+            wrong |= load.piece < smallest
         result = fields.tokens << (config.cols * 4).bit_length() - 1
         return [
             (~is_pass & ~is_load & (fields.opcode != OPCODES["END"]), "unknown opcode",
@@ -357,7 +360,5 @@ class Sequencer(wiring.Component):
              load.offset),
             (is_load & ~load.inline & beyond(self.input_bytes, load.offset, load.bytes),
              "address outside the window", load.offset),
-            (is_load & ((load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
-                        | (load.piece < (config.lanes - 1).bit_length())
-                        | (load.piece > (config.rows - 1).bit_length())), "bad field", 0),
+            (is_load & (wrong | (load.piece > (config.rows - 1).bit_length())), "bad field", 0),
         ]

@@ -76,7 +76,7 @@ def test_counters_are_predicted() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "changes"), [
     ("tiny", {"fetch_beats": 16, "burst_beats": 4}), ("tiny", {"axi_bits": 512}),
-    ("tiny", {"axi_bits": 128, "lanes": 4}), ("edge8", {}),
+    ("tiny", {"axi_bits": 128, "lanes": 1}), ("edge8", {}),
 ])
 def test_counters_are_predicted_elsewhere(name: str, changes: dict[str, int]) -> None:
     counters_are_predicted(dataclasses.replace(load(name), **changes), (2, 3, 13, 60, 150))

@@ -32,7 +32,7 @@ def test_products_of_a_network():
 @pytest.mark.slow
 def test_the_table_of_networks(tmp_path, capsys):
     assert networks.main(["deit_tiny_patch16_224", "-o", str(tmp_path / "out")]) == 0
-    rows = list(csv.DictReader((tmp_path / "out" / "networks.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "networks.csv").read_text().splitlines()))
     assert [row["array"] for row in rows] == ["8x8", "16x16", "32x32"]
     for row in rows:
         assert int(row["cycles"]) < int(row["scalesim_best_by_layer"])
