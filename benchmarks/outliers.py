@@ -23,7 +23,7 @@ from gen.cli import progress_bar, run_command
 from golden import checkpoint, mnist
 from golden.evaluate import WEIGHTS
 from golden.train_mnist import MnistTask
-from golden.train_task import grouped
+from golden.train_task import descend, grouped
 from golden.vit import Vit, observe
 
 #: Ends of the names of parameters that write the residual stream, by channels of their first
@@ -86,14 +86,9 @@ def _trained(model: Vit, split: mnist.Split, steps: int, rate: float, seed: int,
     optimizer = torch.optim.AdamW(grouped(list(model.parameters())), fused=True)
     model.train()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - step / steps)
         chosen = torch.randint(len(split), (task.plan.batch,), generator=generator)
         loss = task.loss(model, split.images[chosen], split.labels[chosen], 0.0, generator)
-        model.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(model, loss, [optimizer], rate * (1 - step / steps))
         advance(step + 1)
     model.eval()
 

@@ -29,7 +29,7 @@ from golden import checkpoint
 from golden.mnist import Split
 from golden.train_cifar10 import Cifar10Task
 from golden.train_mnist import MnistTask
-from golden.train_task import Plan, Task
+from golden.train_task import Plan, Task, descend
 from golden.vit import Vit
 
 COLUMNS = ("epoch", "loss", "test_accuracy", "seconds")
@@ -61,16 +61,9 @@ def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
         total, start = 0.0, time.monotonic()
         model.train()
         for step, chosen in enumerate(order.split(plan.batch)):
-            rate = task.rate(plan, epoch * steps + step, steps)
-            for group in (group for item in optimizers for group in item.param_groups):
-                group["lr"] = rate * group.get("ratio", 1)
             loss = task.loss(model, split.images[chosen], split.labels[chosen],
                              epoch / plan.epochs, generator)
-            model.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for item in optimizers:
-                item.step()
+            descend(model, loss, optimizers, task.rate(plan, epoch * steps + step, steps))
             total += loss.item() * len(chosen)
             progress.advance(bar)
         done = epoch + 1

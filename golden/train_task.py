@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training loop asks of a network's own recipe, and what both recipes are made of."""
 
-__all__ = ["Plan", "Task", "grouped", "shifted"]
+__all__ = ["Plan", "Task", "descend", "grouped", "shifted"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -103,6 +103,20 @@ def grouped(parameters: Sequence[torch.nn.Parameter]) -> list[dict[str, object]]
     """Group parameters for AdamW: weight decay for matrices and filters only."""
     return [{"params": [p for p in parameters if p.ndim in (2, 4)], "weight_decay": 0.05},
             {"params": [p for p in parameters if p.ndim not in (2, 4)], "weight_decay": 0.0}]
+
+
+def descend(model: Vit, loss: Tensor, optimizers: Sequence[Optimizer], rate: float) -> None:
+    """Take one step down a loss, with gradients of a norm of 1 at most.
+
+    A group's ``ratio``, 1 without one, multiplies the rate.
+    """
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("ratio", 1)
+        optimizer.step()
 
 
 def shifted(images: Tensor, generator: torch.Generator, reach: int = 2) -> Tensor:

@@ -174,7 +174,10 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
                                  test_dir=folder.resolve(), seed=seed,
                                  extra_env=environment, waves=waves, log_file=log)
         tests, failures = get_results(report)
-    except (SystemExit, RuntimeError) as error:
+    except SystemExit:   # it says no more than that a pattern failed, or the simulator
+        raise SimulationError(f"{unit} of {config.name} fails its bench; see {log}\n{tail(log)}") \
+            from None
+    except RuntimeError as error:
         raise SimulationError(f"{unit} of {config.name}: {error}; see {log}\n{tail(log)}") \
             from None
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]

