@@ -99,6 +99,8 @@ class Row:
         Processor time: of all calibration, and of an image by the two quantized networks.
     weight_bytes, datapath
         Of the integer network: `golden.report.weight_bytes`, and which formats it has.
+    refused
+        Why a method has no formats at these widths; empty if it has.
     """
 
     method: str
@@ -115,6 +117,7 @@ class Row:
     integer_seconds: float = 0.0
     weight_bytes: int = 0
     datapath: str = ""
+    refused: str = ""
 
     @property
     def name(self) -> str:
@@ -243,13 +246,18 @@ class _Bench:
         kept = self.read(row.name)
         simulated: list[int] = kept.pop("classes", [])
         row = Row(**kept) if kept else row
-        if kept and not (wanted and row.integer_right is None):
+        if kept and (row.refused or not (wanted and row.integer_right is None)):
             return row
         clocks = [_Clock() for _ in range(3)]
         with clocks[0].running():
             statistics = method.observe(
                 self.model, (images for images, _ in self.batches["calibration"]), advance)
-            record = method.decide(statistics)
+            try:
+                record = method.decide(statistics)
+            except ValueError as error:
+                row = dataclasses.replace(row, refused=str(error))
+                self.write(row.name, dataclasses.asdict(row))
+                return row
         record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
         if not kept:
             simulated = self.classes(method.apply(self.model, record), advance, clocks[1])
@@ -280,12 +288,14 @@ def table(rows: Sequence[Row]) -> str:
         return "" if count is None else f"{count / images:.2%}".rstrip("%")
 
     def cells(row: Row) -> tuple[object, ...]:
-        return (row.method, row.setting, row.variant, row.simulated_right,
+        return (row.method, row.setting, row.variant,
+                "" if row.simulated_right is None else row.simulated_right,
                 "" if row.integer_right is None else row.integer_right,
                 share(row.simulated_right, row.images), share(row.integer_right, row.images),
                 "" if row.alike is None else row.alike, f"{row.observe_seconds:.1f}",
                 f"{row.simulate_seconds * 1e3:.0f}", f"{row.integer_seconds * 1e3:.0f}",
-                f"{row.weight_bytes:,}" if row.weight_bytes else "", row.datapath)
+                f"{row.weight_bytes:,}" if row.weight_bytes else "",
+                f"refused: {row.refused}" if row.refused else row.datapath)
 
     lines = [_COLUMNS, ("---",) * len(_COLUMNS), *map(cells, rows)]
     first = rows[0]

@@ -58,7 +58,7 @@ def _real(x: Tensor) -> Tensor:
     """Return `x` as float32, or refuse it."""
     if not x.is_floating_point():
         raise TypeError(f"x must be real values, not {x.dtype}")
-    if not x.numel() or not bool(x.isfinite().all()):
+    if not x.numel() or not bool(torch.stack(x.aminmax()).isfinite().all()):
         raise ValueError(f"x must be finite and not empty, not {list(x.shape)} from "
                          f"{x.flatten()[:1].tolist()}")
     return x.to(torch.float32)
@@ -66,16 +66,25 @@ def _real(x: Tensor) -> Tensor:
 
 def _layer(x: Tensor, bits: int) -> tuple[Tensor, int]:
     """Step and zero point of a whole layer, asymmetric min-max."""
-    high = 2**bits - 1
-    step = ((x.max() - x.min()) / high).clamp_min(torch.finfo(torch.float32).eps)
-    zero_point = (0 - (x.min() / step).round()).clamp(0, high)
+    top = 2**bits - 1
+    low, high = x.aminmax()
+    step = ((high - low) / top).clamp_min(torch.finfo(torch.float32).eps)
+    zero_point = (0 - (low / step).round()).clamp(0, top)
     return step, int(zero_point)
+
+
+#: Values at a time: few stay in the caches.
+_CHUNK = 1 << 17
 
 
 def _errors(x: Tensor, candidates: list[PowerOfTwoFactor]) -> Tensor:
     """Sum of squared errors of every channel under every candidate, ``[candidates, C]``."""
     flat = x.reshape(-1, x.shape[-1])
-    return torch.stack([_decoded(flat, item).sub_(flat).square_().sum(0) for item in candidates])
+    found = torch.zeros(len(candidates), x.shape[-1], dtype=torch.float64, device=x.device)
+    for part in flat.split(max(1, _CHUNK // x.shape[-1])):
+        for errors, item in zip(found, candidates, strict=True):
+            errors += _decoded(part, item).sub_(part).square_().sum(0)
+    return found
 
 
 def _decoded(x: Tensor, item: PowerOfTwoFactor) -> Tensor:

@@ -128,6 +128,22 @@ def test_a_killed_run_goes_on(digits, tmp_path, monkeypatch):
     assert {row["images"] for row in rows(out)} == {"5"}
 
 
+def test_a_refused_setting_is_a_row_and_the_others_follow(digits, tmp_path, monkeypatch, capsys):
+    class Refuses(METHODS["fq-vit"]):
+        def decide(self, statistics):
+            raise ValueError("no step fits")
+
+    monkeypatch.setitem(METHODS, "fq-vit", Refuses)
+    out = tmp_path / "out"
+    command = [*digits, "--methods", "fq-vit,minmax", "--no-integers", "-o", str(out)]
+    for _ in range(2):   # the second time it comes from the file
+        assert methods.main(command) == 0
+        assert [(row["refused"], bool(row["simulated_right"])) for row in rows(out)] \
+            == [("no step fits", False), ("", True)]
+        assert "| refused: no step fits |" in capsys.readouterr().out
+        monkeypatch.setattr(Refuses, "observe", None)
+
+
 def test_widths_of_a_setting():
     widths = methods.Setting("8/6").widths
     assert widths("minmax") == {"weights": 8, "activations": 6, "stream": 6}
