@@ -68,11 +68,14 @@ def supported(spec: VitSpec, config: Config) -> None:
         raise ValueError(f"attention must be one of {', '.join(CODES)} for the accelerator, "
                          "not linear")
     wanted = {"cols": config.rows, "exponential": "shift", "score_bits": 8,
-              "weight_bits": 8, "acc_bits": 32, "multiplier_bits": 16}
+              "weight_bits": 8, "acc_bits": 32}
     for name, value in wanted.items():
         if getattr(config, name) != value:
             raise ValueError(f"{name} must be {value} for the accelerator, "
                              f"not {getattr(config, name)}")
+    if config.multiplier_bits > 16:
+        raise ValueError("multiplier_bits must be at most 16 for the accelerator, "
+                         f"not {config.multiplier_bits}")
     for name in ("rows", "lanes"):
         if (value := getattr(config, name)) & value - 1:
             raise ValueError(f"{name} must be a power of two for the accelerator, not {value}")

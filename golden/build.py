@@ -207,13 +207,16 @@ class _Builder:
                  after: Shifted) -> Requantization:
         """Requantization that adds a residual of step `before`.
 
-        v has the step ``after.scale / 2**extra``: with `extra` as large as the residual and the
-        whole range of the stream allow, so that the sum is rounded once, when it is encoded.
+        v has the step ``after.scale / 2**extra``: with `extra` as large as the residual, the
+        multiplier and the whole range of the stream allow, so that the sum is rounded once, when
+        it is encoded.
         """
         config = self.config
         extra = min(config.value_bits - config.norm_bits, 15 - int(after.shift.max()))
-        while extra and before / float(after.scale) * 2**extra >= 0.999 * 2 ** (
-                config.value_bits - config.norm_bits):
+        coarsest, most = float(scale.max()), (1 << config.multiplier_bits) - 1
+        while extra and (before / float(after.scale) * 2**extra >= 0.999 * 2 ** (
+                config.value_bits - config.norm_bits)
+                or coarsest / float(after.scale) * 2**extra > most):
             extra -= 1
         step = float(after.scale) / 2**extra
         multiplier, shift = self.dyadic(scale / step)
@@ -285,7 +288,8 @@ class _Builder:
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:
-    return scale if isinstance(scale, Tensor) else torch.full((channels,), scale)
+    return scale if isinstance(scale, Tensor) \
+        else torch.full((channels,), scale, dtype=torch.float64)
 
 
 def _steps(real: Tensor) -> Tensor:

@@ -3,24 +3,27 @@
 
 FQ-ViT's calibration (arXiv 2111.13824) without its observers: min-max ranges of about 100 images,
 power-of-two factors for the residual stream, symmetric weights per output channel. The published
-methods, with their observers, take the way of `golden.deploy`.
+methods, with their observers, take the way of `golden.deploy`. A configuration whose requantizer
+only shifts (`multiplier_bits` of 1) gets steps to match (`golden.shift_only`).
 """
 
 __all__ = ["calibrate", "observations", "outlier_stream", "power_of_two_stream", "two_scale",
            "uniform"]
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from golden.attention import fit
+from golden.attention import attend, fit
 from golden.build import Matrix, Plan, build, check, levels
 from golden.formats import Format, Shifted, TwoScale, Uniform
 from golden.network import Network, image_codes
 from golden.ptf import outlier_two_scale, power_of_two_factor
 from golden.requant_parameters import value_step
-from golden.vit import Vit, observe
+from golden.shift_only import coarser, weight_unit
+from golden.vit import Vit, VitSpec, observe
 from hw.config import Config
 
 _SEARCHED = 50_000   # values of a tensor that the search for a two-scale format looks at
@@ -70,9 +73,9 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
     weights = {name: value.double() for name, value in model.state_dict().items()}
     plan = _Calibration(seen, config, stream, gelu)
     widths = _widths(model, config, weight_bits)
+    plan.activations(model.spec)
     matrices = {name: plan.matrix(name, weights[f"{name}.weight"], bits)
                 for name, bits in widths.items()}
-    plan.activations(model.spec.depth)
     return build(Plan(spec=model.spec, config=config, parameters=weights, matrices=matrices,
                       formats=plan.formats))
 
@@ -101,6 +104,7 @@ class _Calibration:
         self.residual = STREAMS[stream]
         self.gelu = GELUS[gelu]
         self.config = config
+        self.shift_only = config.multiplier_bits == 1
         self.formats: dict[str, Format] = {"input": Uniform(scale=1 / 255)}
 
     def matrix(self, name: str, weight: Tensor, bits: int) -> Matrix:
@@ -111,17 +115,20 @@ class _Calibration:
             return Matrix(codes=head.quantize(weight),
                           scale=torch.as_tensor(head.scale, dtype=torch.float64))
         found = Uniform.symmetric(weight.abs().amax(1, keepdim=True), bits)
+        if self.shift_only:
+            unit = weight_unit(name, self.formats, self.config).reshape(-1, 1)
+            found = Uniform(scale=coarser(found.scale, unit), bits=bits, signed=True)
         self.formats[f"{name}.weight"] = found
         assert isinstance(found.scale, Tensor)
         return Matrix(codes=found.quantize(weight), scale=found.scale[:, 0])
 
-    def activations(self, depth: int) -> None:
+    def activations(self, spec: VitSpec) -> None:
         """Find the formats of all activations."""
         self.stream("embedding")
-        for index in range(depth):
+        for index in range(spec.depth):
             name = f"blocks.{index}"
             self.uniform(f"{name}.norm1")
-            self.attention(f"{name}.attn")
+            self.attention(f"{name}.attn", spec.head_dim)
             self.stream(f"{name}.residual1")
             self.uniform(f"{name}.norm2")
             self.formats[f"{name}.mlp.act"] = self.gelu(self.seen[f"{name}.mlp.act"], self.config)
@@ -130,23 +137,36 @@ class _Calibration:
         self.seen["norm"] = self.seen["norm"][:, 0]
         self.uniform("norm")
 
-    def uniform(self, name: str, bits: int = 8) -> None:
-        """Asymmetric min-max of an observed tensor."""
-        seen = self.seen[name]
-        self.formats[name] = Uniform.of_range(float(seen.min()), float(seen.max()), bits)
+    def uniform(self, name: str, bits: int = 8, unit: float | None = None) -> None:
+        """Asymmetric min-max of an observed tensor; its step is a unit, shifted left, if given."""
+        low, high = float(self.seen[name].min()), float(self.seen[name].max())
+        found = Uniform.of_range(low, high, bits)
+        if unit is not None:
+            step = max(unit, float(coarser(found.scale, unit)))
+            found = Uniform(scale=step, bits=bits, zero_point=math.floor(-min(low, 0) / step + 0.5))
+        self.formats[name] = found
 
     def stream(self, name: str) -> None:
         self.formats[name] = self.residual(self.seen[name], self.config)
 
-    def attention(self, name: str) -> None:
+    def attention(self, name: str, head_dim: int) -> None:
         bits = self.config.weight_bits   # K and V take the place of weights
         peaks = {part: self.seen[f"{name}.{part}"].abs() for part in "qkv"}
         for part in "qkv":
             peak = peaks[part].amax((0, 2)).flatten() if part == "v" else float(peaks[part].max())
+            if part == "v" and self.shift_only:
+                peak = coarser(peak, float(peaks[part].max()))
             self.formats[f"{name}.{part}"] = Uniform.symmetric(peak, bits, zero_point=1 << bits - 1)
-        self.uniform(f"{name}.scores", min(8, self.config.score_bits))
-        self.formats[f"{name}.softmax"] = fit(self.seen[f"{name}.softmax"], self.config)
-        self.uniform(f"{name}.context")
+        query, key, value = (float(torch.as_tensor(self.formats[f"{name}.{part}"].scale,
+                                                   dtype=torch.float64).max()) for part in "qkv")
+        unit = query * key * head_dim**-0.5 if self.shift_only else None
+        self.uniform(f"{name}.scores", min(8, self.config.score_bits), unit)
+        codes = fit(self.seen[f"{name}.softmax"], self.config)
+        self.formats[f"{name}.softmax"] = codes
+        if self.shift_only:   # the codes' step is what `golden.build` makes of it
+            scores = float(self.formats[f"{name}.scores"].scale)
+            unit = value * float(attend(scores, codes, self.config)[1].scale)
+        self.uniform(f"{name}.context", unit=unit)
 
 
 def power_of_two_stream(seen: Tensor, config: Config) -> Shifted:

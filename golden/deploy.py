@@ -139,6 +139,9 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     if not isinstance(model, Vit):
         raise ValueError("only ViT and DeiT have an integer network, not Swin")
     check(model.spec, config)
+    if config.multiplier_bits == 1:
+        raise ValueError("multiplier_bits must be at least 2 for a record: the ratios of its steps "
+                         "are no powers of two")
     known = {site.name for site in sites(model)} | {f"{name}.weight" for name in layers(model)}
     for name in record.formats:
         if name not in known:

@@ -187,8 +187,8 @@ class _Add:
                  device: torch.device) -> None:
         self.scale = _Scale(layer, bound, config, device)
         self.factor = layer.multiplier2 * 2.0 ** -(
-            config.multiplier_bits + config.norm_bits - config.value_bits)
-        self.half = 0.5 if config.multiplier_bits + config.norm_bits > config.value_bits else 0.0
+            config.factor_bits + config.norm_bits - config.value_bits)
+        self.half = 0.5 if config.factor_bits + config.norm_bits > config.value_bits else 0.0
         self.shift = _shifting(layer.encode_shift, device)
         self.low = -layer.encoding.zero_point
         self.high = (1 << layer.encoding.bits) - 1 - layer.encoding.zero_point

@@ -47,8 +47,8 @@ class Requantization:
         Per channel or one for all, 0 to 15; with PTF the channel's alpha is in it. One for all in
         the two-scale format.
     multiplier2
-        Unsigned fixed-point factor of GeLU's result, with ``multiplier_bits`` fraction bits, or of
-        the residual, with ``multiplier_bits + norm_bits - value_bits`` of them.
+        Unsigned fixed-point factor of GeLU's result, with ``factor_bits`` fraction bits, or of
+        the residual, with ``factor_bits + norm_bits - value_bits`` of them.
     """
 
     bias: Tensor | int = 0
@@ -118,13 +118,13 @@ def operate(value: Tensor, layer: Requantization, config: Config,
     """
     if (residual is not None) != (layer.operation == "residual"):
         raise ValueError("a residual must be given for the operation residual, and only for it")
-    factor = _bounded("multiplier2", layer.multiplier2, 0, (1 << config.multiplier_bits) - 1)
+    factor = _bounded("multiplier2", layer.multiplier2, 0, (1 << config.factor_bits) - 1)
     if layer.operation == "gelu":
-        return round_shift(gelu(value, config) * factor, config.multiplier_bits)
+        return round_shift(gelu(value, config) * factor, config.factor_bits)
     if residual is not None:
         integers(residual=residual)
         product = _signed("residual", residual, config.norm_bits) * factor
-        drop = config.multiplier_bits + config.norm_bits - config.value_bits
+        drop = config.factor_bits + config.norm_bits - config.value_bits
         return value + round_shift(product << max(0, -drop), max(0, drop))
     return value
 

@@ -38,8 +38,8 @@ def value_step(config: Config) -> float:
 
 def _factor(name: str, ratio: float, fraction: int, config: Config) -> int:
     multiplier = round(math.ldexp(ratio, fraction)) if 0 <= ratio < math.inf else -1
-    if not 0 <= multiplier < 1 << config.multiplier_bits:
-        limit = math.ldexp((1 << config.multiplier_bits) - 1, -fraction)
+    if not 0 <= multiplier < 1 << config.factor_bits:
+        limit = math.ldexp((1 << config.factor_bits) - 1, -fraction)
         raise ValueError(f"{name} must lie in 0..{limit}, not {ratio}")
     return multiplier
 
@@ -57,11 +57,11 @@ def gelu_multiplier(code_step: float, config: Config) -> tuple[int, int]:
     """
     shift = math.floor(math.log2(code_step / value_step(config)))
     ratio = value_step(config) * 2**shift / code_step
-    top = 1 - 2.0 ** -config.multiplier_bits
+    top = 1 - 2.0 ** -config.factor_bits
     if not 0 <= shift <= 15:
         raise ValueError(f"code_step must lie in {value_step(config)}.."
                          f"{value_step(config) * 2**16}, not {code_step}")
-    return _factor("gelu ratio", min(ratio, top), config.multiplier_bits, config), shift
+    return _factor("gelu ratio", min(ratio, top), config.factor_bits, config), shift
 
 
 def residual_multiplier(ratio: float, config: Config) -> int:
@@ -74,4 +74,4 @@ def residual_multiplier(ratio: float, config: Config) -> int:
         the range of v.
     """
     return _factor("residual ratio", ratio,
-                   config.multiplier_bits + config.norm_bits - config.value_bits, config)
+                   config.factor_bits + config.norm_bits - config.value_bits, config)

@@ -71,7 +71,10 @@ class Config:
                                    default=3)
     iexp_shift: int = _integer(16, 30, "the constant n of FQ-ViT's exponential", default=20)
 
-    multiplier_bits: int = _integer(4, 18, "unsigned width of a dyadic multiplier", default=16)
+    multiplier_bits: int = _integer(1, 18, "unsigned width of a dyadic multiplier; 1: powers of "
+                                    "two only", default=16)
+    factor_bits: int = _integer(4, 18, "unsigned width of the factor of GeLU's result, and of a "
+                                "residual", default=16)
     value_bits: int = _integer(10, 24, "signed width of a requantized value before its encoding",
                                default=16)
 

@@ -78,7 +78,7 @@ class Requantizer(wiring.Component):
                       "decoded residual operands; ignored but by the operation residual"),
                 Field("encode_shift", 4, False, lanes, "right shift before the code"),
                 Field("operation", 2, text="0 linear, 1 GeLU, 2 residual"),
-                Field("multiplier2", config.multiplier_bits, text="factor of GeLU's result (all "
+                Field("multiplier2", config.factor_bits, text="factor of GeLU's result (all "
                       "its bits are fraction bits) or of the residual"),
                 Field("format", 2, text="0 uniform or PTF, 1 two-scale, 2 log2, 3 table"),
                 Field("zero_point", 8, text="of uniform codes"),

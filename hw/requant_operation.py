@@ -36,7 +36,7 @@ class Operation(wiring.Component):
         Which operation it is, in step 4.
     residual : In(signed(norm_bits))
         In step 4.
-    factor : In(multiplier_bits)
+    factor : In(factor_bits)
         In step 5.
     y : Out(signed(value_bits + 1))
         In step 9.
@@ -55,7 +55,7 @@ class Operation(wiring.Component):
             "late_gelu": In(1),
             "late_residual": In(1),
             "residual": In(signed(config.norm_bits)),
-            "factor": In(config.multiplier_bits),
+            "factor": In(config.factor_bits),
             "y": Out(signed(config.value_bits + 1)),
         })
 
@@ -78,7 +78,7 @@ class Operation(wiring.Component):
         y = Signal(signed(bits + 1), reset_less=True)
 
         # Value plus product, in steps of y; the lowest column carries the rounding bit in.
-        drop = config.multiplier_bits + width - bits
+        drop = config.factor_bits + width - bits
         product = multiply(m, operand, self.factor, advance=self.advance, name="scaled")
         base_late = delay(m, base, advance=self.advance, cycles=STEPS, name="base")
         idle = ~(self.late_residual | self.late_gelu)

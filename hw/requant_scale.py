@@ -66,10 +66,17 @@ class Scale(wiring.Component):
         return register
 
     def _multiply(self, m: Module) -> tuple[Signal, Signal]:
-        """Four steps and an addition: the exact product, and the shift beside it."""
+        """Four steps and an addition: the exact product, and the shift beside it.
+
+        Powers of two alone take no multiplier; the factor is 0 or 1 then.
+        """
         digit = min(DIGIT, self.config.acc_bits)
         total = self._register(m, self.acc + self.bias, "total")
         multiplier = self._register(m, self.multiplier, "multiplier_1")
+        if self.config.multiplier_bits == 1:
+            product = delay(m, Mux(multiplier, total, 0), advance=self.advance, cycles=STEPS,
+                            name="kept")
+            return product, self._late_shift(m)
         low = multiply(m, total[:digit], multiplier, advance=self.advance, name="low")
         high = multiply(m, total.shift_right(digit), multiplier, advance=self.advance,
                         name="high")
@@ -79,8 +86,10 @@ class Scale(wiring.Component):
         m.d.comb += upper.eq(high + low[digit:])
         product = Signal(len(high) + digit)
         m.d.comb += product.eq(Cat(low[:digit], upper))
-        shift = delay(m, self.shift, advance=self.advance, cycles=1 + STEPS, name="shift")
-        return product, shift
+        return product, self._late_shift(m)
+
+    def _late_shift(self, m: Module) -> Signal:
+        return delay(m, self.shift, advance=self.advance, cycles=1 + STEPS, name="shift")
 
     def _window(self, m: Module, product: Signal, shift: Signal) \
             -> tuple[Value, Value, Signal]:

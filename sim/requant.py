@@ -140,9 +140,9 @@ class _Maker:
         limit = 1 << config.acc_bits - 1
         residual, factor = None, 0
         if operation != "linear":
-            factor = self.one(1 << config.multiplier_bits - 1, (1 << config.multiplier_bits) - 1)
+            factor = self.one(1 << config.factor_bits - 1, (1 << config.factor_bits) - 1)
         if operation == "residual":
-            factor >>= self.one(0, config.multiplier_bits - 2)
+            factor >>= self.one(0, config.factor_bits - 2)
             high = (1 << config.norm_bits - 1) - 1
             residual = self.integers(-high - 1, high, count)
             addition = Requantization(operation=operation, multiplier2=factor, encoding=encoding)
@@ -201,10 +201,11 @@ class _Maker:
 
 def _extremes(make: _Maker) -> Iterator[Batch]:
     config = make.config
-    limit, full = 1 << config.acc_bits - 1, (1 << config.multiplier_bits) - 1
+    limit = 1 << config.acc_bits - 1
+    full, full2 = (1 << config.multiplier_bits) - 1, (1 << config.factor_bits) - 1
     ends = torch.tensor([-limit, limit - 1, 0, -1, 1])
     shifts = torch.tensor([0, 1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63])
-    for factor in (0, 1, full):
+    for factor in sorted({0, 1, full}):
         grid = torch.cartesian_prod(ends[:3], ends, shifts)
         # About 60 of the 180, others every time.
         grid = grid[make.one(0, 2)::3]
@@ -219,9 +220,9 @@ def _extremes(make: _Maker) -> Iterator[Batch]:
     high = (1 << config.norm_bits - 1) - 1
     residual = torch.tensor([-high - 1, high, -high - 1, high])
     acc = torch.tensor([-limit, -limit, limit - 1, limit - 1])
-    yield Batch(acc, Requantization(operation="residual", multiplier2=full,
+    yield Batch(acc, Requantization(operation="residual", multiplier2=full2,
                                     encoding=Encoding(zero_point=128), encode_shift=9), residual)
-    yield Batch(acc, Requantization(operation="gelu", multiplier2=full,
+    yield Batch(acc, Requantization(operation="gelu", multiplier2=full2,
                                     encoding=Encoding(bits=7, zero_point=1), encode_shift=8))
 
 

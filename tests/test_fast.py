@@ -40,8 +40,9 @@ CONFIGS = {
     "wide values": dataclasses.replace(TINY, value_bits=19, norm_bits=14),
     "narrow values": dataclasses.replace(TINY, value_bits=13),
     "6-bit weights": dataclasses.replace(TINY, weight_bits=6),
-    "4-bit multipliers": dataclasses.replace(TINY, multiplier_bits=5),
-    "wide multipliers": dataclasses.replace(TINY, multiplier_bits=18, norm_bits=15),
+    "narrow multipliers": dataclasses.replace(TINY, multiplier_bits=4, factor_bits=5),
+    "shifts alone": dataclasses.replace(TINY, multiplier_bits=1),
+    "wide multipliers": dataclasses.replace(TINY, multiplier_bits=18, factor_bits=18, norm_bits=15),
 }
 
 

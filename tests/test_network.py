@@ -173,6 +173,7 @@ def test_an_image_is_classified_alike_in_any_company(whole: Network, sample: mni
 
 @pytest.mark.parametrize("changes", [
     {"exponential": "iexp"}, {"weight_bits": 4}, {"norm_bits": 9}, {"multiplier_bits": 10},
+    {"multiplier_bits": 1}, {"multiplier_bits": 1, "attention": "uniform", "attention_bits": 8},
     {"weight_bits": 6, "score_bits": 6, "attention_bits": 3},
     {"lanes": 7, "value_bits": 24, "norm_bits": 9},   # encoding shifts are at most 15
     {"attention": "table", "exp_fraction_bits": 5}, {"attention": "uniform", "score_bits": 12},

@@ -432,14 +432,15 @@ TINY = load("tiny")
 RTL = [
     TINY,
     Config(name="narrow", rows=4, cols=4, lanes=1, operand_bits=9, acc_bits=24, value_bits=12,
-           multiplier_bits=8, norm_bits=12),
+           multiplier_bits=8, factor_bits=8, norm_bits=12),
     Config(name="wide", rows=4, cols=4, lanes=4, acc_bits=40, value_bits=20, multiplier_bits=18,
-           norm_bits=16),
+           factor_bits=18, norm_bits=16),
     Config(name="edge-lanes16", rows=16, cols=16, lanes=16, norm_bits=8),
     Config(name="smallest", rows=1, cols=1, lanes=3, operand_bits=9, acc_bits=17, value_bits=10,
-           multiplier_bits=4, norm_bits=16),
+           multiplier_bits=4, factor_bits=4, norm_bits=16),
+    Config(name="shifts-alone", rows=4, cols=4, lanes=1, multiplier_bits=1),
     Config(name="widest", rows=2, cols=2, lanes=2, acc_bits=33, value_bits=24, multiplier_bits=12,
-           norm_bits=8),
+           factor_bits=12, norm_bits=8),
 ]
 
 
@@ -454,5 +455,5 @@ def test_verilog_equals_golden_on_every_cycle(config: Config, tmp_path: Path) ->
     runs = [len(list(trace(case, words("requant", config), *pattern)))
             for case in made for pattern in PATTERNS]
     assert result.cases == len(made) == 18 + result.image_cases
-    assert result.image_cases == (5 if config.name in ("tiny", "wide") else 0)
+    assert result.image_cases == (5 if config.name in ("tiny", "wide", "shifts-alone") else 0)
     assert (result.patterns, result.words, result.cycles) == (9, 9 * sum(wanted), sum(runs))
