@@ -387,7 +387,7 @@ def pixel_network(network: Network, how: Preprocessing, device: torch.device | s
             return run(network, codes)
 
     def classify(images: Tensor) -> Tensor:
-        codes = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        codes = ((images.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         return torch.cat([whole(part) for part in codes.chunk(-(-len(codes) // some))])
 
     return classify

@@ -8,6 +8,7 @@ beside that of the float simulation.
 __all__ = ["classified", "configured", "main", "right"]
 
 import argparse
+import copy
 import dataclasses
 import functools
 import sys
@@ -29,6 +30,7 @@ from golden.fast import pixel_network
 from golden.imagenet import Folder, read_classes
 from golden.models import Preprocessing
 from golden.network import Network
+from golden.parallel import ordered
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.folding import network as with_parameters
@@ -57,14 +59,15 @@ Integer = tuple[Network, tuple[Note, ...]]
 def right(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
           advance: Callable[[int], object] = lambda images: None,
           keep: Callable[[int, int], object] = lambda done, found: None,
-          so_far: tuple[int, int] = (0, 0)) -> int:
+          so_far: tuple[int, int] = (0, 0), threads: int = 1,
+          device: torch.device | str = "cpu") -> int:
     """Count the images that a network classifies as labelled.
 
     `keep` is told after each batch how many images are done and right; `so_far` is what it was
-    told last by a run that has done earlier batches.
+    told last by a run that has done earlier batches. `threads` batches are computed at a time.
     """
     done, found = so_far
-    for classes, labels in classified(model, batches):
+    for classes, labels in classified(model, batches, threads, device):
         found += int((classes == labels).sum())
         done += len(labels)
         advance(len(labels))
@@ -73,12 +76,15 @@ def right(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Ten
 
 
 def classified(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
+               threads: int = 1, device: torch.device | str = "cpu",
                ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the classes that a network finds, and the labels, of every batch."""
-    for images, labels in batches:
+    """Yield the classes that a network on a device finds, and the labels, of every batch."""
+    def classify(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, labels = batch
         with torch.inference_mode():
-            found = model(images).argmax(1)
-        yield found, labels
+            return model(images.to(device)).argmax(1).cpu(), labels
+
+    return ordered(classify, batches, threads)
 
 
 def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str]) -> Method:
@@ -165,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--spread", type=float, metavar="GAIN",
                         help="make LayerNorm outputs uneven first, a channel GAIN times as large, "
                              "without changing what the float network computes")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where networks are measured; calibration is on the processor, so "
+                             "records and integers are the same (default: a GPU if there is one)")
     parser.add_argument("--no-float", action="store_true",
                         help="don't measure the float network")
     parser.add_argument("--config", default="edge16", metavar="C",
@@ -211,6 +220,7 @@ class _Work:
     ledger: Ledger | None
     observe: Callable[[], Statistics]
     uneven: Mapping[str, Tensor]
+    device: torch.device
 
     @property
     def folder(self) -> Path | None:
@@ -273,8 +283,8 @@ class _Work:
         rest = Folder(evaluation.files[so_far[0]:], evaluation.labels[so_far[0]:])
         return right(network, rest.batches(self.how, args.batch, resize=not args.no_resize),
                      advance, functools.partial(ledger.counted, name) if ledger
-                     else lambda *_: None, so_far)
-
+                     else lambda *_: None, so_far,
+                     1 if self.device.type == "cuda" else torch.get_num_threads(), self.device)
 
     def report(self, folder: Path, record: Record, integer: Integer,
                simulated: Callable[[Tensor], Tensor], counts: Mapping[str, tuple[int, int]],
@@ -295,6 +305,19 @@ def _write(path: Path, text: str) -> None:
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def _device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is the GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here")
+    return torch.device(name)
+
+
+def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
+    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
+
+
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
     named = models.lookup(args.model)
@@ -308,6 +331,7 @@ def _run(args: argparse.Namespace) -> int:
     config = load(args.config)
     if isinstance(named.spec, VitSpec):
         check(named.spec, config)   # calibration may take minutes
+    device = _device(args.device)
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
@@ -328,14 +352,15 @@ def _run(args: argparse.Namespace) -> int:
                 model, (images for images, _ in calibration.batches(how, args.batch)),
                 bar("calibration", len(calibration)))
 
-        work = _Work(args, method, model, how, config, ledger, observe, uneven)
+        work = _Work(args, method, model, how, config, ledger, observe, uneven, device)
         record, integer = work.decide(bar)
+        simulated = method.apply(model, record)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
-            "float": model, "simulated": method.apply(model, record)}
+            "float": _placed(model, device), "simulated": _placed(simulated, device)}
         if args.no_float:
             del networks["float"]
         if integer:
-            networks["integer"] = pixel_network(integer[0], how)
+            networks["integer"] = pixel_network(integer[0], how, device)
         counts: dict[str, tuple[int, int]] = {}
         if evaluation is not None:
             total = len(evaluation)
@@ -346,7 +371,7 @@ def _run(args: argparse.Namespace) -> int:
         if work.folder and integer:
             few, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)
-            work.report(work.folder, record, integer, networks["simulated"], counts, few)
+            work.report(work.folder, record, integer, simulated, counts, few)
         if ledger:
             ledger.complete()
     if args.output is not None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from golden import checkpoint, mnist, quantize
@@ -96,6 +97,8 @@ def test_a_rescaled_network_is_the_same_and_its_record_fits_the_checkpoint(pictu
     (("--method", "minmax", "--images", "0"), "must be at least 1"),
     (("--method", "minmax", "--crop", "2"), "--crop must be above 0"),
     (("--method", "minmax", "--spread", "0"), "spread must be at least 1"),
+    pytest.param(("--method", "minmax", "--device", "cuda"), "torch finds no GPU here",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")),
 ])
 def test_bad_input(pictures, tmp_path, capsys, more, message):
     out = tmp_path / "record.json"

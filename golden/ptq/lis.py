@@ -44,7 +44,7 @@ class LogIntSoftmax(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Return probabilities of the shape of `scores`."""
         rows = scores.reshape(-1, scores.shape[-1])
-        fast = self._fast(rows.shape[-1])
+        fast = self._fast(rows.shape[-1], scores.device)
         found = torch.empty_like(rows)
         some = max(1, _CHUNK // rows.shape[-1])
         for part, out in zip(rows.split(some), found.split(some), strict=True):
@@ -58,17 +58,18 @@ class LogIntSoftmax(nn.Module):
             found = fast(code.clamp_max_(255))
         else:
             # Codes 0 to 255 as signed integers of 8 bits: only differences matter.
-            found = log_softmax((code - 128).clamp_(-128, 127).to(torch.int64), code >= 0,
-                                self.scale, self.config).to(torch.int32)
+            found = log_softmax((code - 128).clamp_(-128, 127).to(torch.int64).cpu(),
+                                (code >= 0).cpu(), self.scale, self.config).to(code.device,
+                                                                               torch.int32)
         top = (1 << self.config.attention_bits) - 1
         values = torch.exp2(-torch.arange(top + 1, dtype=scores.dtype, device=scores.device))
         values[top] = 0
         return values.index_select(0, found.flatten()).reshape(found.shape)
 
-    def _fast(self, keys: int) -> FastPolynomial | None:
+    def _fast(self, keys: int, device: torch.device) -> FastPolynomial | None:
         if not isinstance(self.scale, PolynomialScale):
             return None
         try:
-            return FastPolynomial(self.scale, self.config, keys)
+            return FastPolynomial(self.scale, self.config, keys, device)
         except ValueError:
             return None

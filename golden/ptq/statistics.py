@@ -3,6 +3,7 @@
 
 __all__ = ["Observed", "Statistics", "collect", "observed_sites", "spaced"]
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from golden.parallel import ordered
 from golden.ptq.sites import INPUT, Site, sites
 from golden.swin import Swin
 from golden.vit import Vit
@@ -83,6 +85,20 @@ def spaced(x: Tensor, most: int) -> Tensor:
     return rows[::step].clone()
 
 
+#: Name of a site, its least and largest value, rows, and those of the class token.
+_Seen = tuple[str, Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+def _with_last(batches: Iterable[Tensor], last: bool) -> Iterator[tuple[Tensor, bool]]:
+    """Yield the batches that aren't empty, and whether to keep rows: of all, or of the last."""
+    waiting = (batch for batch in batches if len(batch))
+    batch = next(waiting, None)
+    while batch is not None:
+        following = next(waiting, None)
+        yield batch, not last or following is None
+        batch = following
+
+
 def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20,
             last: bool = False, advance: Callable[[int], object] = lambda images: None,
             ) -> Statistics:
@@ -115,26 +131,33 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     vit = isinstance(model, Vit)
     first: dict[str, list[Tensor]] = {site.name: [] for site in found
                                       if vit and site.role == "stream"}
+    here = threading.local()   # the batch of this thread
 
     def see(name: str, value: Tensor) -> None:
-        if name in first:
-            first[name].append(value[:, 0].clone())
+        token = value[:, 0].clone() if name in first else None
         value = value[:, 0] if vit and name == "norm" else value
         low, high = value.aminmax()
         if not bool(low.isfinite() & high.isfinite()):
             raise ValueError(f"calibration makes values at {name} that are not finite")
-        lows[name].append(low)
-        highs[name].append(high)
-        if following is None or not last:
-            rows[name].append(spaced(value, most))
+        here.seen.append((name, low, high, spaced(value, most) if here.keep else None, token))
 
-    waiting = (batch for batch in batches if len(batch))
-    batch, following = next(waiting, None), next(waiting, None)
-    with observed_sites(model, found, see), torch.inference_mode():
-        while batch is not None:
+    def run(batch: Tensor, keep: bool) -> tuple[int, list[_Seen]]:
+        here.seen, here.keep = [], keep
+        with torch.inference_mode():
             model(batch)
-            advance(len(batch))
-            batch, following = following, next(waiting, None)
+        return len(batch), here.seen
+
+    with observed_sites(model, found, see):
+        for images, seen in ordered(lambda item: run(*item), _with_last(batches, last),
+                                    torch.get_num_threads()):
+            for name, low, high, kept, token in seen:
+                lows[name].append(low)
+                highs[name].append(high)
+                if kept is not None:
+                    rows[name].append(kept)
+                if token is not None:
+                    first[name].append(token)
+            advance(images)
     if not lows[INPUT]:
         raise ValueError("calibration must have at least one image")
     if bool(torch.stack(lows[INPUT]).min() == torch.stack(highs[INPUT]).max()):
