@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 #: A memory that is all zeros at first, word by word.
-_ZEROS = re.compile(r"^  initial begin\n((?:    (\S+ ?)\[\d+\] = \d+'h0+;\n)+)  end\n",
+_ZEROS = re.compile(r"^  initial begin\n((?:    (\S+ ?)\[\d+\] = \d+'(?:h0+|d0);\n)+)  end\n",
                     re.MULTILINE)
 #: Words from which on they are read from a file.
 _MANY = 4096

@@ -98,22 +98,26 @@ def test_adder(tmp_path, monkeypatch):
     assert place.place(ADDER, "top", cache=tmp_path) == timing
 
 
+# Yosys writes words of 32 bits in decimal.
 @pytest.mark.synth
-def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("width", "zero", "other"), [(8, "8'h00", "8'ha5"),
+                                                      (32, "32'd0", "32'd165")])
+def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch, width, zero, other):
     """The netlist is the same, contents of memories included; other contents stay in the text."""
     class Two(wiring.Component):
         address: In(10)
-        data: In(8)
-        read: Out(16)
+        data: In(width)
+        read: Out(2 * width)
 
         def elaborate(self, platform):
             m = Module()
             for number, init in enumerate(([], [0] * 700 + [0xA5])):
-                m.submodules[f"memory_{number}"] = memory = Memory(shape=8, depth=1024, init=init)
+                m.submodules[f"memory_{number}"] = memory = Memory(shape=width, depth=1024,
+                                                                  init=init)
                 write, read = memory.write_port(), memory.read_port()
                 m.d.comb += [write.en.eq(1), write.addr.eq(self.address), read.en.eq(1),
                              write.data.eq(self.data), read.addr.eq(self.address),
-                             self.read.word_select(number, 8).eq(read.data)]
+                             self.read.word_select(number, width).eq(read.data)]
             return m
 
     text = verilog.convert(Two(), name="top", emit_src=False, strip_internal_attrs=True)
@@ -123,12 +127,12 @@ def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch):
     assert (plain / "top.v").read_text() == text
     source = (folded / "top.v").read_text()
     assert source.count("$readmemh(\"zeros1024.hex\", ") == 1
-    assert source.count("] = 8'h00;") == 1023 and "[700] = 8'ha5;" in source
+    assert source.count(f"] = {zero};") == 1023 and f"[700] = {other};" in source
     found = [json.loads((folder / "netlist.json").read_text())["modules"]["top"]["cells"]
              for folder in (plain, folded)]
     blocks = [sorted(json.dumps(cell["parameters"], sort_keys=True) for cell in cells.values()
                      if cell["type"] == "DP16KD") for cells in found]
-    assert blocks[0] == blocks[1] and len(blocks[0]) == 2
+    assert blocks[0] == blocks[1] and len(blocks[0]) == 2 * -(-width // 18)
     assert netlist.synthesize(text, "top", cache=tmp_path / "plain") == \
         netlist.synthesize(text, "top", cache=tmp_path / "folded")
 
