@@ -3,8 +3,9 @@
 
 A step is made coarser, by less than a factor of two, until it is a power of two times its unit: the
 step of the result over the other factors of the product. So codes lose less than one bit, and the
-requantization none. It is what accelerators without a multiplier behind the array ask for. Weights
-so narrow that their step would have to be shifted left are refused where the network is built.
+requantization none; but the step of scores or context is never below its unit. It is what
+accelerators without a multiplier behind the array ask for. Weights so narrow that their step would
+have to be shifted left are refused where the network is built.
 """
 
 __all__ = ["coarser", "weight_unit"]
@@ -47,8 +48,8 @@ def weight_unit(name: str, formats: Mapping[str, Format], config: Config) -> Ten
         return torch.cat(wide) / step(f"{block}.norm1")
     if layer == "fc1":
         return value_step(config) / step(f"{block}.norm2")
-    result, read = {"proj": ("residual1", "attn.context"), "fc2": ("residual2", "mlp.act")}.get(
-        layer, ("", ""))
-    if result:
-        return step(f"{block}.{result}") / step(f"{block}.{read}")
+    if layer == "fc2":
+        return step(f"{block}.residual2") / step(f"{block}.mlp.act")
+    if block:
+        return step(f"{block}.residual1") / step(f"{block}.attn.context")
     return step("embedding") / step("input")

@@ -441,6 +441,7 @@ def test_sums_that_could_overflow_are_refused() -> None:
     ({"score_bits": 6}, "score_bits must be 8 for the accelerator, not 6"),
     ({"exponential": "iexp"}, "exponential must be shift for the accelerator, not iexp"),
     ({"weight_bits": 6}, "weight_bits must be 8 for the accelerator, not 6"),
+    ({"multiplier_bits": 17}, "multiplier_bits must be at most 16 for the accelerator, not 17"),
     ({"residual_words": 16}, r"residual_words: this network needs .* has 128 \(16 words\)"),
 ], ids=str)
 def test_what_can_not_run_is_refused(changes: dict[str, Any], message: str) -> None:
