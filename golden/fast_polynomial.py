@@ -67,4 +67,4 @@ class FastPolynomial:
         low, five = ratio < 3, ratio == 5
         words = ratio.add_(1).mul_(_MORE / 3).view(torch.int32)[..., _UPPER::2]
         code = (words >> _SIGNIFICAND).sub_(_ONE - 1)
-        return code.sub_(low.byte()).sub_(five.byte()).clamp_(0, self.zero)
+        return code.sub_(low.view(torch.uint8)).sub_(five.view(torch.uint8)).clamp_(0, self.zero)

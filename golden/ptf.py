@@ -73,27 +73,21 @@ def _layer(x: Tensor, bits: int) -> tuple[Tensor, int]:
     return step, int(zero_point)
 
 
-#: Values at a time: few stay in the caches.
-_CHUNK = 1 << 17
+#: Values at a time: few stay in the caches, many leave Python to other threads.
+_CHUNK = 1 << 20
 
 
-def _errors(x: Tensor, candidates: list[PowerOfTwoFactor]) -> Tensor:
-    """Sum of squared errors of every channel under every candidate, ``[candidates, C]``."""
-    flat = x.reshape(-1, x.shape[-1])
-    found = torch.zeros(len(candidates), x.shape[-1], dtype=torch.float64, device=x.device)
-    for part in flat.split(max(1, _CHUNK // x.shape[-1])):
-        for errors, item in zip(found, candidates, strict=True):
-            errors += _decoded(part, item).sub_(part).square_().sum(0)
+def _errors(x: Tensor, bits: int, zero_point: int, step: float) -> Tensor:
+    """Sum of squared errors of every channel ``[C]``, without integers in between."""
+    found = torch.zeros(x.shape[-1], dtype=torch.float64, device=x.device)
+    for part in x.split(max(1, _CHUNK // x.shape[-1])):
+        code = (part / step).add_(zero_point).round_().clamp_(0, 2**bits - 1)
+        found += code.sub_(zero_point).mul_(step).sub_(part).square_().sum(0)
     return found
 
 
-def _decoded(x: Tensor, item: PowerOfTwoFactor) -> Tensor:
-    """Return what quantizing and dequantizing give, without integers in between."""
-    code = (x / item.channel_scale).add_(item.zero_point).round_().clamp_(0, 2**item.bits - 1)
-    return code.sub_(item.zero_point).mul_(item.channel_scale)
-
-
-def power_of_two_factor(x: Tensor, bits: int = 8, levels: int = 4) -> PowerOfTwoFactor:
+def power_of_two_factor(x: Tensor, bits: int = 8, levels: int = 4, *, again: Tensor | None = None,
+                        copies: int = 1) -> PowerOfTwoFactor:
     """Calibrate FQ-ViT's power-of-two factor (arXiv 2111.13824, section 4.1).
 
     The layer's step is ``(max - min) / (2**bits - 1)`` for the largest shift ``levels - 1``, and
@@ -108,13 +102,16 @@ def power_of_two_factor(x: Tensor, bits: int = 8, levels: int = 4) -> PowerOfTwo
         Width of a code.
     levels
         Number of shifts; 4 in the paper.
+    again
+        More values ``[..., C]``, of which each counts as `copies`.
     """
-    x = _real(x)
-    step, zero_point = _layer(x, bits)
+    parts = [(_real(part).reshape(-1, part.shape[-1]), count)
+             for part, count in ((x, 1), (again, copies)) if part is not None]
+    step, zero_point = _layer(torch.cat([torch.stack(part.aminmax()) for part, _ in parts]), bits)
     scale = float(step / 2 ** (levels - 1))
-    channels = x.shape[-1]
-    errors = _errors(x, [PowerOfTwoFactor(scale, zero_point, torch.full((channels,), shift), bits)
-                         for shift in range(levels)])
+    errors = torch.stack([
+        sum((count * _errors(part, bits, zero_point, scale * 2**shift) for part, count in parts),
+            start=torch.zeros(())) for shift in range(levels)])
     # argmin promises no order among equals; the first minimum is wanted.
     first = (errors == errors.min(0).values).to(torch.int64).argmax(0)
     return PowerOfTwoFactor(scale, zero_point, first, bits)

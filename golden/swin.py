@@ -179,7 +179,7 @@ class WindowAttention(nn.Module):
         heads = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         q, k, v = self.q(q), self.k(k), self.v(v)
-        scores = self.scores(q @ k.transpose(-2, -1) * self.scale)
+        scores = self.scores((q @ k.transpose(-2, -1)).mul_(self.scale))
         bias = self.relative_position_bias_table[self.relative_position_index]
         scores = self.biased(scores + self.position(bias.permute(2, 0, 1)))
         if mask is not None:

@@ -113,7 +113,7 @@ class Attention(nn.Module):
         heads = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         q, k, v = self.q(q), self.k(k), self.v(v)
-        scores = self.scores(q @ k.transpose(-2, -1) * self.scale)
+        scores = self.scores((q @ k.transpose(-2, -1)).mul_(self.scale))
         context = self.softmax(scores) @ v
         return self.proj(self.context(context.transpose(1, 2).reshape(batch, tokens, dim)))
 

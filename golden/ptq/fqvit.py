@@ -26,6 +26,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from golden.parallel import ordered
 from golden.ptf import power_of_two_factor
 from golden.ptq.formats import TensorFormat
 from golden.ptq.lis import LogIntSoftmax
@@ -33,6 +34,7 @@ from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import OBSERVERS, affine, observed_range
 from golden.ptq.record import SOFTMAXES, Record
 from golden.ptq.scores import score_search
+from golden.ptq.sites import Site
 from golden.ptq.statistics import Statistics, collect
 from golden.swin import Swin
 from golden.vit import Vit
@@ -104,34 +106,38 @@ class FqVit(Method):
                        advance=advance)
 
     def decide(self, statistics: Statistics) -> Record:
-        settings = self.settings
-        width = settings.bits("attention")
-        logarithmic = settings.softmax != "float" and width <= 5
-        found: dict[str, TensorFormat] = {}
-        for site in statistics.sites:
-            seen, bits = statistics.observed[site.name], settings.bits(site.role)
-            if site.role == "stream" and settings.ptf:
-                rows = seen.rows[-1]
-                first = statistics.class_token.get(site.name)
-                if settings.class_token and first is not None:
-                    rows = torch.cat((rows, first.repeat(-(-len(rows) // len(first)), 1)))
-                found[site.name] = _power_of_two(rows, bits, settings.levels)
-            elif site.role == "attention" and width <= 5:
-                found[site.name] = TensorFormat(kind="log2", bits=bits,
-                                                scale=2.0 ** -((1 << bits) - 1))
-            elif site.role == "scores" and logarithmic and settings.search_scores:
-                found[site.name] = score_search(
-                    seen, bits, lambda item: LogIntSoftmax(item, width, settings.softmax))
-            else:
-                found[site.name] = affine(*observed_range(
-                    seen, settings.observer, bits, sigma=settings.sigma, share=settings.share),
-                    bits)
-        return self.record(found | weight_formats(statistics.model, settings.weights),
-                           softmax=settings.softmax if logarithmic else "float")
+        settings, sites = self.settings, statistics.sites
+        # Those that take equally long beside each other: no thread waits for another.
+        alike = sorted(sites, key=lambda site: site.role)
+        made = dict(zip(alike, ordered(lambda site: self._format(site, statistics), alike,
+                                       torch.get_num_threads()), strict=True))
+        return self.record({site.name: made[site] for site in sites}
+                           | weight_formats(statistics.model, settings.weights),
+                           softmax=settings.softmax if self._logarithmic else "float")
+
+    @property
+    def _logarithmic(self) -> bool:
+        return self.settings.softmax != "float" and self.settings.bits("attention") <= 5
+
+    def _format(self, site: Site, statistics: Statistics) -> TensorFormat:
+        """Of one site's activations."""
+        settings, seen = self.settings, statistics.observed[site.name]
+        bits, width = settings.bits(site.role), settings.bits("attention")
+        if site.role == "stream" and settings.ptf:
+            first = statistics.class_token.get(site.name) if settings.class_token else None
+            return _power_of_two(seen.rows[-1], first, bits, settings.levels)
+        if site.role == "attention" and width <= 5:
+            return TensorFormat(kind="log2", bits=bits, scale=2.0 ** -((1 << bits) - 1))
+        if site.role == "scores" and self._logarithmic and settings.search_scores:
+            return score_search(seen, bits,
+                                lambda item: LogIntSoftmax(item, width, settings.softmax))
+        return affine(*observed_range(seen, settings.observer, bits, sigma=settings.sigma,
+                                      share=settings.share), bits)
 
 
-def _power_of_two(rows: Tensor, bits: int, levels: int) -> TensorFormat:
-    """PTF by the reference search of `golden.ptf`."""
-    ptf = power_of_two_factor(rows, bits, levels)
+def _power_of_two(rows: Tensor, first: Tensor | None, bits: int, levels: int) -> TensorFormat:
+    """PTF by the reference search of `golden.ptf`; `first` counts as much as all rows."""
+    copies = 1 if first is None else -(-len(rows) // len(first))
+    ptf = power_of_two_factor(rows, bits, levels, again=first, copies=copies)
     return TensorFormat(kind="shifted", bits=bits, scale=ptf.scale, zero_point=ptf.zero_point,
                         shift=tuple(ptf.shift.tolist()))

@@ -11,8 +11,8 @@ from golden.ptq.formats import TensorFormat
 from golden.softmax import PolynomialScale, log_softmax, softmax_scale
 from hw.config import Config
 
-#: Scores at a time: few stay in the caches.
-_CHUNK = 1 << 15
+#: Scores at a time: few stay in the caches, many leave Python to other threads.
+_CHUNK = 1 << 17
 
 
 class LogIntSoftmax(nn.Module):
@@ -53,10 +53,11 @@ class LogIntSoftmax(nn.Module):
 
     def _part(self, scores: Tensor, fast: FastPolynomial | None) -> Tensor:
         """Probabilities of some rows."""
-        code = (scores / self.step).add_(0.5).floor_().sub_(self.lowest)
-        if fast is not None and not bool(code.amin() < 0):
-            found = fast(code.clamp_max_(255))
+        code = (scores / self.step).add_(0.5).floor_()
+        if fast is not None and not bool(code.amin() < self.lowest):
+            found = fast(code.clamp_max_(255 + self.lowest))   # differences alone matter
         else:
+            code.sub_(self.lowest)
             # Codes 0 to 255 as signed integers of 8 bits: only differences matter.
             found = log_softmax((code - 128).clamp_(-128, 127).to(torch.int64).cpu(),
                                 (code >= 0).cpu(), self.scale, self.config).to(code.device,

@@ -10,6 +10,7 @@ __all__ = ["score_search"]
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from golden.ptq.formats import TensorFormat, simulate
@@ -55,7 +56,7 @@ def score_search(seen: Observed, bits: int,
             except ValueError as error:
                 refused = error
                 continue
-            error_here = float((found - wanted).double().square().sum())
+            error_here = float((found - wanted).square_().sum(dtype=torch.float64))
             if error_here < least:
                 best, least = item, error_here
     if best is None:

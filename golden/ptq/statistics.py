@@ -136,15 +136,17 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     def see(name: str, value: Tensor) -> None:
         token = value[:, 0].clone() if name in first else None
         value = value[:, 0] if vit and name == "norm" else value
-        low, high = value.aminmax()
-        if not bool(low.isfinite() & high.isfinite()):
-            raise ValueError(f"calibration makes values at {name} that are not finite")
-        here.seen.append((name, low, high, spaced(value, most) if here.keep else None, token))
+        here.seen.append((name, *value.aminmax(), spaced(value, most) if here.keep else None,
+                          token))
 
     def run(batch: Tensor, keep: bool) -> tuple[int, list[_Seen]]:
         here.seen, here.keep = [], keep
         with torch.inference_mode():
             model(batch)
+        ends = torch.stack([torch.stack((low, high)) for _, low, high, _, _ in here.seen])
+        for (name, *_), finite in zip(here.seen, ends.isfinite().all(1).tolist(), strict=True):
+            if not finite:
+                raise ValueError(f"calibration makes values at {name} that are not finite")
         return len(batch), here.seen
 
     with observed_sites(model, found, see):
