@@ -5,7 +5,7 @@ Each row is one method at one setting, and is kept as soon as it is there: a kil
 another run with the same inputs adds its rows to the table.
 """
 
-__all__ = ["Row", "Setting", "datapath", "main", "table"]
+__all__ = ["Row", "Setting", "data_arguments", "datapath", "main", "table"]
 
 import argparse
 import csv
@@ -100,7 +100,8 @@ class Row:
     weight_bytes, datapath
         Of the integer network: `golden.report.weight_bytes`, and which formats it has.
     refused
-        Why a method has no formats at these widths; empty if it has.
+        Why a method has no formats at these widths, or the datapath none for them; empty if there
+        are.
     """
 
     method: str
@@ -239,6 +240,12 @@ class _Bench:
             self.write("float", found)
         return int(found["right"])
 
+    def refuse(self, row: Row, error: ValueError, simulated: list[int]) -> Row:
+        """Keep why a row is not whole, and what it has."""
+        row = dataclasses.replace(row, refused=str(error))
+        self.write(row.name, {**dataclasses.asdict(row), "classes": simulated})
+        return row
+
     def measure(self, row: Row, method: Method, advance: Progress) -> Row:
         """Measure what a row lacks; `advance` is told images, of all networks and calibration."""
         total = len(self.evaluation)
@@ -255,9 +262,7 @@ class _Bench:
             try:
                 record = method.decide(statistics)
             except ValueError as error:
-                row = dataclasses.replace(row, refused=str(error))
-                self.write(row.name, dataclasses.asdict(row))
-                return row
+                return self.refuse(row, error, simulated)
         record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
         if not kept:
             simulated = self.classes(method.apply(self.model, record), advance, clocks[1])
@@ -267,8 +272,11 @@ class _Bench:
             self.write(row.name, {**dataclasses.asdict(row), "classes": simulated})
         if not wanted:
             return row
-        network, _ = deploy(self.model, record, suited(self.config, record),
-                            statistics=statistics, preprocessing=self.how)
+        try:
+            network, _ = deploy(self.model, record, suited(self.config, record),
+                                statistics=statistics, preprocessing=self.how)
+        except ValueError as error:
+            return self.refuse(row, error, simulated)
         integers = self.classes(pixel_network(network, self.how), advance, clocks[2])
         row = dataclasses.replace(
             row, integer_right=self.right(integers), integer_seconds=clocks[2].seconds / total,
@@ -352,12 +360,8 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.methods", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m benchmarks.methods --checkpoint F.safetensors \\\n"
-               "    --calibration DIR --evaluate DIR --methods repq-vit,erq --settings 8/8,4/4")
+def data_arguments(parser: argparse.ArgumentParser, *, images: int) -> None:
+    """Add the network, the pictures and the configuration; `images` calibrate by default."""
     parser.add_argument("--model", default="deit_tiny_patch16_224", metavar="NAME",
                         help="network, by timm's name (default: %(default)s)")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
@@ -367,6 +371,26 @@ def _parser() -> argparse.ArgumentParser:
                             help=f"folder of class folders with pictures to {text} with")
     parser.add_argument("--classes", type=Path, metavar="FILE",
                         help="class folders in label order, one a line")
+    parser.add_argument("--images", type=int, default=images, metavar="N",
+                        help="calibration images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="draws the calibration images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=25, metavar="N",
+                        help="images at a time (default: %(default)s)")
+    parser.add_argument("--no-resize", action="store_true",
+                        help="pictures of --evaluate are scaled already: only crop")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help="configuration of the integer networks, with each method's attention "
+                             "codes (default: %(default)s)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.methods", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.methods --checkpoint F.safetensors \\\n"
+               "    --calibration DIR --evaluate DIR --methods repq-vit,erq --settings 8/8,4/4")
+    data_arguments(parser, images=32)
     parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B,...",
                         help="default: all")
     parser.add_argument("--settings", default="8/8", metavar="W/A,...",
@@ -376,23 +400,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--variants", nargs="+", default=[""], metavar="OPTIONS",
                         help="options of the methods, NAME=VALUE with spaces between them; each "
                              "is a row, and '' are the defaults (default: '')")
-    parser.add_argument("--images", type=int, default=32, metavar="N",
-                        help="calibration images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="draws the calibration images (default: %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N",
                         help="images to measure with, drawn (default: all)")
-    parser.add_argument("--batch", type=int, default=25, metavar="N",
-                        help="images at a time (default: %(default)s)")
-    parser.add_argument("--no-resize", action="store_true",
-                        help="pictures of --evaluate are scaled already: only crop")
     parser.add_argument("--no-integers", action="store_true",
                         help="measure the float simulation only")
     parser.add_argument("--spread", type=float, metavar="GAIN",
                         help="make LayerNorm outputs uneven first, as golden.quantize does")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="configuration of the integer networks, with each method's attention "
-                             "codes (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/methods"), metavar="DIR",
                         help="methods.md, methods.csv and the rows (default: %(default)s)")
     return parser

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import methods, networks, scalesim
+from benchmarks import methods, networks, quantization, scalesim
 from golden import checkpoint, mnist, models
 from golden.evaluate import WEIGHTS
 from golden.imagenet import Folder
@@ -165,3 +165,49 @@ def test_bad_methods_get_one_line(digits, arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_setting_that_the_datapath_refuses_keeps_its_simulation(digits, tmp_path, monkeypatch,
+                                                                  capsys):
+    def refuses(*arguments, **more):
+        raise ValueError("no such codes")
+
+    monkeypatch.setattr(methods, "deploy", refuses)
+    out = tmp_path / "out"
+    command = [*digits, "--methods", "minmax", "--settings", "8/8,6/6", "-o", str(out)]
+    for _ in range(2):   # the second time it comes from the file
+        assert methods.main(command) == 0
+        for row in rows(out):
+            assert int(row["simulated_right"]) > 25
+            assert (row["integer_right"], row["refused"]) == ("", "no such codes")
+        monkeypatch.setattr(METHODS["minmax"], "decide", None)
+    assert capsys.readouterr().out.count("| refused: no such codes |") == 4
+
+
+def test_where_the_time_of_a_method_goes(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert quantization.main([*digits, "--setting", "8/8", "--limit", "12", "--batch", "5",
+                              "--runs", "2", "--operators", "2", "-o", str(out)]) == 0
+    page = (out / "quantization.md").read_text()
+    assert page in capsys.readouterr().out
+    table = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in table[1:9]}
+    assert tuple(cells) == quantization.STAGES
+    assert all(float(row[0]) >= float(row[1]) >= 0 for row in cells.values())
+    images = {"read": "20", "observe": "20", "float": "12", "simulated": "12", "integer": "12"}
+    assert {name: row[2] for name, row in cells.items() if row[2]} == images
+    assert cells["float"][4] == "1.00"
+    shares = [row[1].split(", ") for row in table[10:]]
+    assert [len(row) for row in shares] == [2, 2, 2]
+    assert all(row[0].endswith("%") for row in shares)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--runs", "0"], "must be at least 1"), (["--method", "best"], "invalid choice: 'best'"),
+    (["--setting", "8"], "a setting must be WEIGHTS/ACTIVATIONS"),
+])
+def test_bad_input_of_the_time_table_gets_one_line(digits, arguments, message, tmp_path, capsys):
+    assert quantization.main([*digits, *arguments, "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -142,6 +142,16 @@ def test_power_of_two_factor_equals_the_official_code():
     assert set(result.shift.tolist()) == {0, 1, 2, 3}
 
 
+def test_values_that_count_more_than_once():
+    x = torch.randn(60, 16, generator=torch.Generator().manual_seed(5)) * torch.arange(1, 17)
+    again = x[:7] * 9
+    given = power_of_two_factor(x, 6, again=again, copies=9)
+    copied = power_of_two_factor(torch.cat((x, again.repeat(9, 1))), 6)
+    assert (given.scale, given.zero_point) == (copied.scale, copied.zero_point)
+    assert torch.equal(given.shift, copied.shift)
+    assert not torch.equal(given.shift, power_of_two_factor(x, 6, again=again).shift)
+
+
 def test_power_of_two_factor_takes_the_first_of_equal_errors():
     x = torch.zeros(4, 3)
     x[0, 0], x[1, 0] = 255.0, -255.0

@@ -18,8 +18,9 @@ from golden.ptq.method import Settings, apply
 from golden.ptq.minmax import MinMax
 from golden.ptq.ranges import affine, channel_weights, observed_range
 from golden.ptq.record import Record, RecordError
-from golden.ptq.sites import layers, sites, source
+from golden.ptq.sites import ROLES, layers, sites, source
 from golden.ptq.statistics import Observed, collect
+from golden.quantize import configured
 from golden.swin import Swin, SwinSpec
 from golden.vit import Vit, VitSpec
 
@@ -139,9 +140,29 @@ def test_collected_ranges_and_rows():
     assert len(few.low) == 3
 
 
+def test_rows_of_roles_without_use_are_not_kept():
+    model = networks()[0]
+    batches = images(model, 4).split(2)
+    whole, some = collect(model, batches), collect(model, batches, kept=("stream", "scores"))
+    for site in whole.sites:
+        every, kept = whole.observed[site.name], some.observed[site.name]
+        assert torch.equal(every.low, kept.low) and torch.equal(every.high, kept.high)
+        wanted = every.rows if site.role in ("stream", "scores") else ()
+        assert [rows.tolist() for rows in kept.rows] == [rows.tolist() for rows in wanted]
+    for name, settings, roles in (
+            ("fq-vit", {}, {"stream", "scores"}), ("fq-vit", {"observer": "omse"}, set(ROLES)),
+            ("minmax", {}, set()), ("minmax", {"stream": 0}, {"stream", "scores"})):
+        seen = configured(name, settings, []).observe(model, batches)
+        assert {site.role for site in seen.sites if seen.observed[site.name].rows} \
+            == roles & {site.role for site in seen.sites}
+
+
 @pytest.mark.parametrize("batch, message", [
     (torch.empty(0, 1, 8, 8), "at least one"), (torch.full((2, 1, 8, 8), 0.5), "constant"),
     (torch.full((2, 1, 8, 8), math.nan), "input that are not finite"),
+    (torch.arange(64.0).reshape(1, 1, 8, 8) ** 25, "input that are not finite"),    # the largest
+    (-torch.arange(64.0).reshape(1, 1, 8, 8) ** 25, "input that are not finite"),   # the least
+    (torch.arange(64.0).reshape(1, 1, 8, 8) * 5e36, "calibration makes values at blocks.0"),
 ])
 def test_unusable_calibration(batch, message):
     with pytest.raises(ValueError, match=message):

@@ -34,7 +34,7 @@ from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import OBSERVERS, affine, observed_range
 from golden.ptq.record import SOFTMAXES, Record
 from golden.ptq.scores import score_search
-from golden.ptq.sites import Site
+from golden.ptq.sites import ROLES, Site
 from golden.ptq.statistics import Statistics, collect
 from golden.swin import Swin
 from golden.vit import Vit
@@ -102,8 +102,9 @@ class FqVit(Method):
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
                 advance: Callable[[int], object] = lambda images: None) -> Statistics:
         # The official code fixes factors and OMSE on the last batch; percentiles need all.
-        return collect(model, batches, last=self.settings.observer != "percentile",
-                       advance=advance)
+        observer = self.settings.observer
+        return collect(model, batches, last=observer != "percentile", advance=advance,
+                       kept=ROLES if observer in ("percentile", "omse") else ("stream", "scores"))
 
     def decide(self, statistics: Statistics) -> Record:
         settings, sites = self.settings, statistics.sites

@@ -3,14 +3,19 @@
 
 __all__ = ["MinMax"]
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+from torch import Tensor
 
 from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import affine, observed_range
 from golden.ptq.record import Record
-from golden.ptq.statistics import Statistics
+from golden.ptq.statistics import Statistics, collect
+from golden.swin import Swin
+from golden.vit import Vit
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,12 @@ class MinMax(Method):
     name: ClassVar[str] = "minmax"
     summary: ClassVar[str] = "per-tensor min-max ranges, the baseline of all papers"
     settings: Settings = field(default_factory=Settings)
+
+    def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
+                advance: Callable[[int], object] = lambda images: None) -> Statistics:
+        # Of what stays in floating point here, the integer network finds formats by its rows.
+        floating = () if self.settings.stream else ("stream", "scores")
+        return collect(model, batches, kept=floating, advance=advance)
 
     def decide(self, statistics: Statistics) -> Record:
         found: dict[str, TensorFormat] = {}

@@ -4,7 +4,7 @@
 __all__ = ["Observed", "Statistics", "collect", "observed_sites", "spaced"]
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from golden.parallel import ordered
-from golden.ptq.sites import INPUT, Site, sites
+from golden.ptq.sites import INPUT, ROLES, Site, sites
 from golden.swin import Swin
 from golden.vit import Vit
 
@@ -26,7 +26,8 @@ class Observed:
     low, high
         Least and largest value of each batch, float32 ``[batches]``.
     rows
-        Rows of each batch, ``[N, C]`` with C the last dimension: all, or evenly spaced ones.
+        Rows of each batch, ``[N, C]`` with C the last dimension: all, or evenly spaced ones. Of no
+        batch, if the method has no use for them.
     """
 
     low: Tensor
@@ -100,8 +101,8 @@ def _with_last(batches: Iterable[Tensor], last: bool) -> Iterator[tuple[Tensor, 
 
 
 def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20,
-            last: bool = False, advance: Callable[[int], object] = lambda images: None,
-            ) -> Statistics:
+            last: bool = False, kept: Container[str] = ROLES,
+            advance: Callable[[int], object] = lambda images: None) -> Statistics:
     """Run the calibration images through a network.
 
     Parameters
@@ -114,6 +115,9 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
         Values of a site that are kept of each batch; ranges are always those of all values.
     last
         Keep rows of the last batch only.
+    kept
+        Roles of the sites whose rows are kept: new memory takes longer than to compute what is in
+        it.
     advance
         Is told how many images are done more.
 
@@ -131,12 +135,14 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     vit = isinstance(model, Vit)
     first: dict[str, list[Tensor]] = {site.name: [] for site in found
                                       if vit and site.role == "stream"}
+    wanted = {site.name for site in found if site.role in kept}
     here = threading.local()   # the batch of this thread
 
     def see(name: str, value: Tensor) -> None:
         token = value[:, 0].clone() if name in first else None
         value = value[:, 0] if vit and name == "norm" else value
-        here.seen.append((name, *value.aminmax(), spaced(value, most) if here.keep else None,
+        rows_wanted = here.keep and name in wanted
+        here.seen.append((name, *value.aminmax(), spaced(value, most) if rows_wanted else None,
                           token))
 
     def run(batch: Tensor, keep: bool) -> tuple[int, list[_Seen]]:
@@ -152,11 +158,11 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     with observed_sites(model, found, see):
         for images, seen in ordered(lambda item: run(*item), _with_last(batches, last),
                                     torch.get_num_threads()):
-            for name, low, high, kept, token in seen:
+            for name, low, high, some, token in seen:
                 lows[name].append(low)
                 highs[name].append(high)
-                if kept is not None:
-                    rows[name].append(kept)
+                if some is not None:
+                    rows[name].append(some)
                 if token is not None:
                     first[name].append(token)
             advance(images)
