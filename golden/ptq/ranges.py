@@ -29,17 +29,20 @@ def squared_error(x: Tensor, item: TensorFormat) -> float:
     return float((simulate(x, item) - x).double().square().mean())
 
 
-def _quantiles(x: Tensor, share: float) -> tuple[float, float]:
-    """Return the ``1 - share`` and the ``share`` quantile, by linear interpolation, exactly."""
+def _quantiles(x: Tensor, shares: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the ``1 - share`` and the ``share`` quantile of each, by linear interpolation."""
     # torch.quantile refuses large inputs and sorts them; only the ends are needed here.
     flat = x.flatten()
-    place = (len(flat) - 1) * (1 - share)
-    count, part = int(place) + 2, place - int(place)
-    if count > len(flat):
-        return float(flat.min()), float(flat.max())
-    low = flat.topk(count, largest=False).values[-2:].tolist()
-    high = flat.topk(count).values[-2:].tolist()
-    return (low[0] + part * (low[1] - low[0]), high[0] + part * (high[1] - high[0]))
+    last = len(flat) - 1
+    count = min(int(last * (1 - min(shares))) + 2, len(flat))
+    ends = [flat.topk(count, largest=largest).values.tolist() for largest in (False, True)]
+
+    def quantile(values: list[float], share: float) -> float:
+        index, part = divmod(last * (1 - share), 1)
+        here, following = values[int(index)], values[min(int(index) + 1, last)]
+        return here + part * (following - here)
+
+    return [(quantile(ends[0], share), quantile(ends[1], share)) for share in shares]
 
 
 def observed_range(seen: Observed, observer: str, bits: int, *, sigma: float = 0.01,
@@ -58,7 +61,7 @@ def observed_range(seen: Observed, observer: str, bits: int, *, sigma: float = 0
     if observer == "ema":
         return _average(seen.low.tolist(), sigma), _average(seen.high.tolist(), sigma)
     if observer == "percentile":
-        pairs = [_quantiles(rows, share) for rows in seen.rows]
+        pairs = [_quantiles(rows, [share])[0] for rows in seen.rows]
         return (_average([low for low, _ in pairs], sigma),
                 _average([high for _, high in pairs], sigma))
     if observer == "omse":
@@ -85,7 +88,7 @@ def omse_range(x: Tensor, low: float, high: float, bits: int,
 def percentile_search(x: Tensor, bits: int, make: Callable[[float, float, int], TensorFormat],
                       shares: Sequence[float]) -> TensorFormat:
     """Of the formats for ranges of given quantiles return that of the least squared error."""
-    found = [make(*_quantiles(x, share), bits) for share in shares]
+    found = [make(low, high, bits) for low, high in _quantiles(x, shares)]
     errors = [squared_error(x, item) for item in found]
     return found[errors.index(min(errors))]
 
