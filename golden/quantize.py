@@ -135,6 +135,8 @@ def _value(text: str, default: object) -> object:
 
 def _parser() -> argparse.ArgumentParser:
     lines = "\n".join(f"  {name:<12}{kind.summary}" for name, kind in METHODS.items())
+    few = f"{Method.images} but for " + ", ".join(
+        f"{name}: {kind.images}" for name, kind in METHODS.items() if kind.images != Method.images)
     parser = argparse.ArgumentParser(
         prog="golden.quantize", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -158,8 +160,9 @@ def _parser() -> argparse.ArgumentParser:
                             help="width, 3 to 8 (stream: 0 is floating point)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="any other option of the method; repeatable")
-    parser.add_argument("--images", type=int, default=100, metavar="N",
-                        help="calibration images (default: %(default)s)")
+    parser.add_argument("--images", type=int, metavar="N",
+                        help="calibration images, or all if there are fewer (default: those of "
+                             f"the paper, {few})")
     parser.add_argument("--seed", type=int, default=0,
                         help="draws the calibration images (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=25, metavar="N",
@@ -326,6 +329,7 @@ def _run(args: argparse.Namespace) -> int:
         if not 0 < args.crop <= 1:
             raise ValueError(f"--crop must be above 0 and at most 1, not {args.crop}")
         how = dataclasses.replace(how, crop=args.crop)
+    args.images = method.images if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     config = load(args.config)

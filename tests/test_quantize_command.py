@@ -69,6 +69,18 @@ def test_the_seed_draws_the_calibration_images(pictures, tmp_path):
     assert found[0] == found[1] and found[0].differences(found[2])
 
 
+def test_calibration_images_are_as_many_as_the_paper_has(pictures, tmp_path, write_digits):
+    many = write_digits(tmp_path / "many", mnist.sample().calibration, 36)
+    for method, images in (("minmax", "32"), ("fq-vit", "36"), ("repq-vit", "32")):
+        found = []
+        for more in ((), ("--images", images), ("--images", "34")):
+            out = tmp_path / "record.json"
+            assert quantize.main(command((many, pictures[1]), "--method", method, *more,
+                                         "--no-float", "-o", str(out))) == 0
+            found.append(Record.load(out))
+        assert found[0] == found[1] and found[0].differences(found[2])
+
+
 def test_a_rescaled_network_is_the_same_and_its_record_fits_the_checkpoint(pictures, tmp_path,
                                                                            capsys):
     out = tmp_path / "record.json"
