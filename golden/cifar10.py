@@ -6,14 +6,14 @@ None of its images come with the project. Two forms are read: the official binar
 as arrays. The folders are what `golden.quantize` and `gen.program` take.
 """
 
-__all__ = ["CLASSES", "folders", "main", "pixels", "read"]
+__all__ = ["CLASSES", "main", "pixels", "read"]
 
 import argparse
 import io
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from gen.cli import progress_bar, replace_folder, run_command
+from gen.cli import run_command
 from golden import models
 from golden.mnist import DataError, Split
+from golden.pictures import Splits, write
 
 SIZE, CHANNELS = 32, 3
 #: In the order of the labels, which is that of the alphabet: folders get the same labels.
@@ -67,21 +68,6 @@ def read(paths: Sequence[str | Path]) -> tuple[Split, Split]:
                         "training pictures and an .npz of test images, not from "
                         + (" and ".join(map(str, paths)) or "nothing"))
     return _archive(by_suffix[".zip"]), _arrays(by_suffix[".npz"])
-
-
-def folders(path: str | Path, splits: dict[str, Split],
-            advance: Callable[[int], object] = lambda done: None) -> None:
-    """Write every image as ``<path>/<split>/<class>/<number>.png``, without loss."""
-    done = 0
-    for split, content in splits.items():
-        for name in CLASSES:
-            (Path(path) / split / name).mkdir(parents=True)
-        for number, (image, label) in enumerate(zip(content.images, content.labels.tolist(),
-                                                    strict=True)):
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(
-                Path(path) / split / CLASSES[label] / f"{number:05}.png")
-            done += 1
-            advance(done)
 
 
 def _joined(splits: Sequence[Split]) -> Split:
@@ -164,18 +150,16 @@ def _split(path: Path, images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.train < 1:
-        raise ValueError(f"--train must be at least 1, not {args.train}")
-    with replace_folder(args.output) as temporary:
+    def splits() -> Splits:
         train, test = read(args.data)
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed))
         chosen = chosen[:args.train]
-        splits = {"train": Split(train.images[chosen], train.labels[chosen]), "test": test}
-        total = sum(map(len, splits.values()))
-        with progress_bar("pictures", total) as advance:
-            folders(temporary, splits, advance)
-    print(f"{total} pictures in {args.output / 'train'} and {args.output / 'test'}")
-    return 0
+        return {"train": (train.images[chosen], train.labels[chosen]),
+                "test": (test.images, test.labels)}
+
+    if args.train < 1:
+        raise ValueError(f"--train must be at least 1, not {args.train}")
+    return write(args.output, CLASSES, splits)
 
 
 def main(argv: list[str] | None = None) -> int:

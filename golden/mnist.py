@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MNIST: reading the whole set from a user's file, and the sample that comes with the project."""
+"""MNIST: reading the whole set from a user's file, and the sample that comes with the project.
 
-__all__ = ["DataError", "Sample", "Split", "accuracy", "pixels", "read", "sample"]
+``python -m golden.mnist`` writes either as folders of pictures.
+"""
 
+__all__ = ["DataError", "Sample", "Split", "accuracy", "main", "pixels", "read", "sample"]
+
+import argparse
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from gen.cli import run_command
+from golden.pictures import Splits, write
 
 SAMPLE = Path(__file__).parent / "data" / "mnist_sample.npz"
 
@@ -121,3 +129,40 @@ def _split(path: str | Path, arrays: dict[str, np.ndarray], images_name: str, la
         raise DataError(f"{path}: {labels_name} must lie in 0..{classes - 1}, "
                         f"not {labels.min()}..{labels.max()}")
     return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _run(args: argparse.Namespace) -> int:
+    def splits() -> Splits:
+        if args.data is None:
+            found = sample()
+            return {"calibration": (found.calibration.images, found.calibration.labels),
+                    "test": (found.test.images, found.test.labels)}
+        train, test = read(args.data)
+        chosen = np.random.default_rng(args.seed).permutation(len(train))[:args.calibration]
+        return {"calibration": (train.images[chosen], train.labels[chosen]),
+                "test": (test.images, test.labels)}
+
+    if args.calibration < 1:
+        raise ValueError(f"--calibration must be at least 1, not {args.calibration}")
+    return write(args.output, [str(digit) for digit in range(10)], splits)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when the pictures are written, 2 for input that can't be used."""
+    parser = argparse.ArgumentParser(
+        prog="golden.mnist", description="Write MNIST as folders of pictures: training images to "
+        "calibrate with, and the test set.",
+        epilog="example: python -m golden.mnist --data mnist.npz -o build/mnist")
+    parser.add_argument("--data", type=Path, metavar="FILE",
+                        help=".npz file with x_train, y_train, x_test and y_test (default: the "
+                             "sample that comes with the project, 100 and 300 images)")
+    parser.add_argument("--calibration", type=int, default=100, metavar="N",
+                        help="training images of --data, drawn at random (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="draws them (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+                        help="folder for calibration/<digit>/ and test/<digit>/")
+    return run_command(_run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
