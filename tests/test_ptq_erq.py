@@ -451,3 +451,17 @@ def test_statistics_of_another_method(model, batches):
     found = RepqVit().observe(model, batches)
     with pytest.raises(TypeError, match="that ERQ has observed"):
         Erq().decide(dataclasses.replace(found))
+
+
+def test_the_number_of_threads_does_not_count(model):
+    method = Erq(ErqSettings(weights=4, activations=4))
+    statistics = method.observe(model, [mnist.pixels(mnist.sample().calibration.images)])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(method.decide(statistics))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]

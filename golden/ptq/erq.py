@@ -24,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from golden.parallel import one_thread
 from golden.ptq.dual import RATIOS, dual_weights, outlier_columns
 from golden.ptq.folding import network
 from golden.ptq.formats import TensorFormat
@@ -130,8 +131,14 @@ class Erq(RepqVit):
     def decide(self, statistics: Statistics) -> Record:
         if not isinstance(statistics, _Seen):
             raise TypeError("statistics must be those that ERQ has observed")
-        settings = self.settings
         plain = super().decide(statistics)
+        # The same on every number of cores: two scales of a row leave ties at 8 bits.
+        with one_thread():
+            return self._reduced(statistics, plain)
+
+    def _reduced(self, statistics: _Seen, plain: Record) -> Record:
+        """Reduce the error of what RepQ-ViT has decided."""
+        settings = self.settings
         model = network(statistics.model, plain.parameters)
         state = {name: value.detach() for name, value in model.named_parameters()}
         formats, parameters = dict(plain.formats), dict(plain.parameters)
