@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,6 +27,7 @@ from golden.checkpoint import replace
 from golden.deploy import deploy, suited
 from golden.fast import pixel_network
 from golden.imagenet import Folder, read_classes
+from golden.parallel import one_thread
 from golden.ptq import METHODS
 from golden.ptq.method import Method
 from golden.quantize import classified, configured
@@ -44,17 +44,11 @@ STAGES = ("read", "observe", "decide", "apply", "deploy", "float", "simulated", 
 _CALIBRATION, _EVALUATION = ("read", "observe"), STAGES[5:]
 
 
-@dataclass
-class _Clock:
-    """Seconds of every stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
 
 
 def stages(model: Vit, method: Method, config: Config, read: Callable[[], list[Tensor]],
@@ -76,37 +70,33 @@ def stages(model: Vit, method: Method, config: Config, read: Callable[[], list[T
     networks : dict
         "float", "simulated" and "integer".
     """
-    clock = _Clock()
-    with clock.stage("read"):
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "read"):
         batches = read()
-    with clock.stage("observe"):
+    with _timed(seconds, "observe"):
         seen = method.observe(model, iter(batches))
-    with clock.stage("decide"):
+    with _timed(seconds, "decide"):
         record = method.decide(seen)
-    with clock.stage("apply"):
+    with _timed(seconds, "apply"):
         simulated = method.apply(model, record)
-    with clock.stage("deploy"):
+    with _timed(seconds, "deploy"):
         network, _ = deploy(model, record, suited(config, record), statistics=seen,
                             preprocessing=how)
         integer = pixel_network(network, how)
     networks: Networks = {"float": model, "simulated": simulated, "integer": integer}
     for name, found in networks.items():
-        with clock.stage(name):
+        with _timed(seconds, name):
             for _ in classified(found, iter(evaluation), torch.get_num_threads()):
                 pass
-    return clock.seconds, networks
+    return seconds, networks
 
 
 def operators(network: Callable[[Tensor], Tensor], images: Tensor, most: int,
               ) -> list[tuple[str, float]]:
     """Return the `most` operators of PyTorch that take longest, and their shares of all time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
-            network(images)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.inference_mode(), \
+            profile(activities=[ProfilerActivity.CPU]) as seen:
+        network(images)
     times = sorted(((item.self_cpu_time_total, item.key) for item in seen.key_averages()),
                    reverse=True)
     total = sum(used for used, _ in times)
@@ -125,7 +115,8 @@ def _tables(runs: Sequence[dict[str, float]], images: dict[str, int],
             each = middle[name] / count
             cells[3:] = [str(count), f"{each * 1e3:.1f}", f"{each / yardstick:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| network | operators, by share of its time on one core |", "|---|---|"]
+    if found:
+        lines += ["", "| network | operators, by share of its time on one core |", "|---|---|"]
     lines += [f"| {name} | {', '.join(f'{key} {share:.0%}' for key, share in shares)} |"
               for name, shares in found.items()]
     return "\n".join(lines) + "\n"
