@@ -94,14 +94,15 @@ def _trained(model: Vit, split: mnist.Split, steps: int, rate: float, seed: int,
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.output.suffix != ".safetensors" or not args.output.parent.is_dir():
-        raise ValueError(f"{args.output} must be a .safetensors file in a folder that is there")
+    if args.output.suffix != ".safetensors":
+        raise ValueError(f"{args.output} must be a .safetensors file")
     model = checkpoint.load(args.checkpoint)
     if not 0 < args.channels <= model.spec.dim // 4 or args.gain <= 0 or args.steps < 1 \
             or not 0 < args.rate < 1:
         raise ValueError(f"--channels must be 1 to {model.spec.dim // 4}, --gain above 0, --steps "
                          "at least 1 and --rate between 0 and 1")
     split, test = mnist.read(args.data)
+    args.output.parent.mkdir(parents=True, exist_ok=True)   # before minutes of training
     some = mnist.pixels(split.images[:500])
     order = torch.randperm(model.spec.dim, generator=torch.Generator().manual_seed(args.seed))
     chosen = sorted(order[:args.channels].tolist())

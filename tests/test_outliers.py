@@ -51,7 +51,7 @@ def data(tmp_path_factory):
 
 
 def test_the_command_trains_and_writes_weights(data, tmp_path, capsys):
-    output = tmp_path / "out.safetensors"
+    output = tmp_path / "new" / "out.safetensors"
     arguments = ["--data", str(data), "--gain", "6", "--steps", "3", "-o", str(output)]
     assert outliers.main(arguments) == 0
     text = capsys.readouterr().out
@@ -75,6 +75,7 @@ def test_the_command_trains_and_writes_weights(data, tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--gain", "0"], "--gain above 0"), (["--channels", "17"], "--channels must be 1 to 16"),
     (["--data", "no.npz"], "can't read no.npz"), (["--steps", "x"], "invalid int value"),
+    (["-o", "weights.pth"], "weights.pth must be a .safetensors file"),
 ])
 def test_bad_input_gets_one_line(data, arguments, message, tmp_path, capsys):
     output = tmp_path / "out.safetensors"

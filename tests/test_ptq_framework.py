@@ -16,7 +16,13 @@ from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.method import Settings, apply
 from golden.ptq.minmax import MinMax
-from golden.ptq.ranges import affine, channel_weights, observed_range
+from golden.ptq.ranges import (
+    affine,
+    channel_weights,
+    observed_range,
+    percentile_search,
+    squared_error,
+)
 from golden.ptq.record import Record, RecordError
 from golden.ptq.sites import ROLES, layers, sites, source
 from golden.ptq.statistics import Observed, collect
@@ -167,6 +173,22 @@ def test_rows_of_roles_without_use_are_not_kept():
 def test_unusable_calibration(batch, message):
     with pytest.raises(ValueError, match=message):
         collect(networks()[0], [batch])
+
+
+def test_ranges_of_all_quantiles_are_tried():
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(2)) ** 3
+    shares, tried = (0.9, 0.999, 0.97), []
+
+    def make(low, high, bits):
+        tried.append((low, high))
+        return affine(low, high, bits)
+
+    found = percentile_search(x, 4, make, shares)
+    ends = [(torch.quantile(x, 1 - share).item(), torch.quantile(x, share).item())
+            for share in shares]
+    assert tried == [pytest.approx(pair, rel=1e-5) for pair in ends]
+    errors = [squared_error(x, affine(*pair, 4)) for pair in tried]
+    assert found == affine(*tried[errors.index(min(errors))], 4) and min(errors) < max(errors)
 
 
 def test_observers():
