@@ -5,9 +5,9 @@ __all__ = ["Design", "elaborate", "generate"]
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from amaranth.back import verilog
+from amaranth.hdl import Shape
 
 from hw.config import Config
 from hw.units import create, words
@@ -47,13 +47,10 @@ def elaborate(unit: str, config: Config) -> Design:
     component = create(unit, config)
     text = verilog.convert(component, name=unit, emit_src=False, strip_internal_attrs=True)
     streams = words(unit, config)
-    ports = tuple((name, member.flow.name == "In", None if name in streams else _width(member))
+    ports = tuple((name, member.flow.name == "In",
+                   None if name in streams else Shape.cast(member.shape).width)
                   for name, member in component.signature.members.items())
     return Design(unit, text, getattr(component, "latency", None), streams, ports)
-
-
-def _width(member: Any) -> int:
-    return int(getattr(member.shape, "size", getattr(member.shape, "width", 1)))
 
 
 def generate(unit: str, config: Config) -> str:

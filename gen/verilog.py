@@ -60,8 +60,9 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
                 parts.append(f"### `{name}__payload` ({direction} stream, {word.bits} bits)\n\n"
                              f"{_port_table(word)}\n")
             else:
-                parts.append(f"### `{name}` ({direction}, {bits} bits, no stream)\n"
-                             if design.streams else f"- `{name}` ({direction}, {bits} bits)")
+                size = f"{bits} bit{'s' * (bits > 1)}"
+                parts.append(f"### `{name}` ({direction}, {size}, no stream)\n"
+                             if design.streams else f"- `{name}` ({direction}, {size})")
     return "\n".join(parts)
 
 

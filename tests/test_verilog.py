@@ -12,7 +12,7 @@ import pytest
 
 from gen.verilog import WAIVERS, main, package
 from hw.config import load
-from hw.units import UNITS, words
+from hw.units import DESIGNS, UNITS, words
 from sim.toolchain import find
 
 
@@ -59,6 +59,31 @@ def test_accelerator_is_the_default_with_its_registers_and_its_clock(tmp_path):
     assert numbers["configuration"] == "tiny"
     assert "PROGRAM_ADDRESS" in (registers / "registers.md").read_text()
     assert "VITFORGE_PROGRAM_ADDRESS" in (registers / "vitforge_registers.h").read_text()
+
+
+def declared(text, top):
+    """Return the ports of a module as Verilog declares them: direction and bits by name."""
+    body = re.search(rf"^module {top}\(.*?^endmodule", text, re.MULTILINE | re.DOTALL).group()
+    found = re.findall(r"^  (input|output) (?:reg |wire )?(?:\[(\d+):0\] )?(\S+);$", body,
+                       re.MULTILINE)
+    return {name: (direction, int(high or 0) + 1) for direction, high, name in found}
+
+
+@pytest.mark.parametrize("unit", DESIGNS)
+def test_readme_has_the_ports_of_the_verilog(unit):
+    files = package([unit], load("tiny"))
+    ports = declared(files[f"rtl/{unit}.v"], unit)
+    assert ports.pop("clk") == ports.pop("rst") == ("input", 1)
+    for name in [name for name in ports if name.endswith("__payload")]:
+        source = ports[name][0]
+        sink = "output" if source == "input" else "input"
+        assert ports.pop(name.replace("payload", "valid")) == (source, 1)
+        assert ports.pop(name.replace("payload", "ready")) == (sink, 1)
+    told = re.findall(r"`(\w+)` \((input|output)(?: stream)?, (\d+) bit(s?)[,)]",
+                      files["README.md"])
+    assert {name: (direction, int(bits)) for name, direction, bits, _ in told} == ports
+    assert all((plural == "") == (bits == "1") for _, _, bits, plural in told)
+    assert len(told) == len(ports) > 1
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):
