@@ -148,18 +148,19 @@ def _constraints(frequency: float) -> dict[str, str]:
 
 def package(units: Sequence[str], config: Config, frequency: float = 100.0) -> dict[str, str]:
     """Return the texts of the folder's files, by their paths in it; `frequency` in MHz."""
+    # Read first, so that what is missing is missed before the work and not after it.
+    copied = [("lint", WAIVERS), *(("sim", path) for path in BENCH if "accelerator" in units)]
+    copies = {f"{place}/{path.name}": path.read_text(encoding="utf-8") for place, path in copied}
     designs = [elaborate(unit, config) for unit in units]
     files = {f"rtl/{design.unit}.v": design.verilog for design in designs}
     files[f"{config.name}.f"] = "".join(f"rtl/{unit}.v\n" for unit in units)
     files[f"{config.name}.core"] = _core(units, config, importlib.metadata.version("vitforge"))
-    files["lint/waivers.vlt"] = WAIVERS.read_text(encoding="utf-8")
-    files |= _constraints(frequency)
+    files |= copies | _constraints(frequency)
     if "accelerator" in units:
         files["registers/registers.md"] = markdown(config)
         files["registers/vitforge_registers.h"] = header(config)
         files["registers/registers.json"] = to_json(config)
         files["registers/vitforge_registers.vh"] = verilog()
-        files |= {f"sim/{path.name}": path.read_text(encoding="utf-8") for path in BENCH}
     files["README.md"] = _describe(designs, config)
     files["manifest.json"] = json.dumps(_manifest(designs, config, files), indent=2) + "\n"
     return files

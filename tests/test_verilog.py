@@ -125,6 +125,15 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_missing_file_is_noticed_before_the_work(tmp_path, monkeypatch, capsys):
+    worked = []
+    monkeypatch.setattr("gen.verilog.BENCH", (tmp_path / "memory.v",))
+    monkeypatch.setattr("gen.verilog.elaborate", lambda *of: worked.append(of))
+    assert main(["--config", "tiny", "-o", str(tmp_path / "out")]) == 2
+    assert "memory.v: No such file" in capsys.readouterr().err
+    assert not worked and not (tmp_path / "out").exists()
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", ["tiny", "edge8", "edge16"])
 @pytest.mark.parametrize("unit", UNITS)
