@@ -88,7 +88,10 @@ def describe(compiled: Compiled, network: Network, image: Image) -> str:
 
 
 def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
-    """Return the files of a run for `sim/accelerator_host.v`: memory, result, and plusargs."""
+    """Return the files of a run for `sim/accelerator_host.v`: memory, result, and plusargs.
+
+    ``fusesoc.args`` are the plusargs as FuseSoC's target ``sim`` takes them.
+    """
     config = compiled.config
     wanted = execute(image.program, image.input, config, compiled.output_bytes).output
     step = config.axi_bits // 8
@@ -100,9 +103,9 @@ def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
 
     plusargs = [f"+{name}_{part}={value}" for name, buffer in image.buffers.items()
                 for part, value in zip(("address", "bytes"), buffer, strict=True)]
+    arguments = " ".join(["+memory=memory.hex", "+expected=expected.hex", *plusargs]) + "\n"
     return {"memory.hex": beats(image.data), "expected.hex": beats(wanted),
-            "host.args": " ".join(["+memory=memory.hex", "+expected=expected.hex",
-                                   *plusargs]) + "\n"}
+            "host.args": arguments, "fusesoc.args": arguments.replace("+", "--")}
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -131,7 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     add_model(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
-                             "memory.hex, expected.hex and host.args for the bench in Verilog")
+                             "for the bench in Verilog: memory.hex, expected.hex, and as its "
+                             "arguments host.args (fusesoc.args for FuseSoC)")
     return parser
 
 

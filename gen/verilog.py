@@ -21,6 +21,7 @@ from typing import Any
 
 from gen.cli import replace_folder, run_command
 from gen.elaborate import Design, elaborate
+from gen.fusesoc import core_file
 from gen.registers import header, markdown, to_json, verilog
 from hw.config import Config, load, preset_names
 from hw.units import DESIGNS, UNITS
@@ -66,60 +67,6 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
     return "\n".join(parts)
 
 
-def _core(units: Sequence[str], config: Config, version: str) -> str:
-    files = "\n".join(f"      - rtl/{unit}.v" for unit in units)
-    targets = "\n".join(f"""\
-  lint_{unit}:
-    default_tool: verilator
-    filesets: [rtl, lint]
-    toplevel: {unit}
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wall]""" for unit in units)
-    bench = target = ""
-    if "accelerator" in units:
-        names = "\n".join(f"      - sim/{path.name}" for path in BENCH)
-        bench = f"""\
-  bench:
-    files:
-      - registers/vitforge_registers.vh: {{is_include_file: true}}
-{names}
-    file_type: verilogSource
-"""
-        options = f"--timing, --timescale, 1ns/1ps, -GBITS={config.axi_bits}, -GBYTES={1 << 24}"
-        target = f"""\
-  # The plusargs are those that python -m gen.program writes into host.args.
-  sim:
-    default_tool: verilator
-    filesets: [rtl, lint, bench]
-    toplevel: accelerator_host
-    tools:
-      verilator:
-        mode: binary
-        verilator_options: [{options}]
-"""
-    return f"""CAPI=2:
-name: vitforge:core:{config.name}:{version}
-description: Integer-only vision-transformer datapath, configuration {config.name}
-filesets:
-  rtl:
-    files:
-{files}
-    file_type: verilogSource
-  lint:
-    files:
-      - lint/waivers.vlt
-    file_type: vlt
-{bench}\
-targets:
-  default:
-    filesets: [rtl]
-    toplevel: {units[0]}
-{targets}
-{target}"""
-
-
 def _manifest(designs: Sequence[Design], config: Config,
               files: dict[str, str]) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name)
@@ -154,7 +101,8 @@ def package(units: Sequence[str], config: Config, frequency: float = 100.0) -> d
     designs = [elaborate(unit, config) for unit in units]
     files = {f"rtl/{design.unit}.v": design.verilog for design in designs}
     files[f"{config.name}.f"] = "".join(f"rtl/{unit}.v\n" for unit in units)
-    files[f"{config.name}.core"] = _core(units, config, importlib.metadata.version("vitforge"))
+    files[f"{config.name}.core"] = core_file(units, config, importlib.metadata.version("vitforge"),
+                                             [path.name for path in BENCH])
     files |= copies | _constraints(frequency)
     if "accelerator" in units:
         files["registers/registers.md"] = markdown(config)
