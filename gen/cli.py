@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every command shares: one-line errors, output folders that appear whole, progress."""
 
-__all__ = ["progress_bar", "replace_folder", "run_command"]
+__all__ = ["named", "progress_bar", "replace_folder", "run_command"]
 
 import argparse
 import filecmp
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,8 +21,35 @@ from sim.toolchain import ToolchainError
 LISTING = ".vitforge"
 
 
+#: What a user typed to start a command, where that is not ``python -m MODULE``.
+_NAME: ContextVar[str | None] = ContextVar("name", default=None)
+
+
 class _UsageError(ValueError):
     pass
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Let `run_command` call a command by the name that the user typed, in help and errors."""
+    token = _NAME.set(name)
+    try:
+        yield
+    finally:
+        _NAME.reset(token)
+
+
+def _rename(parser: argparse.ArgumentParser, name: str) -> None:
+    old = f"python -m {parser.prog.removeprefix('python -m ')}"
+    if parser.epilog:
+        parser.epilog = parser.epilog.replace(old, name)
+    parser.prog = name
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:  # nothing public knows the subcommands
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.items()
 
 
 def _one_line(error: Exception) -> str:
@@ -43,12 +71,12 @@ def run_command(command: Callable[[argparse.Namespace], int], parser: argparse.A
     def refuse(message: str) -> NoReturn:
         raise _UsageError(f"{message} (see --help)")
 
-    # argparse would print the usage too.
-    parsers = [parser]
-    for action in parser._actions:  # nothing public knows the subcommands
-        if isinstance(action, argparse._SubParsersAction):
-            parsers += action.choices.values()
-    for item in parsers:
+    if (name := _NAME.get()) is not None:
+        for sub, item in _subparsers(parser):
+            _rename(item, f"{name} {sub}")
+        _rename(parser, name)
+    for item in (parser, *(item for _, item in _subparsers(parser))):
+        # argparse would print the usage too.
         item.error = refuse  # type: ignore[method-assign]
     try:
         code = command(parser.parse_args(argv))
