@@ -46,15 +46,15 @@ def _missing(package: str, extra: str | None = None) -> str:
             "brings it")
 
 
-def parse_first(parser: argparse.ArgumentParser, extra: str) -> None:
-    """Read the command line, and look for the packages of an extra, and end if something is wrong.
+def parse_first(parser: argparse.ArgumentParser, *extras: str) -> None:
+    """Read the command line, and look for the packages of extras, and end if something is wrong.
 
     For modules that are a command and import what takes seconds, or what may be missing: they call
     it before they import the rest.
     """
     def look(_: argparse.Namespace) -> int:
         for package, brings in EXTRAS.items():
-            if brings == extra and importlib.util.find_spec(package) is None:
+            if brings in extras and importlib.util.find_spec(package) is None:
                 raise ValueError(_missing(package))
         return 0
 
