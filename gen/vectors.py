@@ -19,7 +19,6 @@ from hw.config import Config, load, preset_names
 from hw.units import UNITS
 from hw.words import Word
 from sim.case import Case
-from sim.image import all_cases
 from sim.trace import PATTERNS, trace
 
 
@@ -99,6 +98,8 @@ def vectors(design: Design, config: Config, seed: int = 1,
 
     `progress` is called with the number of patterns that are done.
     """
+    from sim.image import all_cases  # and PyTorch with it
+
     inputs, outputs = _layout(design)
     lines: list[tuple[int, int]] = []
     moved = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gen.explore.store import key
+from golden.methods import ABOUT
 from hw import units
 from hw.config import Config
 
@@ -22,7 +23,7 @@ MEASURES = ("exact", "ecp5", "ecp5-lut", "xilinx", "gates", "place", "cycles", "
 OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "weights": ((0, *range(2, 9)), "weights of the network, 2 to 8 bits; 0 is weight_bits"),
     "stream": (("ptf", "o-2sf"), "codes of the residual stream: ptf (FQ-ViT), o-2sf (TSPTQ-ViT)"),
-    "method": (("", "minmax", "fq-vit", "repq-vit", "tsptq-vit", "mptq-vit", "dopq-vit", "erq"),
+    "method": (("", *ABOUT),
                "who decides the formats: a method of golden.quantize, or golden.calibrate"),
     "gelu": (("two-scale", "uniform"), "codes of GeLU's result: two-scale or uniform"),
 }

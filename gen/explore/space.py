@@ -33,6 +33,7 @@ from typing import Any
 
 from gen.explore.point import DESIGNS, MEASURES, OPTIONS, PARTS, Point
 from gen.explore.widths import Greedy
+from gen.program_options import NAMES
 from hw.config import Config, ConfigError, load
 
 SPACES = Path(__file__).parents[1] / "spaces"
@@ -42,12 +43,6 @@ DERIVED = {"macs": lambda v: v["rows"] * v["cols"],
            "scratch_bytes": lambda v: v["rows"] * (v["scratch_words"] + v["residual_words"]
                                                    + v["stationary_words"])}
 Axis = tuple[Any, ...]
-
-
-def _networks() -> tuple[str, ...]:
-    """Name the networks that compile; PyTorch is imported only where one is needed."""
-    from gen.program_model import NAMES
-    return NAMES
 
 
 class SpaceError(ValueError):
@@ -243,7 +238,7 @@ def _checked(given: dict[str, Any], space: str, number: int) -> Study:
             raise SpaceError(f"{name} is tied to {tie[name]}, and can't be set too")
     network = given.get("network", "")
     if network:
-        _known("network", [network], _networks())
+        _known("network", [network], NAMES)
     measure = _measures(given, network)
     seeds = given.get("seeds", [1, 2, 3])
     if "place" in measure and (len(seeds) < 1 or len(set(seeds)) != len(seeds)
@@ -287,7 +282,7 @@ def _measures(given: dict[str, Any], network: str) -> tuple[str, ...]:
     if design in ("network", "accelerator"):
         for name in ("cycles", "energy"):
             if name in measure and not network:
-                raise SpaceError(f"{name} needs a network: {', '.join(_networks())}")
+                raise SpaceError(f"{name} needs a network: {', '.join(NAMES)}")
     elif design in PARTS and "cycles" in measure:
         raise SpaceError(f"{design} is no unit, and has no cycles of its own")
     elif "energy" in measure:
