@@ -7,7 +7,6 @@ is given, else that in the file's metadata, else one for every 64 channels, as a
 
 __all__ = ["ANY", "Checkpoint", "of_tensors", "open_checkpoint"]
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -131,7 +130,7 @@ def _as_named(found: Mapping[str, int], state: Mapping[str, Tensor], named: Mode
 
 def _heads(dim: int, named: Model | None, metadata: Mapping[str, str], given: int | None,
            path: str | Path) -> tuple[int, str]:
-    """Number of heads, and how it is known."""
+    """Return the number of heads, and how it is known."""
     known, source = 0, ""
     if named is not None:
         assert isinstance(named.spec, VitSpec)
@@ -191,14 +190,3 @@ def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None)
     model = Vit(spec)
     checkpoint.fill(model, state, path)
     return Checkpoint(model=model.eval(), heads=source)
-
-
-def preprocessing(spec: VitSpec, name: str) -> models.Preprocessing:
-    """Return the preprocessing of a named network, or DeiT's, for the shape of a file.
-
-    One channel is grey and is not normalised.
-    """
-    how = models.IMAGENET if name == ANY else models.lookup(name).preprocessing
-    if len(how.mean) != spec.in_channels:
-        how = models.DIGITS if spec.in_channels == 1 else models.IMAGENET
-    return dataclasses.replace(how, size=spec.image_size)
