@@ -4,6 +4,7 @@
 __all__ = ["Image", "compile_network", "main", "memory_image"]
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from gen import program_arguments
 from gen.cli import replace_folder, run_command
 from gen.program_arguments import add_model
 from gen.program_compile import Compiled, compile_network
+from gen.program_fit import fit, room, toml
 from gen.program_listing import listing
 from golden.accelerator import execute
 from golden.network import Network, image_codes
@@ -25,6 +27,8 @@ from hw.instruction import LINE
 
 #: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
 PAGE = 4096
+#: The configuration that --fit has found, in the output folder.
+CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,10 @@ def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
 
 
 def _write(args: argparse.Namespace) -> int:
-    network = program_arguments.network(args, program_arguments.configuration(args))
+    network = program_arguments.network(args, program_arguments.configuration(args),
+                                        *([room] if args.fit else []))
+    if args.fit:
+        network = dataclasses.replace(network, config=fit(network))
     compiled = compile_network(network)
     image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
     with replace_folder(args.output) as folder:
@@ -114,8 +121,12 @@ def _write(args: argparse.Namespace) -> int:
         (folder / "memory.bin").write_bytes(image.data)
         (folder / "memory.json").write_text(describe(compiled, network, image), encoding="ascii")
         (folder / "listing.txt").write_text(listing(compiled), encoding="ascii")
+        if args.fit:
+            (folder / CONFIG).write_text(toml(compiled.config), encoding="ascii")
         for name, text in host_files(compiled, image).items():
             (folder / name).write_text(text, encoding="ascii")
+    if args.fit:
+        print(f"configuration: {args.output / CONFIG}")
     print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")
     return 0
 
@@ -127,8 +138,14 @@ def _parser() -> argparse.ArgumentParser:
                     "for the accelerator, and write the program, a memory image with an input,\n"
                     "and a listing.",
         epilog="examples: python -m gen.program mnist --config edge8 -o build/program\n"
-               "          python -m gen.program build/fq-vit -o build/program")
+               "          python -m gen.program build/fq-vit -o build/program\n"
+               "          python -m gen.program vit --checkpoint my.pth --calibration DIR --fit "
+               "-o build/my")
     add_model(parser)
+    parser.add_argument("--fit", action="store_true",
+                        help="take the smallest memories that hold the network instead of the "
+                             f"configuration's, and write them as {CONFIG}, which gen.verilog and "
+                             "all other commands take as --config")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
                              "memory.hex, expected.hex and host.args for the bench in Verilog")
