@@ -4,13 +4,14 @@
 __all__ = ["Image", "compile_network", "main", "memory_image"]
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gen.cli import parse_first, replace_folder, run_command
-from gen.program_options import command_line
+from gen.program_options import CONFIG, command_line
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from gen import program_arguments
 from gen.program_compile import Compiled, compile_network
+from gen.program_fit import fit, room, toml
 from gen.program_listing import listing
 from golden.accelerator import execute
 from golden.network import Network, image_codes
@@ -109,7 +111,10 @@ def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
 
 
 def _write(args: argparse.Namespace) -> int:
-    network = program_arguments.network(args, program_arguments.configuration(args))
+    network = program_arguments.network(args, program_arguments.configuration(args),
+                                        *([room] if args.fit else []))
+    if args.fit:
+        network = dataclasses.replace(network, config=fit(network))
     compiled = compile_network(network)
     image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
     with replace_folder(args.output) as folder:
@@ -117,8 +122,12 @@ def _write(args: argparse.Namespace) -> int:
         (folder / "memory.bin").write_bytes(image.data)
         (folder / "memory.json").write_text(describe(compiled, network, image), encoding="ascii")
         (folder / "listing.txt").write_text(listing(compiled), encoding="ascii")
+        if args.fit:
+            (folder / CONFIG).write_text(toml(compiled.config), encoding="ascii")
         for name, text in host_files(compiled, image).items():
             (folder / name).write_text(text, encoding="ascii")
+    if args.fit:
+        print(f"configuration: {args.output / CONFIG}")
     print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")
     return 0
 

@@ -37,6 +37,8 @@ from golden.methods import ABOUT
 from golden.models import Preprocessing
 from golden.network import Network
 from golden.parallel import ordered
+from golden.preprocessing import chosen, dump, usual
+from golden.preprocessing_options import ANY
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.folding import network as with_parameters
@@ -47,8 +49,9 @@ from golden.ptq.statistics import Statistics
 from golden.report import report
 from golden.report_figures import FIGURES, figures
 from golden.report_layers import noise, observed
-from golden.swin import Swin
-from golden.vit import Vit, VitSpec
+from golden.shape import open_checkpoint
+from golden.swin import Swin, SwinSpec
+from golden.vit import Vit
 from hw.config import Config, load
 
 #: Beside the record and the integer network.
@@ -199,7 +202,8 @@ class _Work:
         """Write the integer network and its notes, if there is a folder for them."""
         if self.folder and integer:
             network_file.save(self.folder / network_file.NAME, integer[0],
-                              {"model": self.args.model, "method": record.method})
+                              {"model": self.args.model, "method": record.method,
+                               "preprocessing": dump(self.how)})
             save_notes(self.folder / NOTES, integer[1])
 
     def deployed(self, record: Record) -> Integer | None:
@@ -266,25 +270,31 @@ def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
     return model if device.type == "cpu" else copy.deepcopy(model).to(device)
 
 
+def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
+    """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
+    if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
+        if args.heads is not None:
+            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
+    found = open_checkpoint(args.checkpoint, args.model, args.heads)
+    check(found.model.spec, config)
+    how = chosen(args, usual(found.model.spec, args.model))
+    if args.model == ANY:
+        print(f"golden.quantize: {args.checkpoint}: {found}", file=sys.stderr)
+    return found.model, how
+
+
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
-    named = models.lookup(args.model)
-    how = named.preprocessing
-    if args.crop is not None:
-        if not 0 < args.crop <= 1:
-            raise ValueError(f"--crop must be above 0 and at most 1, not {args.crop}")
-        how = dataclasses.replace(how, crop=args.crop)
     args.images = ABOUT[args.method].images if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     config = load(args.config)
-    if isinstance(named.spec, VitSpec):
-        check(named.spec, config)   # calibration may take minutes
     device = _device(args.device)
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
-    model = models.load(args.model, args.checkpoint)
+    model, how = _opened(args, config)
     uneven: dict[str, Tensor] = {}
     if args.spread is not None:
         model, before = rescaled(model, args.spread), model
@@ -317,6 +327,8 @@ def _run(args: argparse.Namespace) -> int:
                 found = work.count(name, network, evaluation, bar(name, total))
                 counts[name] = found, total
                 print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
+        if integer is None:
+            print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
         if work.folder and integer:
             few, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)

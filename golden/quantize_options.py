@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from golden.methods import ABOUT, About
+from golden.preprocessing_options import ANY, add_heads, add_preprocessing
 from hw.config import preset_names
 
 _ABOUT = """\
@@ -31,10 +32,13 @@ def command_line() -> argparse.ArgumentParser:
                "--checkpoint F.safetensors \\\n    --calibration DIR --evaluate DIR --weights 6 "
                "-o build/minmax")
     parser.add_argument("--method", choices=ABOUT, required=True)
-    parser.add_argument("--model", default="deit_tiny_patch16_224", metavar="NAME",
-                        help="network, by timm's name (default: %(default)s)")
+    parser.add_argument("--model", default=ANY, metavar="NAME",
+                        help="network, by timm's name; classes and image size are those of its "
+                             "file (default: %(default)s, any ViT or DeiT, whose whole shape is "
+                             "its file's)")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
-                        help="its state dict, .safetensors or .pth")
+                        help="its state dict with timm's names, .safetensors, .pth, .pt or .bin")
+    add_heads(parser)
     parser.add_argument("--calibration", type=Path, required=True, metavar="DIR",
                         help="folder of class folders with pictures")
     parser.add_argument("--evaluate", type=Path, metavar="DIR",
@@ -54,8 +58,7 @@ def command_line() -> argparse.ArgumentParser:
                         help="draws the calibration images (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=25, metavar="N",
                         help="images at a time (default: %(default)s)")
-    parser.add_argument("--crop", type=float, metavar="SHARE",
-                        help="share of the resized side that is kept (default: the model's)")
+    add_preprocessing(parser)
     parser.add_argument("--no-resize", action="store_true",
                         help="pictures of --evaluate are scaled already: only crop")
     parser.add_argument("--spread", type=float, metavar="GAIN",
