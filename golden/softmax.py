@@ -130,7 +130,7 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config,
             # The hardware sees the padding as masked keys.
             pad = torch.tensor(lowest * scale.multiplier)
             largest = largest.maximum(pad >> widths.multiplier_fraction)
-        if reference is None:
+        if reference is None or total is None:
             grown, total = largest, torch.zeros_like(largest)
         else:
             grown = torch.maximum(reference, largest)
