@@ -92,8 +92,8 @@ def _leading_one(value: Tensor) -> Tensor:
     return position
 
 
-def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) \
-        -> tuple[Tensor, Tensor]:
+def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config,
+               before: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Return reference and sum of powers of each row, in the order of the hardware.
 
     Words of `lanes` keys are taken one after the other. The reference is the largest integer part
@@ -106,6 +106,8 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
     ----------
     scores, keep
         Integers and bool ``[..., K]``.
+    before
+        Reference and total of the keys before these, of the same row.
 
     Returns
     -------
@@ -120,7 +122,7 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
     fraction = exponent & (1 << widths.fraction) - 1
     mantissa = (1 << widths.fraction) + interpolate(widths.power, fraction)
     mantissa = torch.where(keep, mantissa << widths.sum_fraction - widths.fraction, 0)
-    reference = total = None
+    reference, total = before or (None, None)
     for word, power, kept in zip(integer.split(config.lanes, -1), mantissa.split(config.lanes, -1),
                                  keep.split(config.lanes, -1), strict=True):
         largest = word.amax(-1)
@@ -128,7 +130,7 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
             # The hardware sees the padding as masked keys.
             pad = torch.tensor(lowest * scale.multiplier)
             largest = largest.maximum(pad >> widths.multiplier_fraction)
-        if reference is None:
+        if reference is None or total is None:
             grown, total = largest, torch.zeros_like(largest)
         else:
             grown = torch.maximum(reference, largest)
