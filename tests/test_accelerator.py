@@ -149,7 +149,8 @@ MEMORIES = [UNPLEASANT, slow({}), slow({"latency": 300}), slow({"latency": 2, "s
 
 STALLS: list[dict[str, int]] = [
     {}, {"stall": 100, "jitter": 63}, {"order": 1}, {"order": 2}, {"order": 3},
-    {"latency": 2}, {"latency": 200, "stall_ar": 200}, {"stall_r": 200}, {"stall_aw": 240, "stall_w": 128}, {"stall_w": 240}, {"stall_b": 250},
+    {"latency": 2}, {"latency": 200, "stall_ar": 200}, {"stall_r": 200},
+    {"stall_aw": 240, "stall_w": 128}, {"stall_w": 240}, {"stall_b": 250},
     {"stall": 200, "jitter": 255, "latency": 9, "order": 4},
 ]
 
