@@ -21,6 +21,7 @@ from test_accelerator import (
 )
 
 from gen.elaborate import generate
+from gen.program_image import inline_load
 from golden.program import Instruction, assemble
 from hw.config import load
 from hw.instruction import LINE
@@ -118,11 +119,12 @@ def whole(found):
 
 
 def raw(config):
-    """Return a program that writes many whole bursts."""
-    program = assemble([raw_pass(config, tokens=60), raw_pass(config, tokens=57, offset=1024),
-                        Instruction("END", {})], config)
+    """Return a program that writes many whole bursts: each pass the same 16 words."""
+    words = Instruction("LOAD", inline_load(0, 16, config), data=bytes(range(16 * config.rows)))
+    passes = [raw_pass(config, tokens=16, offset=offset) for offset in (0, 256, 512, 768)]
+    program = assemble([words, *passes, Instruction("END", {})], config)
     image = bytes(range(LINE))
-    return Work(program, image, output_of(program, image, config, 2048))
+    return Work(program, image, output_of(program, image, config, 1024))
 
 
 #: Probabilities of pauses by channel.
