@@ -3,9 +3,10 @@
 
 The folder holds the accelerator, or one unit or all, as one Verilog file each, a file list, a
 FuseSoC core file, clock constraints, lint waivers for whatever is built with it (the Verilog itself
-has its own), a description of every port, and a manifest; with the accelerator its registers as Markdown, C header, JSON and Verilog macros, and a bench in
-Verilog that runs what ``python -m gen.program`` writes. The same configuration gives the
-same bytes. Needs Amaranth and NumPy only.
+has its own), a description of every port, and a manifest; with the accelerator its registers as
+Markdown, C header, JSON and Verilog macros, and a bench in Verilog that runs what
+``python -m gen.program`` writes. The same configuration gives the same bytes. Needs Amaranth and
+NumPy only.
 """
 
 __all__ = ["main", "package"]
