@@ -4,7 +4,8 @@
 __all__ = ["Design", "elaborate", "generate"]
 
 from dataclasses import dataclass
-from typing import Any
+
+from amaranth.hdl import Shape
 
 from gen.convert import convert
 from hw.config import Config
@@ -41,13 +42,10 @@ def elaborate(unit: str, config: Config, prefix: str = "") -> Design:
     component = create(unit, config)
     text = convert(component, prefix + unit)
     streams = words(unit, config)
-    ports = tuple((name, member.flow.name == "In", None if name in streams else _width(member))
+    ports = tuple((name, member.flow.name == "In",
+                   None if name in streams else Shape.cast(member.shape).width)
                   for name, member in component.signature.members.items())
     return Design(unit, prefix + unit, text, getattr(component, "latency", None), streams, ports)
-
-
-def _width(member: Any) -> int:
-    return int(getattr(member.shape, "size", getattr(member.shape, "width", 1)))
 
 
 def generate(unit: str, config: Config) -> str:

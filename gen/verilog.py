@@ -72,8 +72,9 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
                 parts.append(f"### `{name}__payload` ({direction} stream, {word.bits} bits)\n\n"
                              f"{_port_table(word)}\n")
             else:
-                parts.append(f"### `{name}` ({direction}, {bits} bits, no stream)\n"
-                             if design.streams else f"- `{name}` ({direction}, {bits} bits)")
+                size = f"{bits} bit{'s' * (bits > 1)}"
+                parts.append(f"### `{name}` ({direction}, {size}, no stream)\n"
+                             if design.streams else f"- `{name}` ({direction}, {size})")
     return "\n".join(parts)
 
 
@@ -170,6 +171,9 @@ def package(units: Sequence[str], config: Config, frequency: float = 100.0, pref
     progress
         Called with the number of units that are done.
     """
+    # Read first, so that what is missing is missed before the work and not after it.
+    copied = [("lint", WAIVERS), *(("sim", path) for path in BENCH if "accelerator" in units)]
+    copies = {f"{place}/{path.name}": path.read_text(encoding="utf-8") for place, path in copied}
     designs = []
     for done, unit in enumerate(units, 1):
         designs.append(elaborate(unit, config, prefix))
@@ -178,8 +182,7 @@ def package(units: Sequence[str], config: Config, frequency: float = 100.0, pref
     name = f"{prefix}{config.name}"
     files[f"{name}.f"] = "".join(f"rtl/{design.top}.v\n" for design in designs)
     files[f"{name}.core"] = _core(units, config, importlib.metadata.version("vitforge"), prefix)
-    files["lint/waivers.vlt"] = WAIVERS.read_text(encoding="utf-8")
-    files |= _constraints(frequency)
+    files |= copies | _constraints(frequency)
     if "accelerator" in units:
         files["registers/registers.md"] = markdown(config)
         files["registers/vitforge_registers.h"] = header(config)

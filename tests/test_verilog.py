@@ -13,7 +13,7 @@ import pytest
 from gen.verilog import WAIVERS, main, package
 from gen.yowasp import run
 from hw.config import load
-from hw.units import UNITS, words
+from hw.units import DESIGNS, UNITS, words
 from sim.toolchain import find
 
 
@@ -62,6 +62,31 @@ def test_accelerator_is_the_default_with_its_registers_and_its_clock(tmp_path):
     assert "VITFORGE_PROGRAM_ADDRESS" in (registers / "vitforge_registers.h").read_text()
 
 
+def declared(text, top):
+    """Return the ports of a module as Verilog declares them: direction and bits by name."""
+    body = re.search(rf"^module {top}\(.*?^endmodule", text, re.MULTILINE | re.DOTALL).group()
+    found = re.findall(r"^  (input|output) (?:reg |wire )?(?:\[(\d+):0\] )?(\S+);$", body,
+                       re.MULTILINE)
+    return {name: (direction, int(high or 0) + 1) for direction, high, name in found}
+
+
+@pytest.mark.parametrize("unit", DESIGNS)
+def test_readme_has_the_ports_of_the_verilog(unit):
+    files = package([unit], load("tiny"))
+    ports = declared(files[f"rtl/{unit}.v"], unit)
+    assert ports.pop("clk") == ports.pop("rst") == ("input", 1)
+    for name in [name for name in ports if name.endswith("__payload")]:
+        source = ports[name][0]
+        sink = "output" if source == "input" else "input"
+        assert ports.pop(name.replace("payload", "valid")) == (source, 1)
+        assert ports.pop(name.replace("payload", "ready")) == (sink, 1)
+    told = re.findall(r"`(\w+)` \((input|output)(?: stream)?, (\d+) bit(s?)[,)]",
+                      files["README.md"])
+    assert {name: (direction, int(bits)) for name, direction, bits, _ in told} == ports
+    assert all((plural == "") == (bits == "1") for _, _, bits, plural in told)
+    assert len(told) == len(ports) > 1
+
+
 def test_two_runs_give_the_same_bytes(tmp_path):
     for seed in "12":
         done = _run("-m", "gen.verilog", "--config", "tiny", "-o", str(tmp_path / seed),
@@ -100,6 +125,15 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_file_is_noticed_before_the_work(tmp_path, monkeypatch, capsys):
+    worked = []
+    monkeypatch.setattr("gen.verilog.BENCH", (tmp_path / "memory.v",))
+    monkeypatch.setattr("gen.verilog.elaborate", lambda *of: worked.append(of))
+    assert main(["--config", "tiny", "-o", str(tmp_path / "out")]) == 2
+    assert "memory.v: No such file" in capsys.readouterr().err
+    assert not worked and not (tmp_path / "out").exists()
 
 
 def _lint(folder, *arguments):

@@ -133,25 +133,36 @@ void vitforge_stop(const struct vitforge *device)
     put(device, VITFORGE_CONTROL_OFFSET, VITFORGE_CONTROL_STOP_MASK);
 }
 
+/* The accelerator is little-endian; the processor may be anything. */
+static int32_t word_at(const volatile unsigned char *byte)
+{
+    uint32_t word = (uint32_t)byte[0] | (uint32_t)byte[1] << 8 | (uint32_t)byte[2] << 16 |
+                    (uint32_t)byte[3] << 24;
+    int32_t value;
+
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
 int vitforge_read_logits(const struct vitforge *device, const volatile void *output,
                          int32_t *logits, size_t count)
 {
-    const volatile unsigned char *byte = output;
-    uint32_t word;
+    const volatile unsigned char *line = output;
+    uint32_t bytes, cols, pitch;
     size_t i;
     int result = vitforge_poll(device);
 
     if (result != VITFORGE_OK)
         return result;
-    if (count > get(device, VITFORGE_OUTPUT_BYTES_OFFSET) / 4u)
+    bytes = get(device, VITFORGE_OUTPUT_BYTES_OFFSET);
+    cols = FIELD(get(device, VITFORGE_CAPABILITY_OFFSET), CAPABILITY_COLS);
+    /* A pass of the head writes `cols` results, and begins a line. */
+    pitch = (cols * 4u + ALIGNMENT - 1u) / ALIGNMENT * ALIGNMENT;
+    if (cols == 0 || count / cols + (count % cols != 0) > bytes / pitch)
         return VITFORGE_INVALID;
-    VITFORGE_BEFORE_RESULTS(output, count * 4u);
-    /* The accelerator is little-endian; the processor may be anything. */
-    for (i = 0; i < count; i++, byte += 4) {
-        word = (uint32_t)byte[0] | (uint32_t)byte[1] << 8 | (uint32_t)byte[2] << 16 |
-               (uint32_t)byte[3] << 24;
-        memcpy(&logits[i], &word, sizeof word);
-    }
+    VITFORGE_BEFORE_RESULTS(output, bytes);
+    for (i = 0; i < count; i++)
+        logits[i] = word_at(line + i / cols * pitch + i % cols * 4u);
     return VITFORGE_OK;
 }
 

@@ -99,9 +99,10 @@ int vitforge_wait(const struct vitforge *device, uint32_t polls);
 void vitforge_stop(const struct vitforge *device);
 
 /*
- * Copy the results of a run that is done: `count` 32-bit numbers from the start of the output
- * buffer, which the processor sees at `output`. Returns OK, INVALID (beyond the buffer), or what
- * vitforge_poll returns if the run is not done.
+ * Copy the first `count` logits of a run that is done from the output buffer, which the processor
+ * sees at `output`. Every `cols` of them begin a line of 64 bytes there; what is left of a line is
+ * skipped. Returns OK, INVALID (beyond the buffer), or what vitforge_poll returns if the run is not
+ * done.
  */
 int vitforge_read_logits(const struct vitforge *device, const volatile void *output,
                          int32_t *logits, size_t count);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What depends on the platform. Compile with -DVITFORGE_PORT='"my_port.h"' to use another file; it
+ * What depends on the platform; what is here is for a processor whose caches see the memory bus,
+ * or that has none. Compile with -DVITFORGE_PORT='"my_port.h"' to use another file; it
  * defines what it wants to replace:
  *
  * VITFORGE_READ32(registers, offset), VITFORGE_WRITE32(registers, offset, value)
@@ -9,7 +10,8 @@
  *     what was written to memory reaches it before the accelerator starts: a barrier; clean the
  *     cache here where the memory bus does not see it
  * VITFORGE_BEFORE_RESULTS(output, bytes)
- *     results in memory are seen from now on: a barrier; invalidate the cache here
+ *     results in memory are seen from now on: a barrier; invalidate the cache here. `bytes` is the
+ *     size of the whole output buffer
  */
 #ifndef VITFORGE_PORT_H
 #define VITFORGE_PORT_H
