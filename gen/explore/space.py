@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gen.explore.objectives import columns
 from gen.explore.point import DESIGNS, MEASURES, OPTIONS, PARTS, Point
 from gen.explore.widths import Greedy
 from gen.program_options import NAMES
@@ -68,6 +69,10 @@ class Study:
     greedy: Greedy | None = None
     #: What a greedy walk has found: widths by layer, each a point of every combination.
     walked: tuple[Mapping[str, int], ...] = ()
+
+    def columns(self) -> set[str]:
+        """Return the columns with numbers of its rows."""
+        return columns(self.design, self.measure)
 
     def size(self) -> int:
         """Return the number of combinations, before limits."""
@@ -120,6 +125,26 @@ class Space:
         _known("study", names, [study.name for study in self.studies])
         chosen = tuple(study for study in self.studies if not names or study.name in names)
         return dataclasses.replace(self, studies=chosen)
+
+    def searched(self) -> None:
+        """Check that every study measures what a search needs.
+
+        Raises
+        ------
+        SpaceError
+            If there is no objective, or a study does not measure one.
+        """
+        if not self.objectives:
+            raise SpaceError(f"{self.name}: a search needs objectives, as in "
+                             "objectives = {drop = \"min\", fps = \"max\"}")
+        for study in self.studies:
+            for name in self.objectives:
+                if name not in study.columns():
+                    others = [item.name for item in self.studies
+                              if self.objectives.keys() <= item.columns()]
+                    raise SpaceError(f"{self.name}: study {study.name!r} can't be searched: it "
+                                     f"does not measure {name}, an objective; with --study: "
+                                     f"{', '.join(others) or 'none'}")
 
     def size(self) -> int:
         """Return the number of combinations, before limits."""
@@ -200,6 +225,10 @@ def _space(values: dict[str, Any], stem: str) -> Space:
     for name in names:
         if names.count(name) > 1:
             raise SpaceError(f"two studies are named {name!r}")
+    known = sorted(set().union(*(study.columns() for study in made)))
+    for name in objectives:
+        if name not in known:
+            raise SpaceError(f"objective {name!r} is measured by no study: give {', '.join(known)}")
     return Space(name=stem, title=title, studies=made, **search)
 
 
