@@ -181,9 +181,10 @@ def all_is_well(peer, config, works, conditions, orders):
 
 def test_a_peer_s_memory_and_host(peer):
     config = load("tiny")
-    conditions = [*((order, {}) for order in ORDERS), ("random", PATTERNS[1])]
-    total, seen = all_is_well(peer, config, [network("one block", config), raw(config)], conditions,
-                              ["data"])
+    conditions = [*((order, {}) for order in ORDERS), ("free", {"aw": 0.8}),
+                  ("random", PATTERNS[1])]
+    works = [network("one block", config), raw(config)]
+    total, seen = all_is_well(peer, config, works, conditions, ["data"])
     # None of the ways in which an address and its beats may be taken was left out.
     assert set(seen) == SHOWN["free"]
     assert min(total.values()) > 100
