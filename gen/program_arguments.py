@@ -1,53 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that name a network and its pictures: the same for all commands that run one."""
+"""What the options of `gen.program_options` name: a network, its configuration, its pictures."""
 
-__all__ = ["add_model", "configuration", "network", "pictures"]
+__all__ = ["configuration", "network", "pictures"]
 
 import argparse
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gen.program_model import MNIST, NAMES, codes, quantized
+from gen.program_model import Reading, codes, quantized
+from gen.program_options import MNIST, NAMES
 from gen.program_stored import is_file, stored
 from golden import mnist, network_file
+from golden.models import Preprocessing
 from golden.network import Network
+from golden.preprocessing import chosen, of_text, usual
+from golden.preprocessing_options import ANY
 from golden.vit import VitSpec
-from hw.config import Config, load, preset_names
+from hw.config import Config, load
 from sim.image import read_image
 
 
-def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add MODEL, which may be left out if there is a default, and how to get and quantize it."""
-    text = f"one of {', '.join(NAMES)}, or a folder that golden.quantize has written"
-    if default is None:
-        parser.add_argument("model", metavar="MODEL", help=text)
-    else:
-        parser.add_argument("model", metavar="MODEL", nargs="?", default=default,
-                            help=f"{text} (default: {default})")
-    parser.add_argument("--config", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16, or "
-                             "the one that golden.quantize had)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
-                        help="its state dict, .safetensors or .pth (mnist has its own)")
-    parser.add_argument("--calibration", type=Path, metavar="DIR",
-                        help="folder of class folders with pictures (mnist has its own)")
-    parser.add_argument("--images", type=int, default=10, metavar="N",
-                        help="calibration pictures (default: 10)")
-    parser.add_argument("--random", type=int, metavar="SEED",
-                        help="random parameters and pictures: the same program but for its values")
-    parser.add_argument("--weights", type=int, metavar="BITS",
-                        help="width of the weights, 2 to 8 (default: the configuration's)")
-    parser.add_argument("--image", metavar="N|FILE",
-                        help="the input: a shipped digit by its number, or a .npy file of one")
-    parser.add_argument("--pictures", type=Path, metavar="DIR",
-                        help="the inputs: a folder of class folders with pictures (mnist has its "
-                             "own; other networks have random inputs without it)")
-
-
 def _stored(args: argparse.Namespace) -> bool:
-    return args.model not in NAMES and is_file(args.model)
+    return args.model not in (*NAMES, ANY) and is_file(args.model)
+
+
+def _refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} does not go with {why}")
 
 
 def configuration(args: argparse.Namespace) -> Config:
@@ -57,26 +41,44 @@ def configuration(args: argparse.Namespace) -> Config:
     return load(args.config or "edge16")
 
 
-def network(args: argparse.Namespace, config: Config) -> Network:
+def network(args: argparse.Namespace, config: Config,
+            suit: Callable[[VitSpec, Config], Config] = lambda spec, config: config) -> Network:
     """Return the integer network that the options name.
+
+    Parameters
+    ----------
+    suit
+        Gives the configuration for a network that is still to be quantized.
 
     Raises
     ------
     ValueError
-        If there is none, or an option does not go with a network from a file.
+        If there is none, or an option does not go with it.
     """
     if _stored(args):
-        for name in ("checkpoint", "calibration", "random", "weights"):
-            if getattr(args, name) is not None:
-                raise ValueError(f"--{name} does not go with {args.model}: it is quantized")
+        _refuse(args, ("checkpoint", "calibration", "random", "weights", "heads", "mean", "std"),
+                f"{args.model}: it is quantized")
         return stored(Path(args.model), config)
+    if args.checkpoint is None:
+        _refuse(args, ("heads", "mean", "std"), f"{args.model} without --checkpoint")
     return quantized(args.model, config, file=args.checkpoint, calibration=args.calibration,
-                     images=args.images, seed=args.random, weight_bits=args.weights)
+                     images=args.images, seed=args.random, weight_bits=args.weights,
+                     reading=Reading(heads=args.heads, how=lambda how: chosen(args, how),
+                                     suit=suit,
+                                     say=lambda text: print(text, file=sys.stderr)))
 
 
 def _name(args: argparse.Namespace) -> str:
-    """Name of the network, which says how pictures are read."""
+    """Name of the network."""
     return network_file.about(args.model)["model"] if _stored(args) else str(args.model)
+
+
+def _how(args: argparse.Namespace, spec: VitSpec) -> Preprocessing:
+    """How pictures are read: as they were for calibration, unless options say otherwise."""
+    about = network_file.about(args.model) if _stored(args) else {}
+    name = _name(args)
+    return chosen(args, of_text(about["preprocessing"]) if "preprocessing" in about
+                  else usual(spec, "mnist_vit" if name == MNIST else name))
 
 
 def pictures(args: argparse.Namespace, spec: VitSpec, count: int) -> Tensor:
@@ -92,7 +94,7 @@ def pictures(args: argparse.Namespace, spec: VitSpec, count: int) -> Tensor:
     if args.image is not None:
         found = read_image(args.image)
     elif args.pictures is not None:
-        found = codes(args.pictures, _name(args), count)
+        found = codes(args.pictures, _how(args, spec), count)
     elif _name(args) in (MNIST, "mnist_vit") and args.random is None:
         found = mnist.sample().test.images[:count]
     else:

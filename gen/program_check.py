@@ -23,6 +23,7 @@ import numpy as np
 
 from gen.program_memory import bank_words
 from golden.program import Array, Instruction
+from golden.softmax_bound import row_bound
 from hw.config import Config
 from hw.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
 
@@ -123,16 +124,20 @@ def bound(instruction: Instruction, config: Config) -> int:
     """Return a bound of the absolute accumulators of a pass, bias included where it is raw.
 
     ``|acc| <= sum of |weight| * max|operand|``; a stationary weight is at most 128, and keys that
-    aren't there give operands of 0.
+    aren't there give operands of 0. The operands of log2 probabilities add up to no more than
+    `golden.softmax_bound.row_bound`, if their pass has the keys and the multiplier of its rows'
+    statistics, as in a program of the compiler.
     """
     fields = instruction.fields
+    log2 = config.attention == "log2"
     if instruction.weights is not None:
         weights = int(np.abs(instruction.weights.astype(np.int64)).sum((0, 1)).max())
+        result = weights * operand_bound(fields)
     elif fields["operand"] == OPERANDS["softmax"]:
-        weights = ((fields["tiles"] - 1) * config.rows + fields["valid"]) << 7
+        keys = (fields["tiles"] - 1) * config.rows + fields["valid"]
+        result = (row_bound(keys, config) if log2 else keys * operand_bound(fields)) << 7
     else:
-        weights = fields["tiles"] * config.rows << 7
-    result = weights * operand_bound(fields)
+        result = fields["tiles"] * config.rows * operand_bound(fields) << 7
     if fields["operation"] == OPERATIONS["raw"]:
         assert instruction.parameters is not None
         result += int(np.abs(instruction.parameters["bias"]).max())

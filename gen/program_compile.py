@@ -88,6 +88,7 @@ def supported(spec: VitSpec, config: Config) -> None:
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be at least {least} for this network's {what}, "
                              f"not {getattr(config, name)}")
+    Patches(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
 
 
 def compile_network(network: Network) -> Compiled:

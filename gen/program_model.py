@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer network that a command names: the project's own, a checkpoint's, or a random one."""
 
-__all__ = ["MNIST", "NAMES", "codes", "fold", "quantized"]
+__all__ = ["Reading", "codes", "fold", "quantized"]
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gen.program_compile import supported
+from gen.program_options import MNIST, NAMES
 from golden import checkpoint, mnist, models
 from golden.calibrate import calibrate
 from golden.evaluate import WEIGHTS
 from golden.imagenet import Folder
 from golden.models import Preprocessing
 from golden.network import Network
+from golden.preprocessing import usual
+from golden.preprocessing_options import ANY
+from golden.shape import open_checkpoint
 from golden.vit import Vit, VitSpec
 from hw.config import Config
-
-#: Beside timm's names.
-MNIST = "mnist"
-NAMES = (MNIST, *(name for name, model in models.MODELS.items()
-                  if not name.startswith(("swin", "mnist"))))
 
 
 def fold(model: Vit, how: Preprocessing) -> Vit:
@@ -42,15 +43,11 @@ def fold(model: Vit, how: Preprocessing) -> Vit:
     return model
 
 
-def codes(folder: Path, name: str, count: int) -> Tensor:
-    """Read pictures as a named network takes them: pixels, uint8 ``[N, channels, H, W]``.
+def codes(folder: Path, how: Preprocessing, count: int) -> Tensor:
+    """Read pictures as a network takes them: pixels, uint8 ``[N, channels, H, W]``.
 
-    They are drawn at random, resized and cropped.
+    They are drawn at random, resized and cropped, and not normalised.
     """
-    return _codes(folder, models.lookup(name).preprocessing, count)
-
-
-def _codes(folder: Path, how: Preprocessing, count: int) -> Tensor:
     plain = dataclasses.replace(how, mean=tuple(0.0 for _ in how.mean),
                                 std=tuple(1.0 for _ in how.std))
     chosen = Folder.open(folder).choose(count, seed=0)
@@ -58,18 +55,45 @@ def _codes(folder: Path, how: Preprocessing, count: int) -> Tensor:
     return (torch.cat(batches) * 255).round().to(torch.uint8)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a checkpoint and its pictures do not say.
+
+    Attributes
+    ----------
+    heads
+        Number of heads (`golden.shape.open_checkpoint`).
+    how
+        Changes the usual preprocessing.
+    suit
+        Gives the configuration for a shape.
+    say
+        Is told the shape that was found in a file.
+    """
+
+    heads: int | None = None
+    how: Callable[[Preprocessing], Preprocessing] = lambda usual: usual
+    suit: Callable[[VitSpec, Config], Config] = lambda spec, config: config
+    say: Callable[[str], object] = lambda text: None
+
+
+_AS_NAMED = Reading()
+
+
 def quantized(name: str, config: Config, *, file: Path | None = None,
               calibration: Path | None = None, images: int = 10, seed: int | None = None,
-              weight_bits: int | None = None) -> Network:
-    """Calibrate a named network for a configuration.
+              weight_bits: int | None = None, reading: Reading = _AS_NAMED) -> Network:
+    """Calibrate a named network, or any from a file, for a configuration.
 
     Parameters
     ----------
     name
-        One of `NAMES`.
+        One of `NAMES`, or `golden.shape.ANY`.
     file, calibration
         Its state dict, and a folder of class folders with pictures, of which `images` are drawn.
         "mnist" needs neither.
+    reading
+        How the state dict and the pictures are read.
     seed
         Takes random parameters and random pictures instead: cycles and sizes are the same.
     weight_bits
@@ -81,26 +105,36 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         If there is no such network, a file or folder is missing or can't be used, or the
         configuration can't run it.
     """
-    if name not in NAMES:
-        raise ValueError(f"the network must be one of {', '.join(NAMES)}, not {name!r}")
+    if name.startswith("swin"):
+        raise ValueError(f"{name}: Swin has no integers on this datapath yet (golden.quantize "
+                         "simulates it)")
+    if name not in (*NAMES, ANY):
+        if "distilled" in name:
+            models.lookup(name)
+        raise ValueError(f"the network must be one of {', '.join(NAMES)}, or {ANY}, not {name!r}")
     if images < 1:
         raise ValueError(f"images must be at least 1, not {images}")
     if name == MNIST and calibration is None and seed is None:
-        return calibrate(checkpoint.load(file or WEIGHTS), mnist.sample().calibration.images,
-                         config, weight_bits)
-    named = models.lookup("mnist_vit" if name == MNIST else name)
-    assert isinstance(named.spec, VitSpec)
-    supported(named.spec, config)   # calibration may take minutes
-    if seed is not None:
-        model = named.build()
+        digits = checkpoint.load(file or WEIGHTS)
+        return calibrate(digits, mnist.sample().calibration.images,
+                         reading.suit(digits.spec, config), weight_bits)
+    name = "mnist_vit" if name == MNIST else name
+    if seed is not None and name != ANY:
+        model = models.lookup(name).build()
         assert isinstance(model, Vit)
-        spec, generator = model.spec, torch.Generator().manual_seed(seed)
+        config = reading.suit(spec := model.spec, config)
+        supported(spec, config)
         size = (2, spec.in_channels, spec.image_size, spec.image_size)
-        codes = torch.randint(256, size, generator=generator).to(torch.uint8)
-        return calibrate(model.initialize(seed).eval(), codes, config, weight_bits)
-    if file is None or calibration is None:
-        raise ValueError(f"{name} needs --checkpoint and --calibration, or --random")
-    loaded = models.load(named.name, file)
-    assert isinstance(loaded, Vit)
-    how = named.preprocessing
-    return calibrate(fold(loaded, how), _codes(calibration, how, images), config, weight_bits)
+        noise = torch.randint(256, size, generator=torch.Generator().manual_seed(seed))
+        return calibrate(model.initialize(seed).eval(), noise.to(torch.uint8), config, weight_bits)
+    if file is None or calibration is None or seed is not None:
+        raise ValueError(f"{name} needs --checkpoint and --calibration"
+                         + ("" if name == ANY else ", or --random"))
+    found = open_checkpoint(file, name, reading.heads)
+    if name == ANY:
+        reading.say(f"{file}: {found}")
+    config = reading.suit(found.model.spec, config)
+    supported(found.model.spec, config)   # calibration may take minutes
+    how = reading.how(usual(found.model.spec, name))
+    return calibrate(fold(found.model, how), codes(calibration, how, images), config,
+                     weight_bits)

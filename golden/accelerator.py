@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from golden.accelerator_encode import encode_any
 from golden.accelerator_state import HALF, State
 from golden.attention import log2_format
-from golden.encoding import KINDS, SEARCH, Encoding, thresholds
+from golden.encoding import KINDS, Encoding
 from golden.formats import Format, Log2, TwoScale, Uniform
 from golden.layernorm import normalize
 from golden.program import Fault, Instruction, parse
-from golden.requant import Requantization, requantize
+from golden.requant import Requantization, operate, scale_values
 from golden.softmax import ShiftScale, log2_codes
 from golden.softmax_levels import level_words
 from hw.config import Config
@@ -86,7 +87,9 @@ def execute(program: bytes, image: bytes, config: Config, output: int,
     ------
     Fault
         Where the accelerator would stop with one. `Fault.instruction` is the instruction at fault;
-        the hardware, which reads ahead, may name a later one for a scratchpad overflow.
+        the hardware, which reads ahead, may name a later one for a scratchpad overflow. A "bad
+        field" that is not `Fault.checked` is a value of the parameters or the statistics that has
+        no meaning (docs/registers.md lists them): the hardware goes on and computes something.
     """
     for name, size in (("program", len(program)), ("input", len(image)), ("output", output)):
         if size % LINE or (name == "program" and not size):
@@ -122,12 +125,11 @@ class _Machine:
     def __init__(self, config: Config, state: State, output: int) -> None:
         self.config, self.state = config, state
         self.output = bytearray(output)
-        self.thresholds: tuple[int, ...] = (0,) * SEARCH
 
     def run_pass(self, item: Instruction, index: int, number: int) -> PassRecord:
         fields, state = item.fields, self.state
         if item.thresholds is not None:
-            self.thresholds = item.thresholds
+            state.thresholds = item.thresholds
         if item.norm is not None:
             state.store_norm(fields["norm_slot"], item.norm)
         try:
@@ -139,7 +141,7 @@ class _Machine:
         except Fault:
             raise
         except ValueError as error:
-            raise Fault("bad field", index, why=str(error)) from None
+            raise Fault("bad field", index, why=str(error), checked=False) from None
         return PassRecord(index, number, fields, operands, weights, acc, result)
 
     @staticmethod
@@ -207,7 +209,7 @@ class _Machine:
         return tiles.reshape(-1, cols)
 
     def _drain(self, item: Instruction, acc: Tensor, index: int) -> Tensor:
-        fields = item.fields
+        fields, state = item.fields, self.state
         assert item.parameters is not None
         columns = {name: torch.from_numpy(column) for name, column in item.parameters.items()}
         if fields["operation"] == OPERATIONS["raw"]:
@@ -222,21 +224,12 @@ class _Machine:
         if operation == "residual":
             codes = self.state.banks["residual"][target]
             residual = codes - fields["residual_zero_point"] << columns["residual_shift"]
-        kind = KINDS[fields["format"]]
-        shift = columns["encode_shift"]
-        levels = self.thresholds[:(1 << fields["bits"]) - 1] if kind == "table" else ()
-        encoding = Encoding(kind=kind, bits=fields["bits"], zero_point=fields["zero_point"],
-                            m=fields["m"], signed=bool(fields["signed"]), thresholds=levels)
-        if kind == "two-scale" and bool((shift != shift[0]).any()):
-            raise ValueError("encode_shift of the two-scale format must be one for all channels")
-        if kind in ("two-scale", "log2") \
-                and self.thresholds != thresholds(encoding, int(shift[0]), self.config):
-            raise ValueError(f"the thresholds must be those of {kind} codes")
         layer = Requantization(
             bias=columns["bias"], multiplier=columns["multiplier"], shift=columns["shift"],
-            operation=operation, multiplier2=fields["multiplier2"],
-            encode_shift=int(shift[0]) if kind == "two-scale" else shift, encoding=encoding)
-        result = requantize(acc, layer, self.config, residual)
+            operation=operation, encoding=Encoding(), multiplier2=fields["multiplier2"])
+        value = scale_values(acc, layer.bias, layer.multiplier, layer.shift, self.config)
+        result = encode_any(operate(value, layer, self.config, residual), fields,
+                            state.thresholds, columns["encode_shift"], self.config)
         self.state.banks[bank][target] = result
         if fields["statistics"] == STATISTICS["norm"]:
             self.state.gather_norm(fields, result, columns["statistics_shift"])

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from golden.encoding import SEARCH
 from golden.program import Array, Columns, Fault
-from golden.softmax import ShiftScale, offsets
+from golden.softmax import ShiftScale, row_offset, statistics
 from hw.config import Config
 from hw.instruction import DESTINATIONS, LOOPS
+from hw.softmax_tables import ShiftWidths
 
 #: Scores are codes less this.
 HALF = 128
@@ -37,6 +39,10 @@ class State:
         that were finished.
     probabilities
         Two halves of the softmax statistics, int64 ``[max_tokens]``: ``log2(sum 2**y)``.
+    sums, references, totals
+        Statistics of rows under way.
+    thresholds
+        The last that a pass has brought.
     """
 
     def __init__(self, config: Config) -> None:
@@ -48,8 +54,10 @@ class State:
         self.norm: list[dict[str, Tensor]] = [{}, {}]
         self.factors = torch.zeros(config.max_tokens, 3, dtype=torch.int64)
         self.probabilities = torch.zeros(2, config.max_tokens, dtype=torch.int64)
-        self._sums = torch.zeros(config.max_tokens, 2, dtype=torch.int64)
-        self._rows: list[tuple[Tensor, Tensor]] = []
+        self.sums = torch.zeros(config.max_tokens, 2, dtype=torch.int64)
+        self.references = torch.zeros(config.max_tokens, dtype=torch.int64)
+        self.totals = torch.zeros_like(self.references)
+        self.thresholds: tuple[int, ...] = (0,) * SEARCH
 
     def index(self, bank: str, addresses: Array, instruction: int) -> Tensor:
         """Check word addresses against a bank's size."""
@@ -105,34 +113,26 @@ class State:
         x = codes - fields["zero_point"] << shift
         sums = torch.stack((x.sum(1), (x * x).sum(1)), 1)
         tokens = len(codes)
-        self._sums[:tokens] = sums if fields["statistics_first"] else self._sums[:tokens] + sums
+        self.sums[:tokens] = sums if fields["statistics_first"] else self.sums[:tokens] + sums
         if fields["statistics_last"]:
             self.factors[:tokens, 0] = fields["channels"]
-            self.factors[:tokens, 1:] = self._sums[:tokens]
+            self.factors[:tokens, 1:] = self.sums[:tokens]
 
     def gather_softmax(self, fields: Mapping[str, int], codes: Tensor) -> None:
         """Add score codes ``[T, cols]``, the first `valid` of them keys, to their rows.
 
-        The hardware keeps a reference and a sum; here the scores are kept until the row ends,
-        which is the same because words of `lanes` keys don't straddle passes.
-
-        Raises
-        ------
-        ValueError
-            If the passes of a row have other numbers of tokens.
+        A row's reference and sum stay between its passes, each of which has its own multiplier.
         """
-        if fields["statistics_first"]:
-            self._rows = []
-        if self._rows and len(self._rows[0][0]) != len(codes):
-            raise ValueError(f"tokens must be {len(self._rows[0][0])} as in the row's first pass, "
-                             f"not {len(codes)}")
+        tokens = len(codes)
         keep = (torch.arange(codes.shape[1]) < fields["valid"]).expand(codes.shape)
-        self._rows.append((codes - HALF, keep))
+        before = None if fields["statistics_first"] else \
+            (self.references[:tokens], self.totals[:tokens])
+        reference, total = statistics(codes - HALF, keep, ShiftScale(fields["softmax_multiplier"]),
+                                      self.config, before)
+        self.references[:tokens], self.totals[:tokens] = reference, total
         if fields["statistics_last"]:
-            scores, kept = (torch.cat(parts, 1) for parts in zip(*self._rows, strict=True))
-            scale = ShiftScale(fields["softmax_multiplier"])
-            self.probabilities[fields["probability_slot"], :len(codes)] = offsets(
-                scores, kept, scale, self.config)
+            self.probabilities[fields["probability_slot"], :tokens] = row_offset(
+                reference, total, ShiftWidths(self.config))
 
 
 def _bank(destination: int) -> str:

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """State dicts in files: written whole or not at all, read with every name and shape checked."""
 
-__all__ = ["CheckpointError", "fill", "load", "read", "replace", "save"]
+__all__ = ["CheckpointError", "SUFFIXES", "fill", "fits", "load", "read", "replace", "save"]
 
 import dataclasses
 import json
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from golden.vit import Vit, VitSpec
+
+#: Files that `read` takes: safetensors, and what ``torch.save`` writes.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 class CheckpointError(ValueError):
@@ -46,10 +47,11 @@ def save(path: str | Path, model: Vit, notes: Mapping[str, str]) -> None:
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a ``.safetensors`` or ``.pth`` state dict and its metadata (empty for ``.pth``).
+    """Read a state dict, of one of `SUFFIXES`, and its metadata (empty but for safetensors).
 
-    A ``.pth`` file is unpickled with ``weights_only=True``, so it can't run code; a dict with the
-    state under ``model`` or ``state_dict`` is accepted, as DeiT and timm publish them.
+    What ``torch.save`` has written is unpickled with ``weights_only=True``, so it can't run code; a
+    dict with the state under ``model`` or ``state_dict`` is accepted, as DeiT and timm publish
+    them.
 
     Raises
     ------
@@ -57,28 +59,42 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         If the file can't be read, is truncated or corrupt, or holds something else.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", ".pth"):
-        raise CheckpointError(f"{path} must be a .safetensors or .pth file")
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"{path} must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
     try:
         path.open("rb").close()
     except OSError as error:
         raise CheckpointError(f"can't read {path}: {error.strerror}") from None
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safe_open(path, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}
                 return state, dict(file.metadata() or {})
+        except (SafetensorError, OSError, RuntimeError, ValueError):
+            raise CheckpointError(f"{path} is not a {path.suffix} state dict, or is truncated or "
+                                  "corrupt") from None
+    return _unpickled(path), {}
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """State dict of what ``torch.save`` has written."""
+    try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
-            KeyError, zipfile.BadZipFile):
-        raise CheckpointError(f"{path} is not a {path.suffix} state dict, or is truncated or "
-                              "corrupt") from None
+    except Exception:   # what a hostile file may make of the unpickler has no end
+        raise CheckpointError(f"{path} is not a {path.suffix} state dict, is truncated or corrupt, "
+                              "or holds more than tensors, which is not loaded") from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(f"{path} must hold a dict of tensors, not {type(content).__name__}")
-    return dict(content), {}
+    size = path.stat().st_size
+    for name, value in content.items():
+        # A view may repeat a few bytes without end; copies of it would fill the memory.
+        if not isinstance(name, str) or value.numel() * value.element_size() > size:
+            raise CheckpointError(f"{path}: tensor {name!r} of shape {list(value.shape)} does not "
+                                  "lie in the file")
+    return dict(content)
 
 
 def load(path: str | Path, spec: VitSpec | None = None) -> Vit:
@@ -107,8 +123,10 @@ def load(path: str | Path, spec: VitSpec | None = None) -> Vit:
     return model.eval()
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Copy a state dict that was read from `path` into a network, if all of it fits.
+def fits(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Check that all of a state dict that was read from `path` fits a network, and nothing is left.
+
+    The network may be on PyTorch's "meta" device, so that nothing is allocated for it.
 
     Raises
     ------
@@ -129,4 +147,15 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> Non
         if name not in wanted:
             raise CheckpointError(f"{path}: tensor {name!r} of shape {list(state[name].shape)} "
                                   "is not part of this network")
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Copy a state dict that was read from `path` into a network, if all of it fits.
+
+    Raises
+    ------
+    CheckpointError
+        As `fits`.
+    """
+    fits(model, state, path)
     model.load_state_dict({name: value.to(torch.float32) for name, value in state.items()})

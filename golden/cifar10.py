@@ -16,12 +16,17 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from gen.cli import parse_first, run_command
+from golden.options import cifar10 as command_line
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
+
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from gen.cli import run_command
 from golden import models
 from golden.mnist import DataError, Split
 from golden.pictures import Splits, write
@@ -164,20 +169,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when the pictures are written, 2 for input that can't be used."""
-    parser = argparse.ArgumentParser(
-        prog="golden.cifar10", description="Write CIFAR-10 as folders of pictures: training "
-        "images to calibrate with, and the test set.",
-        epilog="example: python -m golden.cifar10 --data cifar-10-batches-bin -o build/cifar10")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH",
-                        help="the folder cifar-10-batches-bin; or a .zip of training pictures and "
-                             "an .npz of test images")
-    parser.add_argument("--train", type=int, default=1000, metavar="N",
-                        help="training images, drawn at random (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="draws them (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                        help="folder for train/<class>/ and test/<class>/")
-    return run_command(_run, parser, argv)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

@@ -96,22 +96,31 @@ def deploy_scores(item: TensorFormat | None, seen: Seen, config: Config) -> Foun
 
 
 def deploy_projection(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
-    """Codes of Q, K or V around the middle: K and V take the place of weights."""
+    """Codes of Q, K or V around the middle: K and V take the place of weights, of `weight_bits`.
+
+    A code less its zero point is between ``-zero`` and ``2**bits - 1 - zero``, which takes a bit
+    more than the code unless it is symmetric. Where the container has that bit the decided step
+    stays; values saturate at the wider integer's range. Else a symmetric step covers the range.
+    """
     container = config.weight_bits
     half = 1 << container - 1
     if item is None or not _one(item):
         source, bits, why = _range(seen(), 8), 8, _FLOAT if item is None else "one scale for all"
     else:
         source, bits, why = _unsigned(item), item.bits, ""
+    below, above = source.zero_point, (1 << bits) - 1 - source.zero_point
+    needed = max(below - 1, above).bit_length() + 1
+    if needed <= container:
+        if needed > bits:
+            why = why or ("K and V are stationary operands, which have no zero point, and Q is "
+                          "made with them: it is part of the integers, which take a bit more")
+        return Found(Uniform(scale=source.scale, bits=container, zero_point=half), why,
+                     needed if needed < container else None)
     width = min(bits, container)
-    clip = width if width < container else None
-    scale, zero, middle = float(source.scale), source.zero_point, 1 << bits - 1
-    if zero == middle and width == bits:
-        return Found(Uniform(scale=scale, bits=container, zero_point=half), why, clip)
-    peak = max(zero, (1 << bits) - 1 - zero) * scale
-    return Found(Uniform(scale=peak / ((1 << width - 1) - 1), bits=container, zero_point=half),
+    scale = max(below, above) * float(source.scale) / ((1 << width - 1) - 1)
+    return Found(Uniform(scale=scale, bits=container, zero_point=half),
                  why or "K and V are stationary operands, which have no zero point, and Q is made "
-                 "with them: symmetric", clip)
+                 "with them: symmetric", width if width < container else None)
 
 
 def deploy_stream(item: TensorFormat | None, rows: Callable[[], Tensor], channels: int,

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from golden.mnist import DataError
 from golden.models import Preprocessing
+from golden.preprocessing_options import INTERPOLATIONS
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".ppm", ".bmp", ".webp")
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
-            "nearest": Image.Resampling.NEAREST}
+_FILTERS = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 
 
 def transform(picture: Image.Image, how: Preprocessing, *, resize: bool = True) -> Tensor:

@@ -18,8 +18,13 @@ _SUM = 4
 class Writer:
     """`hw.drain_raw` and `hw.memory_writer`, and a memory that takes a beat a cycle.
 
-    The memory takes an address as soon as it has acknowledged the burst before, and acknowledges a
-    burst `latency` cycles after its last beat, but not before the second cycle.
+    A burst's address and its first beat are offered in the same cycle, or the beat later, as its
+    sums come. The memory takes every beat at once, and the address not after the last beat; so the
+    orders of `sim/memory.v` that are exact here are that in which neither waits, and that in which
+    each waits until the other is valid. Where the beats wait for their address, all bursts of a
+    pass but the first may come a cycle later; where the address waits for the beats, or in stalls,
+    the run takes longer than this says. It acknowledges a burst `latency` cycles after its last
+    beat, but not before the second cycle.
 
     Parameters
     ----------
@@ -56,8 +61,8 @@ class Writer:
         idle = start + CHOICE               # the writer waits for a burst
         while left:
             size = min(left, limit - place % limit)
-            # The address, then beats; a beat goes one cycle after its last sums came.
-            ready = idle + 2
+            # The address and beats; a beat goes one cycle after its last sums came.
+            ready = idle + 1
             for _ in range(size):
                 if beat % of_group == 0:
                     for index in range(min(of_beat, groups - count)):

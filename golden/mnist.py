@@ -13,11 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen.cli import parse_first, run_command
+from golden.options import mnist as command_line
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from gen.cli import run_command
 from golden.pictures import Splits, write
 
 SAMPLE = Path(__file__).parent / "data" / "mnist_sample.npz"
@@ -149,19 +154,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when the pictures are written, 2 for input that can't be used."""
-    parser = argparse.ArgumentParser(
-        prog="golden.mnist", description="Write MNIST as folders of pictures: training images to "
-        "calibrate with, and the test set.",
-        epilog="example: python -m golden.mnist --data mnist.npz -o build/mnist")
-    parser.add_argument("--data", type=Path, metavar="FILE",
-                        help=".npz file with x_train, y_train, x_test and y_test (default: the "
-                             "sample that comes with the project, 100 and 300 images)")
-    parser.add_argument("--calibration", type=int, default=100, metavar="N",
-                        help="training images of --data, drawn at random (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="draws them (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                        help="folder for calibration/<digit>/ and test/<digit>/")
-    return run_command(_run, parser, argv)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@
 them loads as it is. So do Microsoft's Swin checkpoints, with patch merging at the end of a stage.
 """
 
-__all__ = ["MODELS", "Model", "Preprocessing", "create", "lookup", "load"]
+__all__ = ["DISTILLED", "MODELS", "Model", "Preprocessing", "create", "lookup", "load"]
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
 
@@ -74,8 +74,13 @@ SMALL_PICTURES = Preprocessing(size=32, crop=1.0, interpolation="bicubic",
                                mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
 
 
-def _vit(dim: int, depth: int, heads: int) -> VitSpec:
-    return VitSpec(image_size=224, patch_size=16, in_channels=3, classes=1000, dim=dim,
+def _larger(how: Preprocessing) -> Preprocessing:
+    """Return the same for 384x384 pixels: timm's networks of that size see the whole side."""
+    return replace(how, size=384, crop=1.0)
+
+
+def _vit(dim: int, depth: int, heads: int, size: int = 224) -> VitSpec:
+    return VitSpec(image_size=size, patch_size=16, in_channels=3, classes=1000, dim=dim,
                    depth=depth, heads=heads, mlp_hidden=4 * dim)
 
 
@@ -93,6 +98,10 @@ MODELS: Mapping[str, Model] = {
         ("deit_tiny_patch16_224", _vit(192, 12, 3), IMAGENET),
         ("deit_small_patch16_224", _vit(384, 12, 6), IMAGENET),
         ("deit_base_patch16_224", _vit(768, 12, 12), IMAGENET),
+        ("vit_small_patch16_384", _vit(384, 12, 6, 384), _larger(INCEPTION)),
+        ("vit_base_patch16_384", _vit(768, 12, 12, 384), _larger(INCEPTION)),
+        ("vit_large_patch16_384", _vit(1024, 24, 16, 384), _larger(INCEPTION)),
+        ("deit_base_patch16_384", _vit(768, 12, 12, 384), _larger(IMAGENET)),
         ("swin_tiny_patch4_window7_224", _swin(96, 6, 3), IMAGENET),
         ("swin_small_patch4_window7_224", _swin(96, 18, 3), IMAGENET),
         ("swin_base_patch4_window7_224", _swin(128, 18, 4), IMAGENET),
@@ -104,14 +113,21 @@ MODELS: Mapping[str, Model] = {
 others timm's, whose preprocessing is that of timm's default weights of the name."""
 
 
+#: Why a distilled DeiT is no plain ViT.
+DISTILLED = ("a distilled DeiT, whose second token and second head are not supported; the "
+             "DeiT without distillation is")
+
+
 def lookup(name: str) -> Model:
     """Find a network by its name.
 
     Raises
     ------
     ValueError
-        If there is none; the message lists the names.
+        If there is none; the message lists the names, or says why timm's name is not among them.
     """
+    if re.match(r"deit_.*distilled", name):
+        raise ValueError(f"{name}: {DISTILLED}")
     if name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, not {name!r}")
     return MODELS[name]

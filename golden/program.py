@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from golden.encoding import KINDS
 from hw.config import Config
 from hw.instruction import (
     DESTINATIONS,
@@ -27,6 +28,7 @@ from hw.instruction import (
     PARAMETER,
     STATISTICS,
 )
+from hw.softmax_tables import ShiftWidths
 from hw.words import Word
 
 Array = npt.NDArray[np.int64]
@@ -45,10 +47,15 @@ class Fault(ValueError):
         Index of the instruction, from 0.
     address
         Of the fault, 0 if it has none.
+    checked
+        Whether the hardware notices it: False for numbers that no program has and that it takes
+        as they are.
     """
 
-    def __init__(self, kind: str, instruction: int, address: int = 0, why: str = "") -> None:
+    def __init__(self, kind: str, instruction: int, address: int = 0, why: str = "", *,
+                 checked: bool = True) -> None:
         self.kind, self.instruction, self.address = kind, instruction, address
+        self.checked = checked
         super().__init__(f"instruction {instruction}: {kind}" + (f" ({why})" if why else ""))
 
 
@@ -263,6 +270,15 @@ def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple
     if fields["operand"] == 3 or fields["statistics"] == 3 \
             or (fields["destination"] == DESTINATIONS["memory"]) != raw \
             or (raw and fields["statistics"] != STATISTICS["none"]):
+        return "bad field", 0
+    searched = fields["format"] >= KINDS.index("log2")
+    if not raw and not 2 <= fields["bits"] <= (4 if searched else 8):
+        return "bad field", 0
+    if fields["operation"] in (OPERATIONS["gelu"], OPERATIONS["residual"]) \
+            and fields["multiplier2"] >> config.factor_bits:
+        return "bad field", 0
+    uses = OPERANDS["softmax"] == fields["operand"] or STATISTICS["softmax"] == fields["statistics"]
+    if uses and fields["softmax_multiplier"] >> ShiftWidths.multiplier:
         return "bad field", 0
     if raw and fields["offset"] % LINE:
         return "misaligned address", fields["offset"]

@@ -16,21 +16,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen.cli import parse_first, run_command
+from golden.quantize_options import WIDTHS, command_line
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
+
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gen.cli import run_command
 from golden import models, network_file
 from golden.build import check
 from golden.checkpoint import replace
 from golden.deploy import Note, deploy, load_notes, save_notes, suited
 from golden.fast import pixel_network
 from golden.imagenet import Folder, read_classes
+from golden.methods import ABOUT
 from golden.models import Preprocessing
 from golden.network import Network
 from golden.parallel import ordered
+from golden.preprocessing import chosen, dump, usual
+from golden.preprocessing_options import ANY
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.folding import network as with_parameters
@@ -41,12 +49,11 @@ from golden.ptq.statistics import Statistics
 from golden.report import report
 from golden.report_figures import FIGURES, figures
 from golden.report_layers import noise, observed
-from golden.swin import Swin
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load, preset_names
+from golden.shape import open_checkpoint
+from golden.swin import Swin, SwinSpec
+from golden.vit import Vit
+from hw.config import Config, load
 
-_ALIASES = {"weights": "weights", "activations": "activations", "attention": "attention",
-            "stream": "stream"}
 #: Beside the record and the integer network.
 NOTES, REPORT = "notes.json", "report.md"
 #: Images that the signal-to-noise ratios are of.
@@ -116,7 +123,7 @@ def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str])
 
 def _method(args: argparse.Namespace) -> Method:
     """Build the chosen method with the options that were given."""
-    return configured(args.method, {name: getattr(args, name) for name in _ALIASES
+    return configured(args.method, {name: getattr(args, name) for name in WIDTHS
                                     if getattr(args, name) is not None}, args.set)
 
 
@@ -131,65 +138,6 @@ def _value(text: str, default: object) -> object:
         except ValueError:
             continue
     return text
-
-
-def _parser() -> argparse.ArgumentParser:
-    lines = "\n".join(f"  {name:<12}{kind.summary}" for name, kind in METHODS.items())
-    few = f"{Method.images} but for " + ", ".join(
-        f"{name}: {kind.images}" for name, kind in METHODS.items() if kind.images != Method.images)
-    parser = argparse.ArgumentParser(
-        prog="golden.quantize", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"methods:\n{lines}\n\nexample: python -m golden.quantize --method minmax "
-               "--checkpoint F.safetensors \\\n    --calibration DIR --evaluate DIR --weights 6 "
-               "-o build/minmax")
-    parser.add_argument("--method", choices=METHODS, required=True)
-    parser.add_argument("--model", default="deit_tiny_patch16_224", metavar="NAME",
-                        help="network, by timm's name (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
-                        help="its state dict, .safetensors or .pth")
-    parser.add_argument("--calibration", type=Path, required=True, metavar="DIR",
-                        help="folder of class folders with pictures")
-    parser.add_argument("--evaluate", type=Path, metavar="DIR",
-                        help="the same, to measure with; labels are the folders in sorted order "
-                             "or in that of --classes")
-    parser.add_argument("--classes", type=Path, metavar="FILE",
-                        help="class folders in label order, one a line")
-    for name in _ALIASES:
-        parser.add_argument(f"--{name}", type=int, metavar="BITS",
-                            help="width, 3 to 8 (stream: 0 is floating point)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="any other option of the method; repeatable")
-    parser.add_argument("--images", type=int, metavar="N",
-                        help="calibration images, or all if there are fewer (default: those of "
-                             f"the paper, {few})")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="draws the calibration images (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=25, metavar="N",
-                        help="images at a time (default: %(default)s)")
-    parser.add_argument("--crop", type=float, metavar="SHARE",
-                        help="share of the resized side that is kept (default: the model's)")
-    parser.add_argument("--no-resize", action="store_true",
-                        help="pictures of --evaluate are scaled already: only crop")
-    parser.add_argument("--spread", type=float, metavar="GAIN",
-                        help="make LayerNorm outputs uneven first, a channel GAIN times as large, "
-                             "without changing what the float network computes")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="where networks are measured; calibration is on the processor, so "
-                             "records and integers are the same (default: a GPU if there is one)")
-    parser.add_argument("--no-float", action="store_true",
-                        help="don't measure the float network")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="configuration of the integer network: "
-                             f"{', '.join(preset_names())} or a .toml file (default: %(default)s)")
-    parser.add_argument("--suit", action="store_true",
-                        help="give that configuration the method's attention codes")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR",
-                        help="write record.json, the integer network (model.json, "
-                             "model.safetensors), notes.json and report.md with pictures there, "
-                             "or, if it ends with .json, the record alone; a killed run goes on "
-                             "if started again with the same arguments")
-    return parser
 
 
 def _ledger(args: argparse.Namespace, calibration: Folder,
@@ -254,7 +202,8 @@ class _Work:
         """Write the integer network and its notes, if there is a folder for them."""
         if self.folder and integer:
             network_file.save(self.folder / network_file.NAME, integer[0],
-                              {"model": self.args.model, "method": record.method})
+                              {"model": self.args.model, "method": record.method,
+                               "preprocessing": dump(self.how)})
             save_notes(self.folder / NOTES, integer[1])
 
     def deployed(self, record: Record) -> Integer | None:
@@ -321,25 +270,31 @@ def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
     return model if device.type == "cpu" else copy.deepcopy(model).to(device)
 
 
+def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
+    """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
+    if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
+        if args.heads is not None:
+            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
+    found = open_checkpoint(args.checkpoint, args.model, args.heads)
+    check(found.model.spec, config)
+    how = chosen(args, usual(found.model.spec, args.model))
+    if args.model == ANY:
+        print(f"golden.quantize: {args.checkpoint}: {found}", file=sys.stderr)
+    return found.model, how
+
+
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
-    named = models.lookup(args.model)
-    how = named.preprocessing
-    if args.crop is not None:
-        if not 0 < args.crop <= 1:
-            raise ValueError(f"--crop must be above 0 and at most 1, not {args.crop}")
-        how = dataclasses.replace(how, crop=args.crop)
-    args.images = method.images if args.images is None else args.images
+    args.images = ABOUT[args.method].images if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     config = load(args.config)
-    if isinstance(named.spec, VitSpec):
-        check(named.spec, config)   # calibration may take minutes
     device = _device(args.device)
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
-    model = models.load(args.model, args.checkpoint)
+    model, how = _opened(args, config)
     uneven: dict[str, Tensor] = {}
     if args.spread is not None:
         model, before = rescaled(model, args.spread), model
@@ -372,6 +327,8 @@ def _run(args: argparse.Namespace) -> int:
                 found = work.count(name, network, evaluation, bar(name, total))
                 counts[name] = found, total
                 print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
+        if integer is None:
+            print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
         if work.folder and integer:
             few, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)
@@ -385,7 +342,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when it has quantized, 2 for input that can't be used."""
-    return run_command(_run, _parser(), argv)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-softmax in integers: one pass with shifts, or FQ-ViT's polynomial."""
 
-__all__ = ["LevelScale", "LogSoftmaxModel", "PolynomialScale", "ShiftScale", "log2_codes",
-           "log_softmax", "offsets", "row_offset", "softmax_scale", "statistics"]
+__all__ = ["LevelScale", "LogSoftmaxModel", "PolynomialScale", "ShiftScale", "interpolate",
+           "log2_codes", "log_softmax", "offsets", "row_offset", "softmax_scale", "statistics"]
 
 import math
 from dataclasses import dataclass
@@ -66,7 +66,8 @@ def softmax_scale(s: float, config: Config) -> ShiftScale | PolynomialScale:
     return ShiftScale(max(1, round(s * step)))
 
 
-def _segments(table: Segments, fraction: Tensor) -> Tensor:
+def interpolate(table: Segments, fraction: Tensor) -> Tensor:
+    """Look a table up: fractions of ``index_bits + rest_bits`` bits in and out, int64."""
     index, rest = fraction >> table.rest_bits, fraction & (1 << table.rest_bits) - 1
     return torch.tensor(table.intercept)[index] + \
         (torch.tensor(table.slope)[index] * rest >> SLOPE_FRACTION)
@@ -91,8 +92,8 @@ def _leading_one(value: Tensor) -> Tensor:
     return position
 
 
-def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) \
-        -> tuple[Tensor, Tensor]:
+def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config,
+               before: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Return reference and sum of powers of each row, in the order of the hardware.
 
     Words of `lanes` keys are taken one after the other. The reference is the largest integer part
@@ -105,6 +106,8 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
     ----------
     scores, keep
         Integers and bool ``[..., K]``.
+    before
+        Reference and total of the keys before these, of the same row.
 
     Returns
     -------
@@ -117,9 +120,9 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
     exponent = _exponents(torch.where(keep, scores, lowest), scale, widths)
     integer = exponent >> widths.fraction
     fraction = exponent & (1 << widths.fraction) - 1
-    mantissa = (1 << widths.fraction) + _segments(widths.power, fraction)
+    mantissa = (1 << widths.fraction) + interpolate(widths.power, fraction)
     mantissa = torch.where(keep, mantissa << widths.sum_fraction - widths.fraction, 0)
-    reference = total = None
+    reference, total = before or (None, None)
     for word, power, kept in zip(integer.split(config.lanes, -1), mantissa.split(config.lanes, -1),
                                  keep.split(config.lanes, -1), strict=True):
         largest = word.amax(-1)
@@ -127,7 +130,7 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) 
             # The hardware sees the padding as masked keys.
             pad = torch.tensor(lowest * scale.multiplier)
             largest = largest.maximum(pad >> widths.multiplier_fraction)
-        if reference is None:
+        if reference is None or total is None:
             grown, total = largest, torch.zeros_like(largest)
         else:
             grown = torch.maximum(reference, largest)
@@ -147,7 +150,7 @@ def row_offset(reference: Tensor, total: Tensor, widths: ShiftWidths) -> Tensor:
     position = _leading_one(total.clamp_min(1 << widths.sum_fraction))
     fraction = (total << widths.fraction >> position) & (1 << widths.fraction) - 1
     return (reference + position - widths.sum_fraction << widths.fraction) + \
-        _segments(widths.logarithm, fraction)
+        interpolate(widths.logarithm, fraction)
 
 
 def offsets(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config) -> Tensor:
@@ -234,7 +237,8 @@ def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScal
         return level_codes(scores, keep, offset, scale.multiplier, scale.shift, scale.m, config)
     widths = ShiftWidths(config)
     power = _exponents(scores, scale, widths) - offset.unsqueeze(-1)
-    mantissa = (1 << widths.fraction) + _segments(widths.power, power & (1 << widths.fraction) - 1)
+    fraction = power & (1 << widths.fraction) - 1
+    mantissa = (1 << widths.fraction) + interpolate(widths.power, fraction)
     shift = -(power >> widths.fraction)
     # A rounding error may leave a distance just below 0: a probability just above 1.
     doubled = (mantissa << 16 - widths.fraction) >> shift.clamp(0, 17)

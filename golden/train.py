@@ -20,6 +20,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gen.cli import parse_first, run_command
+from golden.options import train as command_line
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
+
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -118,54 +124,36 @@ def _write(output: Path, task: Task, model: Vit, plan: Plan,
                    f"-o {output.name}"})
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 when the weights are written, 2 for input that can't be used."""
-    parser = argparse.ArgumentParser(
-        prog="golden.train", description="Train a vision transformer on MNIST or CIFAR-10.",
-        epilog="examples: python -m golden.train --data mnist.npz -o mnist_vit.safetensors; "
-               "python -m golden.train --network cifar10 --data cifar-10-batches-bin "
-               "-o cifar10_vit.safetensors. "
-               "A run that was stopped goes on from its last epoch when started again.")
-    parser.add_argument("--network", choices=TASKS, default="mnist", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH",
-                        help="mnist: an .npz file with x_train, y_train, x_test, y_test (28x28 "
-                             "uint8 images); cifar10: the folder cifar-10-batches-bin, or a .zip "
-                             "of training pictures and an .npz of test images")
-    for name, kind, text in (("seed", int, "draws all that is random"), ("epochs", int, ""),
-                             ("batch", int, "images a step"),
-                             ("rate", float, "highest learning rate")):
-        values = ", ".join(f"{key} {getattr(task.plan, name)}" for key, task in TASKS.items())
-        parser.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(),
-                            help=f"{text} (default: {values})".lstrip())
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="where to write the weights (.safetensors); the log goes beside it")
-    args = parser.parse_args(argv)
+def _run(args: argparse.Namespace) -> int:
+    task = TASKS[args.network]
+    plan = dataclasses.replace(task.plan, **{
+        name: getattr(args, name) for name in ("seed", "epochs", "batch", "rate")
+        if getattr(args, name) is not None})
+    if args.output.suffix != ".safetensors":
+        raise ValueError(f"the output must be a .safetensors file, not {args.output}")
+    if not args.output.parent.is_dir():
+        raise ValueError(f"there is no folder {args.output.parent} to write into")
+    if args.output.is_dir():
+        raise ValueError(f"{args.output} is a folder")
+    split, test = task.read(args.data)
     console = Console(stderr=True)
     try:
-        task = TASKS[args.network]
-        plan = dataclasses.replace(task.plan, **{
-            name: getattr(args, name) for name in ("seed", "epochs", "batch", "rate")
-            if getattr(args, name) is not None})
-        if args.output.suffix != ".safetensors":
-            raise ValueError(f"the output must be a .safetensors file, not {args.output}")
-        if not args.output.parent.is_dir():
-            raise ValueError(f"there is no folder {args.output.parent} to write into")
-        if args.output.is_dir():
-            raise ValueError(f"{args.output} is a folder")
-        split, test = task.read(args.data)
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), console=console) as progress:
             reached = train(task, plan, split, test, args.output, progress)
-    except ValueError as error:
-        parser.error(str(error))
     except OSError as error:
-        parser.error(f"can't write {error.filename or args.output}: {error.strerror}")
+        raise ValueError(f"can't write {error.filename or args.output}: {error.strerror}") from None
     except KeyboardInterrupt:
         console.print("stopped: the same command goes on from the last finished epoch")
         return 130
     print(f"{reached:.2%} of {len(test)} test images right; weights in {args.output}, "
           f"log in {args.output.with_suffix('.csv')}")
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when the weights are written, 2 for input that can't be used."""
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

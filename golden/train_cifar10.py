@@ -20,9 +20,10 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from golden import cifar10, mnist, models
+from golden.options import PLANS, Plan
 from golden.train_mimetic import mimetic
 from golden.train_muon import Muon
-from golden.train_task import Plan, Task, grouped, shifted
+from golden.train_task import Task, grouped, shifted
 from golden.vit import Vit, VitSpec
 
 #: Patches of a window's side, and the share of the epochs that have windows.
@@ -61,7 +62,7 @@ class Cifar10Task(Task):
     """See the module."""
 
     network = "cifar10_vit"
-    plan = Plan(epochs=18, batch=128, rate=0.02)
+    plan = PLANS["cifar10"]
     data = "CIFAR-10, all 50000 training images, JPEG re-encodings"
     example = "--network cifar10 --data cifar10_train_jpeg.zip cifar10_test.npz"
     interval = 5   # a measurement takes a tenth of an epoch's time

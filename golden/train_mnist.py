@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from golden import mnist
-from golden.train_task import Plan, Task, grouped, shifted
+from golden.options import PLANS, Plan
+from golden.train_task import Task, grouped, shifted
 from golden.vit import Vit, VitSpec
 
 
@@ -33,7 +34,7 @@ class MnistTask(Task):
     """See the module."""
 
     network = "mnist_vit"
-    plan = Plan()
+    plan = PLANS["mnist"]
     data = "MNIST, all 60000 training images"
     example = "--data mnist.npz"
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training loop asks of a network's own recipe, and what both recipes are made of."""
 
-__all__ = ["Plan", "Task", "descend", "grouped", "shifted"]
+__all__ = ["Task", "descend", "grouped", "shifted"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,31 +13,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from golden.mnist import Split
+from golden.options import Plan
 from golden.vit import Vit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What decides the weights; a resumed run must have the same plan.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range.
-    """
-
-    seed: int = 1
-    epochs: int = 14
-    batch: int = 128
-    rate: float = 2e-3
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("seed", 0, 2**31 - 1), ("epochs", 1, 1000), ("batch", 1, 4096)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be between {low} and {high}, "
-                                 f"not {getattr(self, name)}")
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must lie between 0 and 1, not {self.rate}")
 
 
 class Task(ABC):

@@ -16,7 +16,11 @@ from hw.packing import burst_limit
 
 
 class MemoryWriter(wiring.Component):
-    """Write a range as bursts, one burst at a time: address, beats, response.
+    """Write a range as bursts, one burst at a time: address and beats, then the response.
+
+    The address is offered until it is taken, and the beats as they are there, from the same cycle
+    on; neither waits for the other, so a memory may take them in any order (IHI 0022, dependencies
+    between channels).
 
     A word of `lanes` sums of 32 bits is a part of a beat, or a beat a part of it; sums are in
     memory in the order in which they come. A beat is offered from the cycle after its last sums
@@ -24,7 +28,8 @@ class MemoryWriter(wiring.Component):
     the range before it has been written and acknowledged.
 
     After `stop` no burst begins, and no word is taken. What is missing of the burst under way is
-    sent without strobes, so that the memory gets what was announced, and keeps its bytes.
+    sent without strobes, so that the memory gets what was announced, and keeps its bytes; an
+    address that it has not taken yet stays offered.
 
     Members
     -------
@@ -61,6 +66,8 @@ class MemoryWriter(wiring.Component):
         sending = Signal()
         full = self._beats(m, words_left, words_come, sending)
 
+        # Beats of the burst, and those that are to come, less one: AW may be taken after them.
+        length = Signal.like(bursts.o.payload.more)
         more = Signal.like(bursts.o.payload.more)
         address = Signal(ADDRESS_BITS)
         final = Signal()
@@ -68,12 +75,14 @@ class MemoryWriter(wiring.Component):
         command = self.command.payload
         m.d.comb += [
             *constants(axi, "w", bits),
-            axi.awaddr.eq(address), axi.awlen.eq(more), axi.wlast.eq(more == 0),
+            axi.awaddr.eq(address), axi.awlen.eq(length), axi.wlast.eq(more == 0),
             bursts.range.payload.address.eq(command.address[low:]),
             bursts.range.payload.beats.eq((command.bytes + (bits // 8 - 1)) >> low),
             taken.eq(axi.wvalid & axi.wready),
         ]
         m.d.sync += self.error.valid.eq(0)
+        with m.If(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
         with m.FSM(name="state") as state:
             m.d.comb += sending.eq(state.ongoing("BEATS"))
             with m.State("IDLE"):
@@ -87,15 +96,13 @@ class MemoryWriter(wiring.Component):
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.sync += [address.eq(Cat(Const(0, low), bursts.o.payload.address)),
+                             length.eq(bursts.o.payload.more),
                              more.eq(bursts.o.payload.more), final.eq(bursts.last)]
                 m.d.comb += bursts.o.ready.eq(~self.stop)
                 with m.If(self.stop):
                     m.d.comb += self.idle.eq(1)
                 with m.Elif(bursts.o.valid):
-                    m.next = "ADDRESS"
-            with m.State("ADDRESS"):
-                m.d.comb += axi.awvalid.eq(1)
-                with m.If(axi.awready):
+                    m.d.sync += axi.awvalid.eq(1)
                     m.next = "BEATS"
             with m.State("BEATS"):
                 m.d.comb += axi.wvalid.eq(full | self.stop)
@@ -104,6 +111,7 @@ class MemoryWriter(wiring.Component):
                     with m.If(axi.wlast):
                         m.next = "RESPONSE"
             with m.State("RESPONSE"):
+                # It comes when both have been taken; AW may still be offered here.
                 m.d.comb += axi.bready.eq(1)
                 with m.If(axi.bvalid):
                     m.d.sync += [self.error.valid.eq(axi.bresp[1]),

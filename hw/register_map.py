@@ -141,7 +141,8 @@ _FAULTS = (
     Choice("write SLVERR", 8, "the memory answered a write with SLVERR"),
     Choice("write DECERR", 9, "no memory at an address that was written"),
     Choice("program without end", 10, "the program's bytes were over before an END"),
-    Choice("bad field", 11, "an instruction with a value that is not defined"),
+    Choice("bad field", 11, "an instruction with a value that is not defined; "
+           "values in the blocks behind it, and numbers that widths can't hold, are not looked at"),
     Choice("stopped", 12, "software asked for it"),
 )
 

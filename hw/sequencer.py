@@ -27,6 +27,7 @@ from hw.passes import DRAIN_FIELDS, PASSES, REQUEST_FIELDS, WEIGHT_FIELDS, layou
 from hw.placer import placement_layout
 from hw.register_map import FAULTS
 from hw.requant_format import FORMATS, THRESHOLDS
+from hw.softmax_tables import ShiftWidths
 from hw.words import Word
 
 #: Parts of `cols` bytes in the parameters of `cols` channels.
@@ -334,6 +335,15 @@ class Sequencer(wiring.Component):
                 rest = rest - part
             return rest[-1]
 
+        coded = is_pass & ~raw
+        searched = fields.format >= FORMATS["log2"]
+        wrong_bits = (fields.bits < 2) | (fields.bits > Mux(searched, 4, 8))
+        scales = (fields.operation == OPERATIONS["gelu"]) \
+            | (fields.operation == OPERATIONS["residual"])
+        softmax = (fields.operand == OPERANDS["softmax"]) \
+            | (fields.statistics == STATISTICS["softmax"])
+        wide_factor = scales & (fields.multiplier2 >> config.factor_bits).any()
+
         wrong = (load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
         if smallest := (config.lanes - 1).bit_length():
             wrong |= load.piece < smallest
@@ -351,6 +361,9 @@ class Sequencer(wiring.Component):
             (is_pass & ((fields.operand == 3) | (fields.statistics == 3)
                         | ((fields.destination == DESTINATIONS["memory"]) != raw)
                         | (raw & (fields.statistics != STATISTICS["none"]))), "bad field", 0),
+            (coded & (wrong_bits | wide_factor)
+             | is_pass & softmax & (fields.softmax_multiplier >> ShiftWidths.multiplier).any(),
+             "bad field", 0),
             (raw & (fields.offset[:6] != 0), "misaligned address", fields.offset),
             (raw & beyond(self.output_bytes, fields.offset, result),
              "address outside the window", fields.offset),

@@ -12,8 +12,6 @@ from gen.cli import progress_bar, run_command
 from hw.config import load, preset_names
 from hw.units import UNITS
 from sim.accelerator_command import add_parser
-from sim.run import SimulationError, regress
-from sim.trace import PATTERNS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
                                      help=f"{', '.join(UNITS)}, or accelerator for the whole")
     add_parser(commands)
     for unit in UNITS:
-        _add_unit(commands.add_parser(unit), unit)
+        _add_unit(commands.add_parser(
+            unit, description=f"Compare the generated Verilog of {unit} with the golden model.",
+            epilog=f"example: python -m sim {unit} --config tiny --waves"), unit)
     return parser
 
 
@@ -42,6 +42,10 @@ def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> int:
+    # Not at the top: --help should not wait for them.
+    from sim.run import SimulationError, regress
+    from sim.trace import PATTERNS
+
     config = load(args.config)
     with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as update:
         try:
@@ -63,7 +67,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one regression; exit code 0 if all is equal, 1 on a mismatch, 2 on bad input."""
-    return run_command(lambda args: int(args.run(args)), _parser(), argv)
+    return run_command(lambda args: int(args.run(args)), _parser(), argv, "sim")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ __all__ = ["add_parser"]
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from gen import program_arguments
 from gen.cli import progress_bar, replace_folder
-from gen.timeline import draw
+from gen.program_options import add_model
+from golden.accelerator_cycles import LATENCY
 from hw.register_map import COUNTERS
-from sim.accelerator import LATENCY
-from sim.accelerator_check import Check, check
-from sim.run import SimulationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sim.accelerator_check import Check
 
 _EXAMPLE = "example: python -m sim accelerator mnist --config edge8 --count 20"
 
@@ -27,7 +27,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "accelerator", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EXAMPLE,
         description="Run a network on the accelerator's generated Verilog under Verilator, and\n"
                     "compare every byte that it writes and every counter with the golden model.")
-    program_arguments.add_model(parser, default="mnist")
+    add_model(parser, default="mnist")
     parser.add_argument("--count", type=int, default=1, metavar="N",
                         help="inputs, one after the other (default: 1)")
     parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",
@@ -44,7 +44,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=_simulate)
 
 
-def _table(found: Check, stalled: bool) -> Table:
+def _table(found: "Check", stalled: bool) -> "Table":
+    from rich.table import Table
+
     first, exact = found.counters[0], found.predicted
     table = Table("counter", title="first run, simulated and predicted")
     for name in ("simulated", "predicted", "of all cycles"):
@@ -61,6 +63,14 @@ def _simulate(args: argparse.Namespace) -> int:
         raise ValueError(f"stall must be 0 to 255, not {args.stall}")
     if args.latency < 2:
         raise ValueError(f"latency must be at least 2 cycles, not {args.latency}")
+    # Not at the top: --help should not wait for them.
+    from rich.console import Console
+
+    from gen import program_arguments
+    from gen.timeline import draw
+    from sim.accelerator_check import check
+    from sim.run import SimulationError
+
     config = program_arguments.configuration(args)
     network = program_arguments.network(args, config)
     images = program_arguments.pictures(args, network.spec, args.count)

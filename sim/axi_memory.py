@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.axi_order import WriteOrder
+
 OKAY, SLVERR, DECERR = 0, 2, 3
 
 
@@ -48,6 +50,9 @@ class AxiMemory:
         Ranges of addresses with their response: ``(low, high, response)``.
     limit
         Beats of the longest burst that is legal here.
+    order
+        In which order address and beats of a write burst are taken: see `sim.axi_order`. What
+        waits until something is valid is ready one cycle later.
     """
 
     data: bytearray
@@ -57,6 +62,7 @@ class AxiMemory:
     extra: int = 0
     errors: Sequence[tuple[int, int, int]] = ()
     limit: int = 256
+    order: str = "free"
     seed: int = 0
     #: Never accept an address: a slave that is broken.
     deaf: bool = False
@@ -73,6 +79,10 @@ class AxiMemory:
         assert burst.address % width == 0, f"unaligned burst at {burst.address:#x}"
         assert burst.beats <= self.limit, f"burst of {burst.beats} beats"
         assert burst.address // 4096 == last // 4096, f"{burst.address:#x} crosses a page"
+
+    def _ready(self, rng: random.Random, *allowed: bool) -> list[bool]:
+        """Return which channels are ready, of those that may be."""
+        return [not self.deaf and rng.random() >= self.stall and one for one in allowed]
 
     async def read(self, ctx: Any, axi: Any) -> None:
         """Serve AR and R of `axi`."""
@@ -124,11 +134,11 @@ class AxiMemory:
         addresses: deque[Burst] = deque()
         beats: deque[tuple[int, int, int]] = deque()
         responses: deque[Burst] = deque()
+        order = WriteOrder(self.order, self.seed)
         cycle = beat = 0
         held_address: Any = None
         held_beat: Any = None
-        take_address = not self.deaf and rng.random() >= self.stall
-        take_beat = not self.deaf and rng.random() >= self.stall
+        take_address, take_beat = self._ready(rng, *order.allow(False, False))
         ctx.set(axi.awready, take_address)
         ctx.set(axi.wready, take_beat)
         async for (_, _, awvalid, address, more, log, kind, wvalid, word, strobe, last, bvalid,
@@ -141,6 +151,7 @@ class AxiMemory:
             data = (word, strobe, last)
             assert held_beat is None or (wvalid and data == held_beat), "W must stay until taken"
             held_beat = data if wvalid and not take_beat else None
+            order.took(awvalid and take_address, wvalid and take_beat, last)
             if awvalid and take_address:
                 burst = Burst(address, more + 1, cycle, self._response(address))
                 self._check(burst, log, kind)
@@ -168,8 +179,8 @@ class AxiMemory:
                          and rng.random() >= self.stall)
                 ctx.set(axi.bvalid, offer)
                 ctx.set(axi.bresp, responses[0].response if offer else rng.getrandbits(2))
-            take_address = not self.deaf and rng.random() >= self.stall
-            take_beat = not self.deaf and rng.random() >= self.stall
+            take_address, take_beat = self._ready(rng, *order.allow(held_address is not None,
+                                                                    held_beat is not None))
             ctx.set(axi.awready, take_address)
             ctx.set(axi.wready, take_beat)
             cycle += 1

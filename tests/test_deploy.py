@@ -190,7 +190,8 @@ def test_narrow_projections_saturate_at_their_width(model, decided):
     network.run(whole, images(3, 4), calls.append)
     codes = torch.cat([call.output.flatten() for call in calls
                        if call.unit == "requant" and call.name.endswith("qkv")])
-    assert int(codes.min()) == 128 - 8 and int(codes.max()) == 128 + 8
+    # Of one bit more than the codes, for their zero point.
+    assert int(codes.min()) == 128 - 16 and int(codes.max()) == 128 + 16
 
 
 def test_mixed_widths_reach_the_program(model, decided):
@@ -379,9 +380,24 @@ def test_a_narrow_norm_is_noted():
     (uniform(8, 0.5, 100), ("Uniform", 8, 0.5 * 155 / 127, 128, None, True)),
     (uniform(8, 0.5, 200), ("Uniform", 8, 0.5 * 200 / 127, 128, None, True)),
     (uniform(5, 0.5, 16), ("Uniform", 8, 0.5, 128, 5, False)),
-    (uniform(5, 0.5, 11), ("Uniform", 8, 0.5 * 20 / 15, 128, 5, True))])
+    (uniform(5, 0.5, 11), ("Uniform", 8, 0.5, 128, 6, True)),
+    (uniform(3, 0.5, -1, signed=True), ("Uniform", 8, 0.5, 128, 4, True)),
+    (uniform(7, 0.5, 127), ("Uniform", 8, 0.5, 128, None, True))])
 def test_projections_are_symmetric(item, wanted):
     assert plain(deploy_projection(item, never, Config())) == wanted
+
+
+@pytest.mark.parametrize("zero", range(8))
+def test_narrow_projections_keep_every_value(zero):
+    item = uniform(3, 0.25, zero)
+    found = deploy_projection(item, never, Config())
+    values = item.exact().dequantize(torch.arange(8))
+    assert torch.equal(found.format.dequantize(found.format.quantize(values)), values)
+    half = 1 << found.clip - 1
+    integers = found.format.quantize(values) - 128
+    assert -half <= int(integers.min()) and int(integers.max()) < half
+    assert found.clip == 3 + (zero != 4)
+    assert ("a bit more" in found.why) == (zero != 4)
 
 
 def test_scores_have_a_scale_that_softmax_takes():

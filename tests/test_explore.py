@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import random
 import re
 import subprocess
 import sys
@@ -10,17 +11,21 @@ import sys
 import pandas
 import pytest
 
+from gen import program
 from gen.explore import __main__ as command
 from gen.explore import pool, sources
+from gen.explore.measure import measure
+from gen.explore.objectives import columns, order
 from gen.explore.page import page
-from gen.explore.point import Point, toml
+from gen.explore.point import Point, repeat, toml
 from gen.explore.pool import Local, Stopped, executor
 from gen.explore.run import explore, measured
 from gen.explore.search import search
 from gen.explore.space import read, ready
 from gen.explore.stages import Stages, _Watched
 from gen.explore.store import Failure, Store, key
-from gen.explore.table import Budget, frame, front, write
+from gen.explore.table import Budget, completed, frame, front, write
+from golden.accelerator_cycles import predict
 from hw.config import Config, load
 
 SPACE = """
@@ -91,6 +96,10 @@ def test_identity_is_what_is_measured_and_not_where_it_is_listed(tmp_path):
     (('measure = ["cycles"]', "measure = []"), "measure must list at least one of exact"),
     (('base = "tiny"', 'base = "huge"'), "no configuration 'huge'"),
     (("[[study]]", 'objectives = {fps = "more"}\n[[study]]'), "objectives must be min or max"),
+    (("[[study]]", 'objectives = {speed = "max"}\n[[study]]'),
+     "objective 'speed' is measured by no study: give cycles_per_row, "),
+    (("[[study]]", 'objectives = {"ecp5.luteq" = "min"}\n[[study]]'),
+     "objective 'ecp5.luteq' is measured by no study"),
     (("[[study]]", "trials = 0\n[[study]]"), "trials must be a positive number"),
     (("[[study]]", "[study]"), "a space needs at least one [[study]]"),
     (("[[study]]", "[[study]"), "is not TOML"),
@@ -286,6 +295,8 @@ def test_front_is_what_nothing_beats():
     assert front(table, {"ecp5.luteq": "min"}).tolist() == [False, False, False, True, False]
     assert front(table, {"cycles": "max", "drop": "min"}).tolist() == [
         False, True, False, True, False]
+    assert not front(table, {"fmax_mhz": "max", "drop": "max", "cycles": "min"})[[0, 2]].any()
+    assert not front(frame(_rows()[:1]), {"fmax_mhz": "max"}).any(), "nothing is whole"
     same = frame([_rows()[0], _rows()[0]])
     assert front(same, {"cycles": "min"}).tolist() == [True, True]
     with pytest.raises(ValueError, match="no column 'speed'"):
@@ -312,6 +323,49 @@ def test_of_equally_fast_designs_the_more_accurate_is_best():
     rows = [_rows()[0] | {"drop": drop, "logit_error": error, "point": name}
             for name, drop, error in (("a", 1.0, 1.0), ("b", 0.0, 3.0), ("c", 0.0, 2.0))]
     assert Budget().answer(frame(rows))[0]["point"] == "c"
+
+
+def test_nothing_beats_the_best():
+    """Designs that are alike in speed, area and loss, and not in what else they cost."""
+    alike = _rows()[0] | {"energy_uj": 2.0, "bytes": 200, "ecp5.bram": 9}
+    del alike["fmax_mhz"]
+    for better in ("energy_uj", "bytes", "ecp5.bram"):
+        table = frame([alike | {"point": "worse"}, alike | {"point": "best", better: 1}])
+        assert Budget().answer(table)[0]["point"] == "best", better
+    rng = random.Random(1)
+    for _ in range(200):
+        table = frame([alike | {"point": str(number), "cycles": rng.choice([1e6, 2e6]), **{
+            name: rng.randint(0, 1) for name in ("ecp5.luteq", "drop", "energy_uj", "bytes",
+                                                 "xilinx.dsp", "gates.gates")}}
+                       for number in range(6)])
+        counted = {name: way for name, way in order("ecp5").items() if name in table}
+        chosen = table[front(table, counted)]["point"].tolist()
+        assert len(counted) == 9 and Budget().answer(table)[0]["point"] in chosen
+
+
+def test_columns_that_may_be_objectives_are_those_of_the_rows(tmp_path):
+    config = {k: v for k, v in load("tiny").to_dict().items() if k != "name"}
+    for design, network, wanted in (("softmax", "", ("cycles",)),
+                                      ("network", "mnist", ("cycles", "energy"))):
+        row = measure(Point(space="s", study="s", design=design, values=config, options={},
+                            network=network, measure=wanted), tmp_path)
+        found = completed(row, 100.0)
+        assert row["status"] == "ok"
+        assert columns(design, wanted) == {
+            name for name, value in found.items() if isinstance(value, (int, float))
+            and not name.startswith(("seconds", "config.")) and not name.endswith("_words_used")}
+
+
+def test_a_search_of_a_study_without_an_objective_is_refused(tmp_path, capsys):
+    text = SPACE.replace("[[study]]", 'objectives = {"ecp5.luteq" = "min"}\n[[study]]') \
+        + SPACE[SPACE.index("[[study]]"):].replace('"lanes"', '"area"') + 'measure = ["ecp5"]\n'
+    assert command.main([str(_space(tmp_path, text)), "--trials", "3",
+                         "-o", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.endswith("study 'lanes' can't be searched: it does not measure ecp5.luteq, "
+                                 "an objective; with --study: area\n")
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("budget", "why"), [
@@ -355,6 +409,36 @@ def test_toml_of_a_point_is_its_configuration(tmp_path):
     path = tmp_path / "best.toml"
     path.write_text(toml(values, "one\ntwo"))
     assert load(path) == dataclasses.replace(config, name="best")
+
+
+def test_toml_of_the_best_repeats_it(tmp_path):
+    """Its commands give the bytes and the cycles of the row: narrower weights are no field."""
+    values = {k: v for k, v in load("tiny").to_dict().items() if k != "name"}
+    options = {"weights": 4, "stream": "ptf", "gelu": "two-scale", "method": ""}
+    point = Point(space="s", study="s", design="network", values=values, options=options,
+                  network="mnist", measure=("cycles",))
+    table = frame([measure(point, tmp_path / "cache")])
+    space = dataclasses.replace(read("bits"), name="s")
+    command._write(table, space, Budget(), tmp_path)
+    file = tmp_path / "best-network.toml"
+    text = file.read_text()
+    assert "# network mnist: weights of 4 bits, stream ptf, GeLU two-scale, formats by " in text
+    line = next(line for line in text.splitlines() if line.startswith("# python -m gen.program "))
+    made = tmp_path / "program"
+    assert program.main([*line.replace("FOLDER", str(made)).split()[4:]]) == 0
+    found = predict((made / "program.bin").read_bytes(), load(file))
+    assert found.cycles == table["cycles"][0]
+    assert found.read_bytes + found.written_bytes == table["bytes"][0]
+
+
+def test_toml_says_widths_of_layers_and_parts_have_no_verilog_of_their_own():
+    point = read("bits").studies[0].point({"weights": 3})
+    task = dataclasses.replace(point, widths={"blocks.0.mlp.fc1": 4}).to_dict()
+    assert "weights of blocks.0.mlp.fc1: 4 bits" in repeat(task, "F")
+    assert not any("gen.program" in line for line in repeat(task, "F"))
+    assert not any("gen.verilog" in line for line in repeat(task | {"design": "operand"}, "F"))
+    assert any("gen.verilog --unit softmax " in line
+               for line in repeat(task | {"design": "softmax"}, "F"))
 
 
 # -- running
@@ -419,6 +503,7 @@ def test_equal_points_of_two_studies_are_measured_once(tmp_path):
 def test_search_stops_at_its_trials_and_goes_on(tmp_path):
     text = SPACE.replace("[[study]]", 'objectives = {cycles_per_row = "min", "ecp5.luteq" = "min"}'
                          "\n[[study]]").replace("[1, 2, 4]", "{from = 1, to = 64}")
+    text = text.replace('["cycles"]', '["cycles", "ecp5"]')
     space, store, who = read(_space(tmp_path, text)), Store(tmp_path / "cache"), Fake({7: True})
     rows = search(space, who, store, tmp_path, 6, batch=2)
     assert 1 <= len(rows) <= 6 and len(who.asked) == len(set(who.asked)) == len(rows)

@@ -47,11 +47,11 @@ def test_lint_passes_and_fails(core, tmp_path):
     rtl = core / "rtl" / "accelerator.v"
     text = rtl.read_text()
     try:
-        rtl.write_text(text.replace("\nendmodule", "\n  wire [1:0] twice = 3'd5;\nendmodule", 1))
+        rtl.write_text(text.replace("\nendmodule", "\n  wire open;\n  wire used = !open;\nendmodule", 1))
         done = fusesoc(core, tmp_path, "--target=lint_accelerator", "vitforge:core:tiny")
     finally:
         rtl.write_text(text)
-    assert done.returncode != 0 and "%Warning-WIDTHTRUNC" in done.stdout
+    assert done.returncode != 0 and "%Warning-UNDRIVEN" in done.stdout
 
 
 def test_every_unit_has_a_lint_of_its_own(tmp_path):

@@ -63,7 +63,7 @@ def test_parameters_and_preprocessing_are_timms(name: str) -> None:
     assert figures.crop == timm["crop_pct"]
     assert figures.interpolation == timm["interpolation"]
     assert [3, figures.size, figures.size] == timm["input_size"]
-    assert figures.resize == 248
+    assert figures.resize == {224: 248, 384: 384}[figures.size]
     assert model.spec.image_size == figures.size
 
 
@@ -190,6 +190,12 @@ def test_create_follows_the_seed(tiny: dict[str, Model]) -> None:
                                                      strict=True))
         assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(),
                                                          strict=True))
+
+
+def test_a_distilled_deit_says_why_it_is_not_supported() -> None:
+    with pytest.raises(ValueError, match="deit_tiny_distilled_patch16_224: a distilled "
+                                         "DeiT, whose second token and second head are not"):
+        models.lookup("deit_tiny_distilled_patch16_224")
 
 
 def test_unknown_name_is_refused(tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ from gen.program_memory import DoesNotFitError, allocate
 from gen.program_model import fold, quantized
 from gen.program_schedule import STYLES, Style, schedule
 from gen.program_steps import Region, minimal_bits, pass_fields
+from golden import network as integer
+from golden.accelerator import PassRecord, execute
 from golden.accelerator_cycles import predict
 from golden.accelerator_state import State
+from golden.attention import level_format
 from golden.calibrate import calibrate
 from golden.encoding import thresholds
 from golden.models import IMAGENET, lookup
@@ -34,9 +37,19 @@ from golden.program import (
     read_logits,
     unpack_weights,
 )
+from golden.softmax import LevelScale
+from golden.softmax_bound import row_bound
 from golden.vit import Vit, VitSpec
 from hw.config import Config, load
-from hw.instruction import INSTRUCTIONS, LATE_NEVER, LINE, LOOPS, NORM_PARAMETER, PARAMETER
+from hw.instruction import (
+    INSTRUCTIONS,
+    LATE_NEVER,
+    LINE,
+    LOOPS,
+    NORM_PARAMETER,
+    OPERANDS,
+    PARAMETER,
+)
 from hw.words import Word
 
 TINY = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=6, dim=8, depth=1, heads=2,
@@ -399,7 +412,7 @@ def test_bounds_hold_the_worst_operands(compiled8: Compiled) -> None:
     assert head.parameters is not None
     assert bound(head, config) == widest_sum(head, config) + np.abs(head.parameters["bias"]).max()
     context = passes_of(compiled8)[number_of(compiled8, "blocks.0.attn.context")]
-    assert bound(context, config) == 50 * 128 << 15
+    assert bound(context, config) == row_bound(50, config) << 7 < 1.42 * (1 << 22)
     scores = passes_of(compiled8)[number_of(compiled8, "blocks.0.attn.scores")]
     assert bound(scores, config) == 16 * 128 * 128
 
@@ -421,15 +434,49 @@ def test_operand_bounds_are_reached(fields: dict[str, int], top: int) -> None:
     assert int(_codes(fields["operand_format"], fields).operand(codes).abs().max()) == top
 
 
+#: 577 tokens, as a picture of 384 pixels has them in patches of 16.
+MANY = dataclasses.replace(TINY, image_size=96, dim=8, heads=1, mlp_hidden=8)
+
+
+def roomy(**changes: Any) -> Config:
+    return dataclasses.replace(load("edge8"), max_tokens=600, scratch_words=1 << 17,
+                               residual_words=1 << 12, stationary_words=1 << 13, **changes)
+
+
+def test_577_tokens_give_the_networks_logits() -> None:
+    config = roomy()
+    network = random_network(MANY, config)
+    compiled = compile_network(network)
+    assert compiled.spec.tokens == 577
+    image = torch.randint(256, (1, 1, 96, 96), generator=torch.Generator().manual_seed(5))
+    image = image.to(torch.uint8)
+    sums: list[tuple[int, int]] = []
+
+    def record(found: PassRecord) -> None:
+        if found.fields["operand"] == OPERANDS["softmax"]:
+            sums.append((int(found.operands.sum(1).max()), int(found.acc.abs().max())))
+
+    run = execute(compiled.program, input_buffer(image, compiled), config, compiled.output_bytes,
+                  record)
+    assert read_logits(run.output, 6, config).tolist() == integer.run(network, image)[0].tolist()
+    operands, acc = map(max, zip(*sums, strict=True))
+    assert operands <= row_bound(577, config) and acc <= row_bound(577, config) << 7 < 1 << 23
+
+
 def test_sums_that_could_overflow_are_refused() -> None:
-    config = dataclasses.replace(load("edge8"), max_tokens=600, scratch_words=1 << 20,
-                                 residual_words=1 << 12, stationary_words=1 << 14)
-    spec = dataclasses.replace(TINY, image_size=92, dim=8, heads=1, mlp_hidden=8)
-    network = random_network(spec, config)
+    config = roomy(attention="two-scale", attention_bits=8)
+    network = random_network(MANY, config)
+    (block,) = network.blocks
+    assert isinstance(block.attention.scale, LevelScale)
+    attention = dataclasses.replace(
+        block.attention, scale=dataclasses.replace(block.attention.scale, m=9),
+        probability=level_format(block.attention.scale.shift, 9, config))
+    network = dataclasses.replace(network, blocks=(dataclasses.replace(block,
+                                                                       attention=attention),))
     with pytest.raises(ValueError) as caught:
         compile_network(network)
     assert str(caught.value) == (f"acc_bits must be more than 32 for blocks.0.attn.context, whose "
-                                 f"sums may reach {530 * 128 << 15}")
+                                 f"sums may reach {577 * 128 * 127 << 9}")
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -10,6 +10,8 @@ import torch
 from golden import mnist, network, network_file, quantize
 from golden.deploy import load_notes
 from golden.evaluate import WEIGHTS
+from golden.models import DIGITS
+from golden.preprocessing import of_text
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 from golden.report import weight_bytes
@@ -58,7 +60,9 @@ def test_everything_is_written_and_counted(pictures, tmp_path, capsys):
     assert names(out) == FILES
     whole = network_file.load(out)
     assert (whole.config.name, whole.config.attention) == ("edge8", "log2")
-    assert network_file.about(out) == {"model": "mnist_vit", "method": "minmax"}
+    about = network_file.about(out)
+    assert of_text(about.pop("preprocessing")) == DIGITS
+    assert about == {"model": "mnist_vit", "method": "minmax"}
     assert Record.load(out / "record.json").settings["weights"] == 3
     page = (out / "report.md").read_text()
     for name, count in found.items():

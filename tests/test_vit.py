@@ -180,19 +180,45 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str, keep: int) -> No
     assert str(path) in str(caught.value)
 
 
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_what_torch_saves_is_read_and_pickled_code_never_runs(tmp_path: Path, suffix: str) -> None:
+    path, state = tmp_path / f"net{suffix}", small().state_dict()
+    torch.save(state, path)
+    assert all(torch.equal(value, state[name])
+               for name, value in checkpoint.load(path, SMALL).state_dict().items())
+    made = tmp_path / "made"
+    torch.save(state | {"head.bias": Hostile(made)}, path)
+    with pytest.raises(CheckpointError, match=rf"is not a \{suffix} state dict, .* holds more than "
+                                              "tensors, which is not loaded"):
+        checkpoint.load(path, SMALL)
+    assert not made.exists()
+    torch.save({"head.bias": torch.zeros(1).expand(1 << 40)}, path)
+    with pytest.raises(CheckpointError, match=r"tensor 'head.bias' of shape \[1099511627776\] does "
+                                              "not lie in the file"):
+        checkpoint.load(path, SMALL)
+
+
 def test_other_unusable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"can't read .*none\.safetensors: No such file"):
         checkpoint.load(tmp_path / "none.safetensors", SMALL)
     with pytest.raises(CheckpointError, match=r"can't read .*none\.pth: No such file"):
         checkpoint.load(tmp_path / "none.pth", SMALL)
-    with pytest.raises(CheckpointError, match=r"must be a \.safetensors or \.pth file"):
+    with pytest.raises(CheckpointError, match=r"must be a \.safetensors, \.pth, "
+                                              r"\.pt or \.bin file"):
         checkpoint.load(tmp_path / "net.onnx", SMALL)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="must hold a dict of tensors, not list"):
         checkpoint.load(tmp_path / "list.pth", SMALL)
-    torch.save(SMALL, tmp_path / "object.pth")   # would run code when unpickled
-    with pytest.raises(CheckpointError, match=r"is not a \.pth state dict"):
-        checkpoint.load(tmp_path / "object.pth", SMALL)
     save_file(dict(small().state_dict()), tmp_path / "bare.safetensors")
     with pytest.raises(CheckpointError, match="has no usable spec"):
         checkpoint.load(tmp_path / "bare.safetensors")

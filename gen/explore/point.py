@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One point of a space: a configuration, what runs on it, and what is to be measured."""
 
-__all__ = ["DESIGNS", "MEASURES", "OPTIONS", "PARTS", "Point", "toml"]
+__all__ = ["DESIGNS", "MEASURES", "OPTIONS", "PARTS", "Point", "repeat", "toml"]
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gen.explore.store import key
+from gen.program_options import MNIST
+from golden.methods import ABOUT
 from hw import units
 from hw.config import Config
 
@@ -22,7 +24,7 @@ MEASURES = ("exact", "ecp5", "ecp5-lut", "xilinx", "gates", "place", "cycles", "
 OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "weights": ((0, *range(2, 9)), "weights of the network, 2 to 8 bits; 0 is weight_bits"),
     "stream": (("ptf", "o-2sf"), "codes of the residual stream: ptf (FQ-ViT), o-2sf (TSPTQ-ViT)"),
-    "method": (("", "minmax", "fq-vit", "repq-vit", "tsptq-vit", "mptq-vit", "dopq-vit", "erq"),
+    "method": (("", *ABOUT),
                "who decides the formats: a method of golden.quantize, or golden.calibrate"),
     "gelu": (("two-scale", "uniform"), "codes of GeLU's result: two-scale or uniform"),
 }
@@ -92,6 +94,34 @@ class Point:
             del values[name]
         values["values"] = {k: v for k, v in values["values"].items() if k != "name"}
         return key(values)[:12]
+
+
+def repeat(task: Mapping[str, Any], file: object) -> list[str]:
+    """Return lines that say what a configuration doesn't, and the commands that repeat a point.
+
+    Parameters
+    ----------
+    task
+        `Point.to_dict` of it.
+    file
+        Where its configuration is.
+    """
+    lines, options, network = [], task["options"], task["network"]
+    weights = options.get("weights") or task["values"]["weight_bits"]
+    if network or "accuracy" in task["measure"]:
+        lines.append(f"network {network or 'mnist'}: weights of {weights} bits, "
+                     f"stream {options.get('stream', 'ptf')}, "
+                     f"GeLU {options.get('gelu', 'two-scale')}, formats by "
+                     f"{options.get('method') or 'golden.calibrate'}")
+        lines += [f"weights of {layer}: {bits} bits" for layer, bits in task["widths"].items()]
+    if task["design"] in units.DESIGNS:
+        lines.append(f"python -m gen.verilog --unit {task['design']} --config {file} -o FOLDER")
+    if network and not task["widths"]:
+        # Of a network without parameters of its own, cycles and bytes are those of random ones.
+        seed = "" if network == MNIST else " --random 1"
+        lines.append(f"python -m gen.program {network} --config {file} --weights {weights}{seed} "
+                     "-o FOLDER")
+    return lines
 
 
 def toml(values: Mapping[str, int | str], comment: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gen.explore.point import Point
 from gen.explore.pool import Executor
-from gen.explore.space import Space, SpaceError, Study
+from gen.explore.space import Space, Study
 from gen.explore.store import Store
 
 if TYPE_CHECKING:
@@ -61,11 +61,9 @@ def search(space: Space, who: Executor, store: Store, folder: Path, trials: int,
     Raises
     ------
     SpaceError
-        If the space names no objectives.
+        If the space names no objectives, or a study doesn't measure one.
     """
-    if not space.objectives:
-        raise SpaceError(f"{space.name}: a search needs objectives, as in "
-                         "objectives = {drop = \"min\", fps = \"max\"}")
+    space.searched()
     rows: dict[tuple[str, str], Row] = {}
     done = 0
 

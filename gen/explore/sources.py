@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("gen", "golden", "hw", "sim")
 #: Not code, but no less an input: imported by no statement.
 DATA = {"golden.mnist": ("golden/data/mnist_sample.npz",),
-        "golden.evaluate": ("golden/weights/mnist_vit.safetensors",)}
+        "golden.evaluate": ("golden/weights/mnist_vit.safetensors",),
+        "gen.convert": ("sim/waivers.vlt",)}
 
 
 def _file(module: str) -> Path | None:

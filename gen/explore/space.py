@@ -31,8 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gen.explore.objectives import columns
 from gen.explore.point import DESIGNS, MEASURES, OPTIONS, PARTS, Point
 from gen.explore.widths import Greedy
+from gen.program_options import NAMES
 from hw.config import Config, ConfigError, load
 
 SPACES = Path(__file__).parents[1] / "spaces"
@@ -42,12 +44,6 @@ DERIVED = {"macs": lambda v: v["rows"] * v["cols"],
            "scratch_bytes": lambda v: v["rows"] * (v["scratch_words"] + v["residual_words"]
                                                    + v["stationary_words"])}
 Axis = tuple[Any, ...]
-
-
-def _networks() -> tuple[str, ...]:
-    """Name the networks that compile; PyTorch is imported only where one is needed."""
-    from gen.program_model import NAMES
-    return NAMES
 
 
 class SpaceError(ValueError):
@@ -73,6 +69,10 @@ class Study:
     greedy: Greedy | None = None
     #: What a greedy walk has found: widths by layer, each a point of every combination.
     walked: tuple[Mapping[str, int], ...] = ()
+
+    def columns(self) -> set[str]:
+        """Return the columns with numbers of its rows."""
+        return columns(self.design, self.measure)
 
     def size(self) -> int:
         """Return the number of combinations, before limits."""
@@ -125,6 +125,26 @@ class Space:
         _known("study", names, [study.name for study in self.studies])
         chosen = tuple(study for study in self.studies if not names or study.name in names)
         return dataclasses.replace(self, studies=chosen)
+
+    def searched(self) -> None:
+        """Check that every study measures what a search needs.
+
+        Raises
+        ------
+        SpaceError
+            If there is no objective, or a study does not measure one.
+        """
+        if not self.objectives:
+            raise SpaceError(f"{self.name}: a search needs objectives, as in "
+                             "objectives = {drop = \"min\", fps = \"max\"}")
+        for study in self.studies:
+            for name in self.objectives:
+                if name not in study.columns():
+                    others = [item.name for item in self.studies
+                              if self.objectives.keys() <= item.columns()]
+                    raise SpaceError(f"{self.name}: study {study.name!r} can't be searched: it "
+                                     f"does not measure {name}, an objective; with --study: "
+                                     f"{', '.join(others) or 'none'}")
 
     def size(self) -> int:
         """Return the number of combinations, before limits."""
@@ -205,6 +225,10 @@ def _space(values: dict[str, Any], stem: str) -> Space:
     for name in names:
         if names.count(name) > 1:
             raise SpaceError(f"two studies are named {name!r}")
+    known = sorted(set().union(*(study.columns() for study in made)))
+    for name in objectives:
+        if name not in known:
+            raise SpaceError(f"objective {name!r} is measured by no study: give {', '.join(known)}")
     return Space(name=stem, title=title, studies=made, **search)
 
 
@@ -243,7 +267,7 @@ def _checked(given: dict[str, Any], space: str, number: int) -> Study:
             raise SpaceError(f"{name} is tied to {tie[name]}, and can't be set too")
     network = given.get("network", "")
     if network:
-        _known("network", [network], _networks())
+        _known("network", [network], NAMES)
     measure = _measures(given, network)
     seeds = given.get("seeds", [1, 2, 3])
     if "place" in measure and (len(seeds) < 1 or len(set(seeds)) != len(seeds)
@@ -287,7 +311,7 @@ def _measures(given: dict[str, Any], network: str) -> tuple[str, ...]:
     if design in ("network", "accelerator"):
         for name in ("cycles", "energy"):
             if name in measure and not network:
-                raise SpaceError(f"{name} needs a network: {', '.join(_networks())}")
+                raise SpaceError(f"{name} needs a network: {', '.join(NAMES)}")
     elif design in PARTS and "cycles" in measure:
         raise SpaceError(f"{design} is no unit, and has no cycles of its own")
     elif "energy" in measure:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gen.explore.objectives import order
+
 if TYPE_CHECKING:
     import pandas
 
@@ -77,7 +79,8 @@ def front(table: "pandas.DataFrame", objectives: Mapping[str, str]) -> "pandas.S
     inside = values[whole].to_numpy(dtype=float)
     result = pandas.Series(False, index=table.index)
     beaten = [bool(((inside <= item).all(1) & (inside < item).any(1)).any()) for item in inside]
-    result[whole] = [not is_beaten for is_beaten in beaten]
+    if beaten:
+        result[whole] = [not is_beaten for is_beaten in beaten]
     return result
 
 
@@ -121,7 +124,9 @@ class Budget:
         """Return the best row within the budget, and one line that says which it is, or why none.
 
         The best has the most images a second (of units: results), then the fewest LUT equivalents,
-        then the least loss.
+        then the least loss, and so on through all of `gen.explore.objectives.order` that was
+        measured. So no other within the budget beats it: one that is at least as good in all of
+        them and better in one comes before it.
         """
         left = table[table["status"] == "ok"]
         compare: dict[str, Callable[[Any, float], Any]] = {"<=": operator.le, ">=": operator.ge}
@@ -137,13 +142,11 @@ class Budget:
             left = kept
         if left.empty:
             return None, "no design: no point has status ok"
-        order = [(name, rising) for name, rising in (
-            ("fps", False), ("elements_per_us", False), ("elements_per_cycle", False),
-            (f"{self.target}.luteq", True), ("drop", True), ("logit_error", True))
-            if name in left.columns]
-        best = left.sort_values([name for name, _ in order], ascending=[up for _, up in order],
-                                na_position="last").iloc[0] if order else left.iloc[0]
+        ways = {name: way for name, way in order(self.target).items() if name in left.columns}
+        best = left.sort_values(list(ways), ascending=[way == "min" for way in ways.values()],
+                                na_position="last").iloc[0] if ways else left.iloc[0]
         figures = ", ".join(f"{name} {best[name]:,.6g}" for name in (
-            f"{self.target}.luteq", f"{self.target}.dsp", "fps", "elements_per_cycle", "drop")
+            f"{self.target}.luteq", f"{self.target}.dsp", "fps", "elements_per_cycle", "drop",
+            "energy_uj", "bytes")
             if name in left.columns and best[name] == best[name])
         return best, f"{best['design']} {best['point']} of {best['study']}: {figures}"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from gen.explore.energy import counts, energy
 from gen.program_compile import Compiled, compile_network
-from gen.program_model import MNIST, quantized
+from gen.program_model import quantized
+from gen.program_options import MNIST
 from golden import checkpoint, mnist, network
 from golden.accelerator_cycles import Prediction, predict
 from golden.calibrate import calibrate

@@ -146,7 +146,6 @@ class DopqVit(RepqVit):
     """RepQ-ViT with tangent codes for attention, and medians for the common scales."""
 
     name: ClassVar[str] = "dopq-vit"
-    summary: ClassVar[str] = "tangent quantizer, median scales, a reconstruction (arXiv 2408.03291)"
     settings: DopqVitSettings = field(default_factory=DopqVitSettings)
 
     def attention(self, rows: Tensor, bits: int) -> TensorFormat:

@@ -118,7 +118,6 @@ class Erq(RepqVit):
     """RepQ-ViT with weights that make up for the error of activations and of each other."""
 
     name: ClassVar[str] = "erq"
-    summary: ClassVar[str] = "error reduction by ridge regression and rounding (arXiv 2407.06794)"
     settings: ErqSettings = field(default_factory=ErqSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -96,8 +96,6 @@ class FqVit(Method):
     """PTF for the residual stream, LIS for attention, one observer for everything else."""
 
     name: ClassVar[str] = "fq-vit"
-    summary: ClassVar[str] = "power-of-two factor and log-integer-softmax (arXiv 2111.13824)"
-    images: ClassVar[int] = 1000   # ten batches of 100 in the official code
     settings: FqVitSettings = field(default_factory=FqVitSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -87,19 +87,12 @@ class Method(ABC):
     Attributes
     ----------
     name
-        On the command line.
-    summary
-        One line: what it does, and its paper.
-    images
-        How many images it is calibrated with if nothing else is said: 32 in RepQ-ViT, ERQ and the
-        works that the reconstructions build on.
+        On the command line; `golden.methods` says what it does.
     settings
         Its options, a frozen dataclass.
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
-    images: ClassVar[int] = 32
     settings: Settings
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

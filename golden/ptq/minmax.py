@@ -23,7 +23,6 @@ class MinMax(Method):
     """Every tensor asymmetric uniform over its whole observed range; weights per output channel."""
 
     name: ClassVar[str] = "minmax"
-    summary: ClassVar[str] = "per-tensor min-max ranges, the baseline of all papers"
     settings: Settings = field(default_factory=Settings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

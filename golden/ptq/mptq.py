@@ -98,8 +98,6 @@ class Mptq(Tsptq):
     """SQ-b, OPT-m and Greedy MP on top of TSPTQ-ViT's two scales and search."""
 
     name: ClassVar[str] = "mptq-vit"
-    summary: ClassVar[str] = ("smoothing with bias, searched ratios, mixed precision, "
-                              "a reconstruction (arXiv 2401.14895)")
     settings: MptqSettings = field(default_factory=MptqSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -165,7 +165,6 @@ class RepqVit(Method):
     """Searched ranges, reparameterized LayerNorm outputs, log-sqrt2 attention."""
 
     name: ClassVar[str] = "repq-vit"
-    summary: ClassVar[str] = "scale reparameterization, log-sqrt2 attention (arXiv 2212.08254)"
     settings: RepqVitSettings = field(default_factory=RepqVitSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -137,7 +137,6 @@ class Tsptq(Method):
     """V-2SF for attention and GeLU, O-2SF for the residual stream, a search for all scales."""
 
     name: ClassVar[str] = "tsptq-vit"
-    summary: ClassVar[str] = "two scaled factors, a reconstruction (arXiv 2305.12901)"
     settings: TsptqSettings = field(default_factory=TsptqSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -34,7 +34,8 @@ VALUES = 250
 
 FAMILIES = tuple(f"{family}_patch16_224" for family in (
     "vit_small", "vit_base", "vit_large", "deit_tiny", "deit_small", "deit_base")
-) + tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base"))
+) + tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")
+) + tuple(f"{family}_patch16_384" for family in ("vit_small", "vit_base", "vit_large", "deit_base"))
 
 # Name of a timm network, the arguments that reduce it in timm's words, and the images.
 CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
@@ -56,6 +57,9 @@ CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 8, "embed_dim": 8,
                                       "depths": (2, 2, 2), "num_heads": (1, 2, 2),
                                       "mlp_ratio": 3, "num_classes": 12}, 3),
+    # A shape that no name has.
+    ("deit_tiny_patch16_224", {"img_size": 96, "patch_size": 8, "embed_dim": 96, "depth": 3,
+                               "num_heads": 3, "num_classes": 5}, 2),
 )
 
 
