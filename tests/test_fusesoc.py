@@ -46,8 +46,9 @@ def test_lint_passes_and_fails(core, tmp_path):
     assert done.returncode == 0 and "verilator -f" in done.stdout, done.stdout
     rtl = core / "rtl" / "accelerator.v"
     text = rtl.read_text()
+    wrong = text.replace("\nendmodule", "\n  wire open;\n  wire used = !open;\nendmodule", 1)
     try:
-        rtl.write_text(text.replace("\nendmodule", "\n  wire open;\n  wire used = !open;\nendmodule", 1))
+        rtl.write_text(wrong)
         done = fusesoc(core, tmp_path, "--target=lint_accelerator", "vitforge:core:tiny")
     finally:
         rtl.write_text(text)
