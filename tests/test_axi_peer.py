@@ -35,6 +35,8 @@ pytestmark = pytest.mark.rtl
 
 #: No run here takes as many cycles.
 LIMIT = 200_000
+#: What a pass of `raw` writes: 16 tokens, 4 channels, 4 bytes.
+PASS_BYTES = 256
 CHANNELS = ("ar", "r", "aw", "w", "b")
 #: How the orders of `sim.axi_order` show on the bus.
 SHOWN = {
@@ -121,10 +123,11 @@ def whole(found):
 def raw(config):
     """Return a program that writes many whole bursts: each pass the same 16 words."""
     words = Instruction("LOAD", inline_load(0, 16, config), data=bytes(range(16 * config.rows)))
-    passes = [raw_pass(config, tokens=16, offset=offset) for offset in (0, 256, 512, 768)]
+    passes = [raw_pass(config, tokens=16, offset=offset)
+              for offset in range(0, 4 * PASS_BYTES, PASS_BYTES)]
     program = assemble([words, *passes, Instruction("END", {})], config)
     image = bytes(range(LINE))
-    return Work(program, image, output_of(program, image, config, 1024))
+    return Work(program, image, output_of(program, image, config, 4 * PASS_BYTES))
 
 
 #: Probabilities of pauses by channel.
@@ -169,7 +172,8 @@ def all_is_well(peer, config, works, conditions, orders):
         if run.get("stop"):
             # Still offered, no interrupt, busy; and beats went before their address did.
             assert (one["held"], one["held status"] & 1) == ([1, 0], 1)
-            assert one["held beats"] == (0 if run["order"] == "address" else burst_limit(config))
+            beats = min(burst_limit(config), PASS_BYTES * 8 // config.axi_bits)
+            assert one["held beats"] == (0 if run["order"] == "address" else beats)
         assert set(one["orders"]) <= SHOWN.get(run["order"], SHOWN["free"])
         total += Counter(one["transfers"])
         seen += Counter(one["orders"])
@@ -197,5 +201,6 @@ def test_a_peer_s_memory_and_host_at_length(peer, bits):
     conditions = [(order, pattern) for pattern in PATTERNS for order in (*ORDERS, "random")]
     works = [network("one block", config), network("padded everywhere", config), raw(config)]
     total, seen = all_is_well(peer, config, works, conditions, ORDERS)
-    assert set(seen) == SHOWN["free"]
-    assert min(total.values()) > 1000
+    # On a wide bus bursts are too short for the last kind to come by chance.
+    assert SHOWN["free"] - {"with the last beat"} <= set(seen)
+    assert min(total.values()) > 200
