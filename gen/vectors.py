@@ -9,7 +9,7 @@ __all__ = ["Vectors", "main", "vectors"]
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,79 +17,17 @@ from gen.cli import progress_bar, replace_folder, run_command
 from gen.elaborate import Design, elaborate
 from hw.config import Config, load, preset_names
 from hw.units import UNITS
-from hw.words import Word
-from sim.case import Case
-from sim.trace import PATTERNS, trace
-
-
-@dataclass(frozen=True)
-class Port:
-    """One field of a line: a port of the unit, and its place in the line."""
-
-    name: str
-    bits: int
-    low: int
-
-    @property
-    def slice(self) -> str:
-        """The field's bits of a line, in Verilog."""
-        return f"[{self.low + self.bits - 1}:{self.low}]"
+from sim.lines import Layout, Port, layout, runs
+from sim.trace import PATTERNS
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Layout of the lines, first port in the low bits, and the lines themselves."""
+    """Layout of the lines, the lines themselves, and how many output words move in them."""
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    layout: Layout
     lines: list[tuple[int, int]]
     words: int
-
-
-def _place(ports: Sequence[tuple[str, int]]) -> tuple[Port, ...]:
-    placed: list[Port] = []
-    for name, bits in ports:
-        placed.append(Port(name, bits, placed[-1].low + placed[-1].bits if placed else 0))
-    return tuple(placed)
-
-
-def _width(ports: tuple[Port, ...]) -> int:
-    return ports[-1].low + ports[-1].bits
-
-
-def _layout(design: Design) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    inputs, outputs = [("rst", 1)], [("check", 1)]
-    for name, sink, bits in design.ports:
-        if bits is None:
-            data = [(f"{name}__valid", 1), (f"{name}__payload", design.streams[name].bits)]
-            (inputs if sink else outputs).extend(data)
-            (outputs if sink else inputs).append((f"{name}__ready", 1))
-        else:
-            inputs.append((name, bits))
-    return _place(inputs), _place(outputs)
-
-
-def _line(ports: tuple[Port, ...], values: dict[str, int]) -> int:
-    return sum(values.get(port.name, 0) << port.low for port in ports)
-
-
-def _replay(case: Case, streams: Mapping[str, Word], gaps: str,
-            stalls: str) -> Iterator[tuple[dict[str, int], dict[str, int], int]]:
-    """Yield the inputs, the expected outputs and the number of words taken of every cycle."""
-    for _ in range(2):
-        yield {"rst": 1, **case.static}, {}, 0
-    for cycle in trace(case, streams, gaps, stalls):
-        stimulus = dict(case.static)
-        expected = {"check": 1}
-        for name, offer in cycle.offer.items():
-            stimulus |= {f"{name}__valid": offer, f"{name}__payload": cycle.payload[name]}
-            expected[f"{name}__ready"] = cycle.ready[name]
-        for name, accept in cycle.accept.items():
-            stimulus[f"{name}__ready"] = accept
-            expected |= {f"{name}__valid": cycle.valid[name],
-                         f"{name}__payload": cycle.result.get(name, 0)}
-        taken = sum(cycle.valid[name] and accept for name, accept in cycle.accept.items())
-        yield stimulus, expected, taken
 
 
 def vectors(design: Design, config: Config, seed: int = 1,
@@ -100,37 +38,29 @@ def vectors(design: Design, config: Config, seed: int = 1,
     """
     from sim.image import all_cases  # and PyTorch with it
 
-    inputs, outputs = _layout(design)
     lines: list[tuple[int, int]] = []
-    moved = 0
-    cases = all_cases(design.unit, config, seed)
-    for done, (gaps, stalls) in enumerate(PATTERNS, 1):
-        for case in cases:
-            for stimulus, expected, taken in _replay(case, design.streams, gaps, stalls):
-                lines.append((_line(inputs, stimulus), _line(outputs, expected)))
-                moved += taken
-        progress(done)
-    return Vectors(inputs, outputs, lines, moved)
+    words = 0
+    for run, more in runs(design, all_cases(design.unit, config, seed), progress):
+        lines += more
+        words += run.words
+    return Vectors(layout(design), lines, words)
 
 
 def testbench(unit: str, data: Vectors) -> str:
     """Return the Verilog that replays the vectors and ends with PASS or FAIL."""
+    fields = data.layout
     ports = ["    .clk(clk)"]
-    ports += [f"    .{port.name}(stimulus{port.slice})" for port in data.inputs]
-    ports += [f"    .{port.name}(got{port.slice})" for port in data.outputs[1:]]
+    ports += [f"    .{port.name}(stimulus{port.slice})" for port in fields.inputs]
+    ports += [f"    .{port.name}(got{port.slice})" for port in fields.outputs[1:]]
     checks = []
-    for port in data.outputs[1:]:
-        when = ""
-        if port.name.endswith("__payload"):
-            valid = next(p for p in data.outputs if p.name == port.name[:-7] + "valid")
-            when = f" && expected[{valid.low}]"
+    for port, counts in fields.compared:
         checks.append(f"""\
-      if (expected[0]{when} && got{port.slice} !== expected{port.slice}) begin
+      if (expected{counts.slice} && got{port.slice} !== expected{port.slice}) begin
         $display("cycle %0d: {port.name} is %h, not %h", cycle, got{port.slice},
                  expected{port.slice});
         errors = errors + 1;
       end""")
-    width_in, width_out = _width(data.inputs), _width(data.outputs)
+    width_in, width_out = fields.widths
     joined_ports, joined_checks = ",\n".join(ports), "\n".join(checks)
     return f"""\
 // SPDX-License-Identifier: Apache-2.0
@@ -190,12 +120,12 @@ rising edge of `clk`, outputs are compared before the next. Fields inside a payl
 
 `stimulus.hex`:
 
-{table(data.inputs)}
+{table(data.layout.inputs)}
 
 `expected.hex` (`check` = 0: compare nothing, the unit is in reset; a payload counts only where its
 `valid` is 1):
 
-{table(data.outputs)}
+{table(data.layout.outputs)}
 
     verilator --binary --timing -Wno-fatal tb.v {unit}.v --top-module tb && obj_dir/Vtb
     iverilog -g2012 -o tb.vvp tb.v {unit}.v && vvp -n tb.vvp
@@ -210,9 +140,8 @@ def _write(args: argparse.Namespace) -> int:
         with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as progress:
             design = elaborate(args.unit, config)
             data = vectors(design, config, args.seed, progress)
-        for column, (name, ports) in enumerate({"stimulus": data.inputs,
-                                                "expected": data.outputs}.items()):
-            digits = (_width(ports) + 3) // 4
+        for column, name in enumerate(("stimulus", "expected")):
+            digits = data.layout.digits[column]
             text = "".join(f"{line[column]:0{digits}x}\n" for line in data.lines)
             (folder / f"{name}.hex").write_text(text, encoding="ascii")
         (folder / "tb.v").write_text(testbench(args.unit, data), encoding="ascii")

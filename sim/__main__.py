@@ -35,6 +35,9 @@ def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
                         help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="seed of the random stimuli (default: 1)")
+    parser.add_argument("--fast", action="store_true",
+                        help="a module in Verilog compares the same cycles, many times as fast, "
+                             "and cocotb only starts it and judges")
     parser.add_argument("--waves", action="store_true", help="write a VCD of every signal")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/sim"), metavar="DIR",
                         help="where models, logs and waves go (default: build/sim)")
@@ -49,7 +52,7 @@ def _simulate(args: argparse.Namespace) -> int:
     config = load(args.config)
     with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as update:
         try:
-            result = regress(args.unit, config, seed=args.seed, waves=args.waves,
+            result = regress(args.unit, config, seed=args.seed, fast=args.fast, waves=args.waves,
                              directory=args.output, progress=update)
         except SimulationError as error:
             print(f"FAILED: {error}", file=sys.stderr)

@@ -3,13 +3,12 @@
 
 __all__ = ["Case", "Job", "Outcome", "Simulation", "build", "place"]
 
-import fcntl
+import functools
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cocotb_tools.runner import get_results
 from gen.elaborate import generate
 from hw.config import Config
 from hw.instruction import LINE
-from sim.run import WAIVERS, Runner, SimulationError, tail, watching
+from sim.run import WAIVERS, Runner, SimulationError, alone, tail, watching
 from sim.toolchain import find
 
 #: Cycles from a read address to its first beat.
@@ -155,13 +154,10 @@ class Simulation:
         return [Outcome(values, bytes.fromhex(values.pop("output"))) for values in found]
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from building in the folder."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+@functools.lru_cache(maxsize=4)
+def _verilog(config: Config) -> str:
+    """Return the Verilog; it takes seconds, and a process may build one design several times."""
+    return generate("accelerator", config)
 
 
 def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves: bool = False,
@@ -178,11 +174,11 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
     folder = Path(directory) / (f"accelerator-{config.name}-{config.hash()}-{size:x}-{latency}"
                                 f"{'-waves' * waves}")
     runner = Runner(find(), waves)
-    verilog = generate("accelerator", config)
+    verilog = _verilog(config)
     inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)), size,
               latency, waves, runner.toolchain.version_text)
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()
-    with _alone(folder):
+    with alone(folder):
         _build(runner, folder, verilog, key, waves=waves,
                parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency})
     runner.build_dir = folder.resolve()

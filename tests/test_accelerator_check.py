@@ -33,6 +33,7 @@ HEAVY = VitSpec(image_size=8, patch_size=8, in_channels=1, classes=90, dim=24, d
                 mlp_hidden=40)
 
 
+@cache
 def small(spec: VitSpec, config: Config) -> Network:
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(256, (3, spec.in_channels, spec.image_size, spec.image_size),

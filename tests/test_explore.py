@@ -257,7 +257,7 @@ def test_watched_configuration_notes_what_is_read():
 def test_unit_that_does_not_change_is_compared_once(tmp_path, monkeypatch):
     """A softmax doesn't know the array: other arrays, same Verilog, same bench."""
     runs = []
-    monkeypatch.setattr("sim.run.regress", lambda unit, config, directory: runs.append(config)
+    monkeypatch.setattr("sim.run.regress", lambda unit, config, fast, directory: runs.append(config)
                         or dataclasses.make_dataclass("R", ["cycles", "words", "cases", "patterns"])
                         (1, 2, 3, 4))
     stages = Stages(Store(tmp_path))

@@ -230,14 +230,15 @@ def test_gates_by_hand(tmp_path):
 
 @pytest.mark.slow
 def test_unit_that_is_not_exact_has_no_numbers(space, tmp_path, monkeypatch):
-    from gen.elaborate import generate
+    from gen.elaborate import elaborate
 
     def broken(unit, config):
         # The last module is the buffer at the output; others may have an unused alias.
-        before, assign, after = generate(unit, config).rpartition("assign o__valid = ")
+        design = elaborate(unit, config)
+        before, assign, after = design.verilog.rpartition("assign o__valid = ")
         assert assign
-        return f"{before}{assign}~{after}"
-    monkeypatch.setattr("sim.run.generate", broken)
+        return dataclasses.replace(design, verilog=f"{before}{assign}~{after}")
+    monkeypatch.setattr("sim.run.elaborate", broken)
     row = measure(read(space).points()[0], tmp_path / "cache")
     assert row["status"] == "failed" and "o.valid is 1, not 0" in row["reason"], row["reason"]
     assert row["reason"].startswith("softmax of softmax fails its bench; see "), row["reason"]

@@ -365,9 +365,9 @@ def test_image_case_replays_recorded_tensors():
      3_654),
     (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),
 ], ids=lambda value: getattr(value, "name", ""))
-def test_verilog_on_every_cycle(config, cases, cycles, words, tmp_path):
+def test_verilog_on_every_cycle(config, cases, cycles, words, fast):
     """Made cases, and three LayerNorms of a real image where its 64 channels fit."""
-    result = regress("layernorm", config, directory=tmp_path)
+    result = regress("layernorm", config, fast=fast)
     assert (result.patterns, result.cases) == (9, cases)
     assert result.image_cases == (3 if config.max_channels >= 64 else 0)
     assert (result.cycles, result.words) == (cycles, words)

@@ -265,8 +265,8 @@ def test_image_case_covers_the_product():
     (load("edge8"), 6_903, 25_392, 5),
     pytest.param(load("edge16"), 12_519, 44_889, 5, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))
-def test_verilog_on_every_cycle(config, words, cycles, images, tmp_path):
-    result = regress("systolic", config, directory=tmp_path)
+def test_verilog_on_every_cycle(config, words, cycles, images, fast):
+    result = regress("systolic", config, fast=fast)
     image = list(image_cases("systolic", config))
     assert (result.cases, result.image_cases, result.patterns) == (17 + len(image), images, 9)
     assert len(image) == images

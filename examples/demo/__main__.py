@@ -72,7 +72,8 @@ def _measure(config: Config, image: str, directory: Path) -> list[dict[str, Any]
     rows = []
     for unit in UNITS:
         with progress_bar(f"simulate {unit}", len(PATTERNS)) as update:
-            result = regress(unit, config, image=image, directory=directory, progress=update)
+            result = regress(unit, config, image=image, fast=True, directory=directory,
+                             progress=update)
         with progress_bar(f"synthesise {unit}", 1) as update:
             area = synthesize(generate(unit, config), unit)
             update(1)

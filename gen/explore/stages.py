@@ -143,7 +143,7 @@ class Stages:
             # A build takes megabytes, and is used once.
             folder = self._scratch()
             try:
-                done = regress(unit, config, directory=folder)
+                done = regress(unit, config, fast=True, directory=folder)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             return {"cycles": done.cycles, "words": done.words, "cases": done.cases,
