@@ -17,7 +17,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from gen.cli import run_command
+from vitforge.base.cli import run_command
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "house.svg"

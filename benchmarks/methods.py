@@ -23,29 +23,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import methods as command_line
-from gen.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, progress_bar, run_command
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
 
 from torch import Tensor
 
-from golden import models
-from golden.checkpoint import replace
-from golden.deploy import deploy, suited
-from golden.fast import pixel_network
-from golden.formats import Shifted, TwoScale
-from golden.imagenet import Folder, read_classes
-from golden.models import Preprocessing
-from golden.network import Network
+from golden.commands.quantize import classified, configured
+from golden.commands.report import weight_bytes
+from golden.data.imagenet import Folder, read_classes
+from golden.deploy.deploy import deploy, suited
+from golden.float import models
+from golden.float.models import Preprocessing
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.formats.formats import Shifted, TwoScale
+from golden.network.fast import pixel_network
+from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from golden.quantize import classified, configured
-from golden.report import weight_bytes
-from golden.swin import Swin
-from golden.vit import Vit
-from hw.config import load
+from vitforge.base.files import replace
+from vitforge.spec.config import load
 
 Progress = Callable[[int], object]
 
@@ -103,7 +103,7 @@ class Row:
     observe_seconds, simulate_seconds, integer_seconds
         Processor time: of all calibration, and of an image by the two quantized networks.
     weight_bytes, datapath
-        Of the integer network: `golden.report.weight_bytes`, and which formats it has.
+        Of the integer network: `golden.commands.report.weight_bytes`, and which formats it has.
     refused
         Why a method has no formats at these widths, or the datapath none for them; empty if there
         are.

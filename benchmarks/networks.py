@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.options import networks as command_line
-from gen.cli import parse_first, progress_bar, replace_folder, run_command
+from vitforge.base.cli import parse_first, progress_bar, replace_folder, run_command
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scalesim
-from gen.program_compile import compile_network
-from gen.program_model import quantized
-from gen.program_options import NAMES
-from golden.accelerator_cycles import predict
-from hw.config import Config, load
+from gen.compiler.compile import compile_network
+from gen.compiler.model import quantized
+from gen.compiler.options import NAMES
+from golden.machine.cycles import predict
+from vitforge.spec.config import Config, load
 
 #: By the side of the array: elements a cycle behind it, and width of the memory bus.
 SIZES = {8: (4, 64), 16: (4, 128), 32: (16, 256)}

@@ -6,9 +6,9 @@ __all__ = ["methods", "networks", "outliers", "quantization"]
 import argparse
 from pathlib import Path
 
-from golden.accelerator_cycles import LATENCY
-from golden.methods import ABOUT
-from golden.options import WEIGHTS
+from golden.commands.methods import ABOUT
+from golden.commands.options import WEIGHTS
+from golden.machine.cycles import LATENCY
 
 
 def _data(parser: argparse.ArgumentParser, *, images: int) -> None:

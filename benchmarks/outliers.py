@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.options import outliers as command_line
-from gen.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, progress_bar, run_command
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -24,10 +24,11 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from golden import checkpoint, mnist
-from golden.train_mnist import MnistTask
-from golden.train_task import descend, grouped
-from golden.vit import Vit, observe
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.vit import Vit, observe
+from golden.training.mnist import MnistTask
+from golden.training.task import descend, grouped
 
 #: Ends of the names of parameters that write the residual stream, by channels of their first
 #: or last dimension.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.options import quantization as command_line
-from gen.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, progress_bar, run_command
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -26,17 +26,17 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.methods import Setting
-from golden import models
-from golden.checkpoint import replace
-from golden.deploy import deploy, suited
-from golden.fast import pixel_network
-from golden.imagenet import Folder, read_classes
-from golden.parallel import one_thread
+from golden.commands.quantize import classified, configured
+from golden.data.imagenet import Folder, read_classes
+from golden.data.parallel import one_thread
+from golden.deploy.deploy import deploy, suited
+from golden.float import models
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.network.fast import pixel_network
 from golden.ptq.method import Method
-from golden.quantize import classified, configured
-from golden.swin import Swin
-from golden.vit import Vit
-from hw.config import Config, load
+from vitforge.base.files import replace
+from vitforge.spec.config import Config, load
 
 Batch = tuple[Tensor, Tensor]
 Networks = dict[str, Callable[[Tensor], Tensor]]

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gen.cli import progress_bar, run_command
-from hw.config import load
 from hw.units import UNITS
+from vitforge.base.cli import progress_bar, run_command
+from vitforge.spec.config import load
 
 if TYPE_CHECKING:
     from sim.run import Result

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from amaranth.hdl import Shape
 
 from gen.convert import convert
-from hw.config import Config
 from hw.units import create, words
-from hw.words import Word
+from vitforge.spec.config import Config
+from vitforge.spec.words import Word
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hw.config import Config
+from vitforge.spec.config import Config
 
 #: Runtime options of the bench that every run needs; their values are in ``fusesoc.args``.
 _RUN = {

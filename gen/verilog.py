@@ -21,14 +21,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gen.cli import progress_bar, replace_folder, run_command
 from gen.convert import WAIVERS
 from gen.elaborate import Design, elaborate
 from gen.fusesoc import core_file
 from gen.registers import header, markdown, to_json, verilog
-from hw.config import Config, load, preset_names
 from hw.units import DESIGNS, UNITS
-from hw.words import Word
+from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.words import Word
 
 #: A memory and a host in Verilog, for simulations without Python.
 BENCH = tuple(WAIVERS.with_name(name) for name in ("memory.v", "accelerator_top.v",

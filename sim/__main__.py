@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gen.cli import progress_bar, run_command
-from hw.config import load, preset_names
 from hw.units import UNITS
-from sim.accelerator_command import add_parser
+from sim.accelerator.command import add_parser
+from vitforge.base.cli import progress_bar, run_command
+from vitforge.spec.config import load, preset_names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,8 +46,8 @@ def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
 
 def _simulate(args: argparse.Namespace) -> int:
     # Not at the top: --help should not wait for them.
+    from sim.cases.trace import PATTERNS
     from sim.run import SimulationError, regress
-    from sim.trace import PATTERNS
 
     config = load(args.config)
     with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as update:

@@ -19,8 +19,8 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
+from sim.cases.trace import GAPS, STALLS
 from sim.lines import Layout, Run, read, read_lines
-from sim.trace import GAPS, STALLS
 
 HERE = Path()
 PLAYER = os.environ["VITFORGE_PLAYER"] == "1"

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 
 from gen.elaborate import Design
-from hw.words import Word
-from sim.case import Case
-from sim.trace import PATTERNS, trace
+from sim.cases.case import Case
+from sim.cases.trace import PATTERNS, trace
+from vitforge.spec.words import Word
 
 #: Cycles of reset before each run.
 RESET = 2

@@ -18,12 +18,12 @@ from typing import Any
 from cocotb_tools.runner import Verilator, get_results
 
 from gen.elaborate import Design, elaborate
-from hw.config import Config
-from sim.image import all_cases
+from sim.cases.image import all_cases
+from sim.cases.trace import PATTERNS
 from sim.lines import layout, write
 from sim.player import TOP, player
 from sim.toolchain import OPTIONS, Toolchain, find
-from sim.trace import PATTERNS
+from vitforge.spec.config import Config
 
 #: The warnings that generated Verilog may give, with the reasons; any other stops the build.
 WAIVERS = Path(__file__).parent / "waivers.vlt"
@@ -182,7 +182,7 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", fast:
     seed
         Seed of the random cases.
     image
-        Whose tensors are replayed, as `sim.image.read_image` takes it.
+        Whose tensors are replayed, as `golden.data.mnist_inputs.read_image` takes it.
     fast
         Whether a module in Verilog (`sim.player`) plays and compares, and Python only one case. It
         compares the same cycles, and finds the same first difference.

@@ -5,7 +5,7 @@
 beat, beats of a burst), and ``runs``; ``VITFORGE_RESULT`` gets one JSON line a run. A run has the
 buffers ``program``, ``input`` and ``output`` as [address, bytes], and
 
-- ``limit``: cycles after which it hangs; ``seed``; ``order`` of `sim.axi_order`;
+- ``limit``: cycles after which it hangs; ``seed``; ``order`` of `sim.testing.axi_order`;
 - ``pause``: the probability that a channel pauses in a cycle, by channel of the memory, and
   ``host`` for all five of the host;
 - ``error``: [low, high, response], a window that answers so;
@@ -25,8 +25,8 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge, First, RisingEdge, Timer
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
-from hw.register_map import COUNTERS, find
-from sim.axi_order import WriteOrder
+from sim.testing.axi_order import WriteOrder
+from vitforge.spec.register_map import COUNTERS, find
 
 PERIOD = 10
 PAYLOADS = {"ar": ("araddr", "arlen", "arsize", "arburst"), "r": ("rdata", "rresp", "rlast"),

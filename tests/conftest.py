@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from golden.mnist import Split
+from golden.data.mnist import Split
 
 #: Writes the first images of a split as ``<folder>/digit<label>/<number>.png``.
 WriteDigits = Callable[[Path, Split, int], Path]

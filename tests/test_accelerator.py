@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from gen.program import input_buffer
-from gen.program_compile import compile_network
-from gen.program_image import Patches, inline_load
-from gen.program_steps import pass_fields
-from golden.accelerator import execute
-from golden.accelerator_cycles import Buffers, predict
-from golden.calibrate import calibrate
-from golden.program import Fault, Instruction, assemble, parse
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
-from hw.instruction import INSTRUCTIONS, LINE, NORM_PARAMETER, OPERATIONS, PARAMETER
-from hw.register_map import COUNTERS, FAULTS
-from sim.accelerator import Case, Job, Outcome, Simulation, build
+from gen.compiler.command import input_buffer
+from gen.compiler.compile import compile_network
+from gen.compiler.image import Patches, inline_load
+from gen.compiler.steps import pass_fields
+from golden.float.vit import Vit, VitSpec
+from golden.machine.cycles import Buffers, predict
+from golden.machine.execute import execute
+from golden.machine.program import Fault, Instruction, assemble, parse
+from golden.network.calibrate import calibrate
+from sim.accelerator.model import Case, Job, Outcome, Simulation, build
+from vitforge.spec.config import Config, load
+from vitforge.spec.instruction import INSTRUCTIONS, LINE, NORM_PARAMETER, OPERATIONS, PARAMETER
+from vitforge.spec.register_map import COUNTERS, FAULTS
 
 pytestmark = pytest.mark.rtl
 

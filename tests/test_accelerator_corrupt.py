@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from gen.program import input_buffer
-from gen.program_check import hazards
-from gen.program_compile import compile_network
-from golden.accelerator import execute
-from golden.accelerator_state import State
-from golden.calibrate import calibrate
-from golden.program import Fault, Instruction, parse
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
-from hw.instruction import INSTRUCTIONS, LATE_NEVER, LINE, PARAMETER
-from hw.register_map import FAULTS
-from hw.words import Word
-from sim.accelerator import Case, Job, Simulation, build
+from gen.compiler.check import hazards
+from gen.compiler.command import input_buffer
+from gen.compiler.compile import compile_network
+from golden.float.vit import Vit, VitSpec
+from golden.machine.execute import execute
+from golden.machine.program import Fault, Instruction, parse
+from golden.machine.state import State
+from golden.network.calibrate import calibrate
+from sim.accelerator.model import Case, Job, Simulation, build
+from vitforge.spec.config import Config, load
+from vitforge.spec.instruction import INSTRUCTIONS, LATE_NEVER, LINE, PARAMETER
+from vitforge.spec.register_map import FAULTS
+from vitforge.spec.words import Word
 
 pytestmark = pytest.mark.rtl
 

@@ -20,16 +20,16 @@ from test_accelerator import (
     raw_pass,
 )
 
+from gen.compiler.image import inline_load
 from gen.elaborate import generate
-from gen.program_image import inline_load
-from golden.program import Instruction, assemble
-from hw.config import load
-from hw.instruction import LINE
-from hw.packing import burst_limit
-from hw.register_map import FAULTS
-from sim.axi_order import ORDERS
+from golden.machine.program import Instruction, assemble
 from sim.run import WAIVERS, Runner
+from sim.testing.axi_order import ORDERS
 from sim.toolchain import find
+from vitforge.spec.config import load
+from vitforge.spec.instruction import LINE
+from vitforge.spec.packing import burst_limit
+from vitforge.spec.register_map import FAULTS
 
 pytestmark = pytest.mark.rtl
 
@@ -38,7 +38,7 @@ LIMIT = 200_000
 #: What a pass of `raw` writes: 16 tokens, 4 channels, 4 bytes.
 PASS_BYTES = 256
 CHANNELS = ("ar", "r", "aw", "w", "b")
-#: How the orders of `sim.axi_order` show on the bus.
+#: How the orders of `sim.testing.axi_order` show on the bus.
 SHOWN = {
     "free": {"before the data", "before a beat", "with the first beat", "among the beats",
              "with the last beat", "after the last beat"},

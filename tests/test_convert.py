@@ -13,8 +13,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from gen.convert import LOOP, ZEROS, _started, convert, pragmas
-from hw.config import load
 from hw.units import create
+from vitforge.spec.config import load
 
 WORD_BY_WORD = re.compile(r"^  initial begin\n((?:    (\S+ *)\[\d+\] = \d+'(?:h0+|d0);\n)+)  end\n",
                           re.MULTILINE)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from examples.demo.__main__ import main
-from golden import mnist
+from golden.data import mnist
 from hw.units import UNITS
 
 

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gen.program import memory_image
-from gen.program_compile import compile_network
-from golden import checkpoint, mnist, models, network
-from golden.accelerator import execute
-from golden.build import Matrix
-from golden.deploy import Note, deploy, load_notes, save_notes, suited, summary
-from golden.deploy_activations import (
+from gen.compiler.command import memory_image
+from gen.compiler.compile import compile_network
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.deploy.activations import (
     Found,
     deploy_gelu,
     deploy_norm,
@@ -24,22 +22,26 @@ from golden.deploy_activations import (
     deploy_stream,
     deploy_uniform,
 )
-from golden.deploy_weights import deploy_head, deploy_weights, folded_embedding
-from golden.evaluate import WEIGHTS
-from golden.fast import Fast
-from golden.formats import Shifted, TwoScale, Uniform
-from golden.network import Call, Network
-from golden.program import read_logits
+from golden.deploy.deploy import Note, deploy, load_notes, save_notes, suited, summary
+from golden.deploy.weights import deploy_head, deploy_weights, folded_embedding
+from golden.float import checkpoint, models
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit, VitSpec
+from golden.formats.formats import Shifted, TwoScale, Uniform
+from golden.machine.execute import execute
+from golden.machine.program import read_logits
+from golden.network import run as network
+from golden.network.build import Matrix
+from golden.network.fast import Fast
+from golden.network.run import Call, Network
 from golden.ptq import METHODS
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, apply
 from golden.ptq.record import Record
 from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed, Statistics, collect
-from golden.requant_parameters import value_step
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
+from golden.units.requant_parameters import value_step
+from vitforge.spec.config import Config, load
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_channels=3, classes=5, dim=16, depth=2, heads=2,
                mlp_hidden=24)

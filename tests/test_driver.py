@@ -9,24 +9,15 @@ from ctypes import byref
 
 import pytest
 
-from gen.program import compile_network, input_buffer
-from gen.program_model import quantized
+from gen.compiler.command import compile_network, input_buffer
+from gen.compiler.model import quantized
 from gen.registers import header
-from golden.accelerator import execute
-from golden.mnist import sample
-from golden.program import read_logits
-from hw.config import load
-from hw.register_map import FAULTS, REGISTERS
-from sim.driver import (
-    DRIVER,
-    FLAGS,
-    Buffers,
-    Counters,
-    FaultReport,
-    Machine,
-    Plan,
-    build,
-)
+from golden.data.mnist import sample
+from golden.machine.execute import execute
+from golden.machine.program import read_logits
+from sim.testing.driver import DRIVER, FLAGS, Buffers, Counters, FaultReport, Machine, Plan, build
+from vitforge.spec.config import load
+from vitforge.spec.register_map import FAULTS, REGISTERS
 
 CONFIG = load("tiny")
 AT = {register.name: register.offset for register in REGISTERS}

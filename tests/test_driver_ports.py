@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from gen.registers import header
-from hw.config import load
-from sim.driver import DRIVER, FLAGS
+from sim.testing.driver import DRIVER, FLAGS
+from vitforge.spec.config import load
 
 CONFIG = load("tiny")
 #: Stands in front of every program: the registers as the driver expects them.

@@ -11,22 +11,23 @@ import sys
 import pandas
 import pytest
 
-from gen import program
-from gen.explore import __main__ as command
-from gen.explore import pool, sources
-from gen.explore.measure import measure
-from gen.explore.objectives import columns, order
-from gen.explore.page import page
-from gen.explore.point import Point, repeat, toml
-from gen.explore.pool import Local, Stopped, executor
-from gen.explore.run import explore, measured
-from gen.explore.search import search
-from gen.explore.space import read, ready
-from gen.explore.stages import Stages, _Watched
-from gen.explore.store import Failure, Store, key
-from gen.explore.table import Budget, completed, frame, front, write
-from golden.accelerator_cycles import predict
-from hw.config import Config, load
+from explore import __main__ as command
+from explore import pool, sources
+from explore.measure import measure
+from explore.measured import measured
+from explore.objectives import columns, order
+from explore.page import page
+from explore.point import Point, repeat, toml
+from explore.pool import Local, Stopped, executor
+from explore.run import explore
+from explore.search import search
+from explore.space import read, ready
+from explore.stages import Stages, _Watched
+from explore.store import Failure, Store, key
+from explore.table import Budget, completed, frame, front, write
+from gen.compiler import command as program
+from golden.machine.cycles import predict
+from vitforge.spec.config import Config, load
 
 SPACE = """
 title = "Softmax"
@@ -205,7 +206,7 @@ def test_damaged_result_is_measured_again(tmp_path, capsys, damage):
 
 def test_two_processes_measure_once(tmp_path):
     """The second waits for the first, and takes its result."""
-    program = ("import sys, time\nfrom gen.explore.store import Store\n"
+    program = ("import sys, time\nfrom explore.store import Store\n"
                "def measure():\n    print('measured', flush=True)\n    time.sleep(1)\n"
                "    return {'a': 1}\n"
                f"print(Store({str(tmp_path)!r}).get('stage', {{}}, measure).result)\n")
@@ -224,13 +225,14 @@ def test_key_knows_values_and_not_their_order():
 
 
 def test_closure_follows_imports_and_data():
-    names = {str(path.relative_to(sources.ROOT)) for path in sources.closure("hw.softmax")}
-    assert {"hw/softmax.py", "hw/softmax_tables.py", "hw/config.py"} <= names
+    names = {str(path.relative_to(sources.ROOT)) for path in sources.closure("hw.softmax.unit")}
+    assert {"hw/softmax/unit.py", "vitforge/spec/softmax_widths.py",
+            "vitforge/spec/config.py"} <= names
     assert not any(name.startswith(("golden", "sim", "gen")) for name in names)
     names = {str(path.relative_to(sources.ROOT))
-             for path in sources.closure("gen.explore.workload")}
+             for path in sources.closure("explore.workload")}
     assert {"golden/weights/mnist_vit.safetensors", "golden/data/mnist_sample.npz",
-            "golden/calibrate.py"} <= names
+            "golden/network/calibrate.py"} <= names
 
 
 def test_changed_line_changes_the_digest(tmp_path, monkeypatch):

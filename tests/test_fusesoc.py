@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gen.program import main as program
+from gen.compiler.command import main as program
 from gen.verilog import main as verilog
-from golden.accelerator_cycles import Buffers, predict
-from hw.config import load
+from golden.machine.cycles import Buffers, predict
 from hw.units import UNITS
 from sim.toolchain import find
+from vitforge.spec.config import load
 
 pytestmark = pytest.mark.rtl
 

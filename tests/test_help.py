@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from gen.cli import EXTRAS
-from gen.program_options import MNIST, NAMES
-from golden.methods import ABOUT
-from golden.models import MODELS
-from golden.options import PLANS
+from gen.compiler.options import MNIST, NAMES
+from golden.commands.methods import ABOUT
+from golden.commands.options import PLANS
+from golden.float.models import MODELS
 from golden.ptq import METHODS
-from golden.train import TASKS
+from golden.training.train import TASKS
+from vitforge.base.cli import EXTRAS
 
 #: Commands, with the arguments that a run needs.
 COMMANDS = {
     "gen.verilog": ("-o", "F"),
     "gen.program": ("mnist", "-o", "F"),
-    "gen.vectors": ("--unit", "softmax", "-o", "F"),
+    "sim.vectors": ("--unit", "softmax", "-o", "F"),
     "gen.synth": ("-o", "F"),
-    "gen.explore": ("units", "-o", "F"),
+    "explore": ("units", "-o", "F"),
     "gen.registers": ("-o", "F"),
     "sim accelerator": ("-o", "F"),
     "sim softmax": ("-o", "F"),

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gen.program import host_files, memory_image
-from gen.program_compile import compile_network
+from gen.compiler.command import host_files, memory_image
+from gen.compiler.compile import compile_network
 from gen.verilog import package
-from golden.accelerator_cycles import Buffers, predict
-from golden.calibrate import calibrate
-from golden.vit import Vit, VitSpec
-from hw.config import load
+from golden.float.vit import Vit, VitSpec
+from golden.machine.cycles import Buffers, predict
+from golden.network.calibrate import calibrate
+from vitforge.spec.config import load
 
 pytestmark = [pytest.mark.rtl,
               pytest.mark.skipif(not shutil.which("iverilog"),

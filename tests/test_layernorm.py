@@ -10,20 +10,20 @@ import torch
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
-from golden.layernorm import (
+from golden.formats.ptf import outlier_two_scale, power_of_two_factor
+from golden.units.layernorm import (
     LayerNormModel,
     layernorm,
     layernorm_parameters,
     offset,
     reciprocal_root,
 )
-from golden.ptf import outlier_two_scale, power_of_two_factor
-from hw.config import Config, load
-from hw.layernorm import LayerNorm
-from hw.layernorm_format import GAMMA_BITS, NormFormat
-from hw.rsqrt_table import GUARD, rsqrt_table
-from sim.layernorm import Row, case_of, image_case
+from hw.layernorm.unit import LayerNorm
+from sim.cases.layernorm import Row, case_of, image_case
 from sim.run import regress
+from vitforge.spec.config import Config, load
+from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
+from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
 
 DATA = Path(__file__).parent / "data" / "layernorm"
 CONFIG = load("edge16")

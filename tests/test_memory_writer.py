@@ -9,11 +9,11 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from hw.config import Config
-from hw.memory_writer import MemoryWriter
-from hw.packing import burst_limit
-from sim.axi_memory import DECERR, SLVERR, AxiMemory
-from sim.axi_order import ORDERS
+from hw.bus.writer import MemoryWriter
+from sim.testing.axi_memory import DECERR, SLVERR, AxiMemory
+from sim.testing.axi_order import ORDERS
+from vitforge.spec.config import Config
+from vitforge.spec.packing import burst_limit
 
 SIZE = 1 << 14
 #: Cycles after which a test gives up.

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.encoding import SEARCH, Encoding, encode, thresholds
-from golden.requant import (
+from golden.units.encoding import SEARCH, Encoding, encode, thresholds
+from golden.units.requant import (
     STAGES,
     Requantization,
     RequantizerModel,
@@ -21,14 +21,14 @@ from golden.requant import (
     requantize,
     scale_values,
 )
-from golden.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
-from hw.config import Config, load
-from hw.gelu import bump_bits, bump_table
-from hw.requant import Requantizer
-from hw.requant_format import THRESHOLDS
+from golden.units.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
+from hw.requant.unit import Requantizer
 from hw.units import words
-from sim.requant import Batch, cases, image_case, make_case
+from sim.cases.requant import Batch, cases, image_case, make_case
 from sim.run import regress
+from vitforge.spec.config import Config, load
+from vitforge.spec.gelu import bump_bits, bump_table
+from vitforge.spec.requant_fields import THRESHOLDS
 
 DATA = Path(__file__).parent / "data" / "requant"
 

@@ -9,14 +9,14 @@ import pytest
 
 import sim.run
 from gen.elaborate import elaborate
-from golden.stream import PipelineModel
-from hw.config import load
-from hw.words import Field, Word
+from golden.units.stream import PipelineModel
 from sim.__main__ import main
-from sim.case import Case
-from sim.image import all_cases
+from sim.cases.case import Case
+from sim.cases.image import all_cases
+from sim.cases.trace import AFTERMATH, PATTERNS, trace
 from sim.run import SimulationError, regress
-from sim.trace import AFTERMATH, PATTERNS, trace
+from vitforge.spec.config import load
+from vitforge.spec.words import Field, Word
 
 WORDS = {"i": Word((Field("x", 8),)), "o": Word((Field("x", 8),))}
 

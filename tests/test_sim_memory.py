@@ -7,7 +7,7 @@ import random
 import pytest
 from cocotb_tools.runner import get_results
 
-from sim.accelerator import HERE
+from sim.accelerator.model import HERE
 from sim.run import Runner
 from sim.toolchain import find
 
@@ -35,7 +35,8 @@ def play(tmp_path_factory):
         scenes = [[*steps, *[{}] * cycles] for steps in scenes]
         (folder / "play.json").write_text(json.dumps(scenes))
         report = runner.test(
-            test_module="sim.memory_bench", hdl_toplevel="memory", hdl_toplevel_lang="verilog",
+            test_module="sim.testing.memory_bench", hdl_toplevel="memory",
+            hdl_toplevel_lang="verilog",
             build_dir=folder, test_dir=folder, log_file=folder / "run.log",
             extra_env={"VITFORGE_PLAY": str(folder / "play.json"),
                        "VITFORGE_RESULT": str(folder / "result.json")},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.softmax import (
+from golden.units.softmax import (
     LogSoftmaxModel,
     PolynomialScale,
     ShiftScale,
@@ -16,12 +16,12 @@ from golden.softmax import (
     softmax_scale,
     statistics,
 )
-from hw.config import Config, load
-from hw.softmax import LogSoftmax
-from hw.softmax_tables import PolynomialWidths, ShiftWidths
+from hw.softmax.unit import LogSoftmax
 from hw.units import words
+from sim.cases.softmax import image_case, make_case
 from sim.run import regress
-from sim.softmax import image_case, make_case
+from vitforge.spec.config import Config, load
+from vitforge.spec.softmax_widths import PolynomialWidths, ShiftWidths
 
 DATA = Path(__file__).parent / "data"
 

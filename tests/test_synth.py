@@ -10,15 +10,16 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from gen import netlist, place, synth, yowasp
-from gen.area import Area, count
-from gen.boundary import bounded
 from gen.convert import convert
-from gen.dsp import pack_registers
-from gen.hierarchy import module_areas, module_paths
-from gen.place import Timing
-from gen.yowasp import SynthesisError, cached
-from sim.toolchain import ToolchainError
+from gen.synthesis import command as synth
+from gen.synthesis import netlist, place, yowasp
+from gen.synthesis.area import Area, count
+from gen.synthesis.boundary import bounded
+from gen.synthesis.dsp import pack_registers
+from gen.synthesis.hierarchy import module_areas, module_paths
+from gen.synthesis.place import Timing
+from gen.synthesis.yowasp import SynthesisError, cached
+from vitforge.base.errors import ToolchainError
 
 ADDER = """
 module top(input clk, input [7:0] a, input [7:0] b, output reg [7:0] q);
@@ -365,7 +366,7 @@ def test_constant_one_is_not_registered():
 
 def test_registers_around_a_design(monkeypatch):
     """An input is late by one cycle, an output too."""
-    monkeypatch.setattr("gen.boundary.create", lambda unit, config: Increment())
+    monkeypatch.setattr("gen.synthesis.boundary.create", lambda unit, config: Increment())
     verilog = bounded("top", None)
     assert module_paths(verilog, "top") == ["design"]
     assert "input [3:0] a" in verilog and "output [4:0] q" in verilog

@@ -9,13 +9,13 @@ import torch
 from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
-from golden.systolic import SystolicModel, matmul
-from hw.config import Config, load
-from hw.systolic import SystolicArray
-from sim.image import image_cases
+from golden.units.systolic import SystolicModel, matmul
+from hw.array.systolic import SystolicArray
+from sim.cases.image import image_cases
+from sim.cases.systolic import Tile, cases, image_case, tile_case
+from sim.cases.trace import AFTERMATH, PATTERNS, trace
 from sim.run import regress
-from sim.systolic import Tile, cases, image_case, tile_case
-from sim.trace import AFTERMATH, PATTERNS, trace
+from vitforge.spec.config import Config, load
 
 SHAPES = [
     Config(name="wide-4x4", rows=4, cols=4, lanes=2),

@@ -9,7 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden import checkpoint, mnist, train, train_mnist, train_task
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.training import mnist as train_mnist
+from golden.training import task as train_task
+from golden.training import train
 
 ARGUMENTS = ["--epochs", "2", "--batch", "20"]
 

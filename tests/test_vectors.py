@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from gen.vectors import main
 from hw.units import UNITS
 from sim.toolchain import find
+from sim.vectors import main
 
 
 def _write(unit, out):

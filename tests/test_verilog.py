@@ -11,11 +11,11 @@ import sys
 import pytest
 import yaml
 
+from gen.synthesis.yowasp import run
 from gen.verilog import WAIVERS, main, package
-from gen.yowasp import run
-from hw.config import load
 from hw.units import DESIGNS, UNITS, words
 from sim.toolchain import find
+from vitforge.spec.config import load
 
 
 def _run(*arguments, **environment):

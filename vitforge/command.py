@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from gen.cli import named, run_command
+from vitforge.base.cli import named, run_command
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ SUBCOMMANDS = {
     "program": Subcommand("gen.program", "a network as program, memory image and listing"),
     "sim": Subcommand("sim.__main__", "a unit or a network on the Verilog, against the golden "
                                       "model"),
-    "vectors": Subcommand("gen.vectors", "stimulus and expected outputs for any simulator"),
+    "vectors": Subcommand("sim.vectors", "stimulus and expected outputs for any simulator"),
     "synth": Subcommand("gen.synth", "area and clock rate"),
     "networks": Subcommand("benchmarks.networks", "cycles, utilisation and traffic of whole "
                                                   "networks"),
-    "explore": Subcommand("gen.explore.__main__", "the best design for a budget"),
+    "explore": Subcommand("explore.__main__", "the best design for a budget"),
     "quantize": Subcommand("golden.quantize", "a float checkpoint as an integer network"),
     "evaluate": Subcommand("golden.evaluate", "accuracy of the float and the integer network"),
     "train": Subcommand("golden.train", "train the project's networks again"),
@@ -55,7 +55,8 @@ _DISTRIBUTIONS = {"ViTForge": "vitforge", "Amaranth": "amaranth",
 
 def versions() -> Iterator[tuple[str, str]]:
     """Yield the name and version of everything that a result can depend on."""
-    from sim.toolchain import ToolchainError, find  # only --version asks for programs
+    from sim.toolchain import find  # only --version asks for programs
+    from vitforge.base.errors import ToolchainError
 
     for name, distribution in _DISTRIBUTIONS.items():
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from gen.cli import replace_folder, run_command
+from vitforge.base.cli import replace_folder, run_command
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Kind:
 KINDS = {
     "driver": Kind("vitforge.driver", (".c", ".h", ".md"), "the C driver, its ports and example"),
     "benches": Kind("sim", (".v", ".vlt"), "memory, host and top in Verilog, and lint waivers"),
-    "spaces": Kind("gen", (".toml",), "the ready spaces of the exploration"),
+    "spaces": Kind("explore", (".toml",), "the ready spaces of the exploration"),
 }
 
 

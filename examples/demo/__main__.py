@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.demo.options import command_line
-from gen.cli import parse_first, progress_bar, replace_folder, run_command
+from vitforge.base.cli import parse_first, progress_bar, replace_folder, run_command
 
 if __name__ == "__main__":
     # What comes next takes seconds.
@@ -23,18 +23,20 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.demo import pictures
+from gen.compiler.timeline import draw
 from gen.elaborate import generate
-from gen.netlist import synthesize
-from gen.timeline import draw
-from golden import checkpoint, mnist
-from golden.calibrate import calibrate
-from golden.evaluate import WEIGHTS
-from hw.config import Config, load
+from gen.synthesis.netlist import synthesize
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.data.mnist_inputs import read_image
+from golden.float import checkpoint
+from golden.network.calibrate import calibrate
 from hw.units import UNITS, words
-from sim.accelerator_check import check
-from sim.image import image_cases, read_image
+from sim.accelerator.check import check
+from sim.cases.image import image_cases
+from sim.cases.trace import PATTERNS, trace
 from sim.run import SimulationError, regress
-from sim.trace import PATTERNS, trace
+from vitforge.spec.config import Config, load
 
 #: Cycles of the systolic array that the page shows.
 SHOWN = 160

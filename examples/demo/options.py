@@ -6,7 +6,7 @@ __all__ = ["command_line"]
 import argparse
 from pathlib import Path
 
-from hw.config import preset_names
+from vitforge.spec.config import preset_names
 
 
 def command_line() -> argparse.ArgumentParser:

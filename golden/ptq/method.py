@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.record import Record, plain_settings
 from golden.ptq.sites import INPUT, layers, sites
 from golden.ptq.statistics import Statistics, collect
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Method(ABC):
     Attributes
     ----------
     name
-        On the command line; `golden.methods` says what it does.
+        On the command line; `golden.commands.methods` says what it does.
     settings
         Its options, a frozen dataclass.
     """
