@@ -8,7 +8,7 @@ from pathlib import Path
 
 from golden.commands.methods import ABOUT
 from golden.commands.options import WEIGHTS
-from golden.machine.cycles import LATENCY
+from vitforge.spec.timing import LATENCY
 
 
 def _data(parser: argparse.ArgumentParser, *, images: int) -> None:

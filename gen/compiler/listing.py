@@ -9,9 +9,10 @@ from itertools import groupby
 
 from gen.compiler.compile import Compiled
 from gen.compiler.memory import bank_words
-from golden.machine.cycles import LATENCY, predict
+from golden.machine.cycles import predict
 from golden.machine.program import Instruction
 from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.timing import LATENCY
 
 _OPERANDS = {number: name for name, number in OPERANDS.items()}
 _FORMATS = ("uniform", "two-scale", "log2", "table")

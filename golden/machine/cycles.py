@@ -12,7 +12,7 @@ in step i reaches the array in step ``i + depth``, where it stalls everything be
 first of a tile whose weights aren't complete.
 """
 
-__all__ = ["LATENCY", "Buffers", "Prediction", "predict"]
+__all__ = ["Buffers", "Prediction", "predict"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,10 +25,8 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE, OPERANDS, OPERATIONS, STATISTICS
 from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.sizes import SHORT
-from vitforge.spec.timing import Timing
+from vitforge.spec.timing import LATENCY, Timing
 
-#: Cycles from a read address to its first beat, if nothing else is said.
-LATENCY = 60
 #: Cycles of a run before the reader takes the program's range, and that of `done`.
 _AROUND = 3
 

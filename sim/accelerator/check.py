@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gen.compiler.command import input_buffer
 from gen.compiler.compile import Compiled, compile_network
-from golden.machine.cycles import LATENCY, Buffers, Prediction, predict
+from golden.machine.cycles import Buffers, Prediction, predict
 from golden.machine.execute import execute
 from golden.machine.program import read_logits
 from golden.network import run as integer
@@ -21,6 +21,7 @@ from golden.network.run import Network
 from sim.accelerator.model import Case, Job, Outcome, build, place
 from sim.run import SimulationError
 from vitforge.spec.register_map import COUNTERS
+from vitforge.spec.timing import LATENCY
 
 #: More than this many times the predicted cycles, and a run hangs.
 _PATIENCE = 3

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.compiler.options import add_model
-from golden.machine.cycles import LATENCY
 from vitforge.base.cli import progress_bar, replace_folder
 from vitforge.spec.register_map import COUNTERS
+from vitforge.spec.timing import LATENCY
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -20,9 +20,7 @@ from sim.run import WAIVERS, Runner, SimulationError, alone, tail, watching
 from sim.toolchain import find
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
-
-#: Cycles from a read address to its first beat.
-LATENCY = 60
+from vitforge.spec.timing import LATENCY
 
 HERE = Path(__file__).parents[1]
 SOURCES = (HERE / "memory.v", HERE / "accelerator_top.v")

@@ -5,7 +5,7 @@
 its engines whenever a core is built, and refuses to be built with others.
 """
 
-__all__ = ["Timing"]
+__all__ = ["LATENCY", "Timing"]
 
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +14,8 @@ from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.sizes import groups
 
+#: Of the memory, if nothing else is said: from a read address to its first beat.
+LATENCY = 60
 #: Of the operand path: from a request to its operands.
 OPERAND = 13
 #: Of the requantizer: scale, operation, code, and its skid buffer.
