@@ -5,7 +5,7 @@ Each row is one method at one setting, and is kept as soon as it is there: a kil
 another run with the same inputs adds its rows to the table.
 """
 
-__all__ = ["Row", "Setting", "data_arguments", "datapath", "main", "table"]
+__all__ = ["Row", "Setting", "datapath", "main", "table"]
 
 import argparse
 import csv
@@ -22,25 +22,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.options import methods as command_line
+from vitforge.base.cli import parse_first, progress_bar, run_command
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
+
 from torch import Tensor
 
-from gen.cli import progress_bar, run_command
-from golden import models
-from golden.checkpoint import replace
-from golden.deploy import deploy, suited
-from golden.fast import pixel_network
-from golden.formats import Shifted, TwoScale
-from golden.imagenet import Folder, read_classes
-from golden.models import Preprocessing
-from golden.network import Network
+from golden.commands.quantize import classified, configured
+from golden.commands.report import weight_bytes
+from golden.data.imagenet import Folder, read_classes
+from golden.deploy.deploy import deploy, suited
+from golden.float import models
+from golden.float.models import Preprocessing
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.formats.formats import Shifted, TwoScale
+from golden.network.fast import pixel_network
+from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from golden.quantize import classified, configured
-from golden.report import weight_bytes
-from golden.swin import Swin
-from golden.vit import Vit
-from hw.config import load
+from vitforge.base.files import replace
+from vitforge.spec.config import load
 
 Progress = Callable[[int], object]
 
@@ -98,7 +103,7 @@ class Row:
     observe_seconds, simulate_seconds, integer_seconds
         Processor time: of all calibration, and of an image by the two quantized networks.
     weight_bytes, datapath
-        Of the integer network: `golden.report.weight_bytes`, and which formats it has.
+        Of the integer network: `golden.commands.report.weight_bytes`, and which formats it has.
     refused
         Why a method has no formats at these widths, or the datapath none for them; empty if there
         are.
@@ -360,60 +365,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def data_arguments(parser: argparse.ArgumentParser, *, images: int) -> None:
-    """Add the network, the pictures and the configuration; `images` calibrate by default."""
-    parser.add_argument("--model", default="deit_tiny_patch16_224", metavar="NAME",
-                        help="network, by timm's name (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
-                        help="its state dict, .safetensors or .pth")
-    for name, text in (("calibration", "calibrate"), ("evaluate", "measure")):
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR",
-                            help=f"folder of class folders with pictures to {text} with")
-    parser.add_argument("--classes", type=Path, metavar="FILE",
-                        help="class folders in label order, one a line")
-    parser.add_argument("--images", type=int, default=images, metavar="N",
-                        help="calibration images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="draws the calibration images (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=25, metavar="N",
-                        help="images at a time (default: %(default)s)")
-    parser.add_argument("--no-resize", action="store_true",
-                        help="pictures of --evaluate are scaled already: only crop")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="configuration of the integer networks, with each method's attention "
-                             "codes (default: %(default)s)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.methods", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m benchmarks.methods --checkpoint F.safetensors \\\n"
-               "    --calibration DIR --evaluate DIR --methods repq-vit,erq --settings 8/8,4/4")
-    data_arguments(parser, images=32)
-    parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B,...",
-                        help="default: all")
-    parser.add_argument("--settings", default="8/8", metavar="W/A,...",
-                        help="widths of weights and activations, and, behind more slashes, of "
-                             "attention and of the residual stream, which else follow the method "
-                             "(default: %(default)s)")
-    parser.add_argument("--variants", nargs="+", default=[""], metavar="OPTIONS",
-                        help="options of the methods, NAME=VALUE with spaces between them; each "
-                             "is a row, and '' are the defaults (default: '')")
-    parser.add_argument("--limit", type=int, metavar="N",
-                        help="images to measure with, drawn (default: all)")
-    parser.add_argument("--no-integers", action="store_true",
-                        help="measure the float simulation only")
-    parser.add_argument("--spread", type=float, metavar="GAIN",
-                        help="make LayerNorm outputs uneven first, as golden.quantize does")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/methods"), metavar="DIR",
-                        help="methods.md, methods.csv and the rows (default: %(default)s)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; exit code 2 with one line for bad input."""
-    return run_command(_run, _parser(), argv)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

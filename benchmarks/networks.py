@@ -11,18 +11,23 @@ import csv
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from benchmarks.options import networks as command_line
+from vitforge.base.cli import parse_first, progress_bar, replace_folder, run_command
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scalesim
-from gen.cli import progress_bar, replace_folder, run_command
-from gen.program_compile import compile_network
-from gen.program_model import NAMES, quantized
-from golden.accelerator_cycles import LATENCY, predict
-from hw.config import Config, load
+from gen.compiler.compile import compile_network
+from gen.compiler.model import quantized
+from gen.compiler.options import NAMES
+from golden.machine.cycles import predict
+from vitforge.spec.config import Config, load
 
 #: By the side of the array: elements a cycle behind it, and width of the memory bus.
 SIZES = {8: (4, 64), 16: (4, 128), 32: (16, 256)}
@@ -95,27 +100,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.networks",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Cycles, utilisation and traffic of whole networks on 8x8, 16x16 and 32x32,\n"
-                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
-        epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125")
-    parser.add_argument("networks", metavar="NETWORK", nargs="*",
-                        help="timm's names (default: DeiT-Tiny, -Small and -Base)")
-    parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
-                        help="for images a second (default: 100)")
-    parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",
-                        help=f"of the memory (default: {LATENCY})")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/networks"), metavar="DIR",
-                        help="folder of the table (default: build/networks)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; exit code 2 with one line for bad input."""
-    return run_command(_run, _parser(), argv)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

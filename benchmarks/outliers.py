@@ -14,17 +14,21 @@ import argparse
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+
+from benchmarks.options import outliers as command_line
+from vitforge.base.cli import parse_first, progress_bar, run_command
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
 import torch
 from torch import Tensor
 
-from gen.cli import progress_bar, run_command
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
-from golden.train_mnist import MnistTask
-from golden.train_task import descend, grouped
-from golden.vit import Vit, observe
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.vit import Vit, observe
+from golden.training.mnist import MnistTask
+from golden.training.task import descend, grouped
 
 #: Ends of the names of parameters that write the residual stream, by channels of their first
 #: or last dimension.
@@ -123,27 +127,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the weights; exit code 2 with one line for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.outliers", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m benchmarks.outliers --data mnist.npz "
-               "-o build/mnist_outliers.safetensors")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE",
-                        help="an .npz file of MNIST, as golden.train takes it")
-    parser.add_argument("--checkpoint", type=Path, default=WEIGHTS, metavar="FILE",
-                        help="the network to begin with (default: the shipped one)")
-    parser.add_argument("--gain", type=float, default=20.0, help="default: %(default)s")
-    parser.add_argument("--channels", type=int, default=3, metavar="N",
-                        help="how many are amplified (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=400, metavar="N",
-                        help="of 128 images each (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=5e-4,
-                        help="highest learning rate (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1,
-                        help="draws the channels and all that is random (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="weights to write, .safetensors")
-    return run_command(_run, parser, argv)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+
+from benchmarks.options import quantization as command_line
+from vitforge.base.cli import parse_first, progress_bar, run_command
+
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.methods import Setting, data_arguments
-from gen.cli import progress_bar, run_command
-from golden import models
-from golden.checkpoint import replace
-from golden.deploy import deploy, suited
-from golden.fast import pixel_network
-from golden.imagenet import Folder, read_classes
-from golden.parallel import one_thread
-from golden.ptq import METHODS
+from benchmarks.methods import Setting
+from golden.commands.quantize import classified, configured
+from golden.data.imagenet import Folder, read_classes
+from golden.data.parallel import one_thread
+from golden.deploy.deploy import deploy, suited
+from golden.float import models
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.network.fast import pixel_network
 from golden.ptq.method import Method
-from golden.quantize import classified, configured
-from golden.swin import Swin
-from golden.vit import Vit
-from hw.config import Config, load
+from vitforge.base.files import replace
+from vitforge.spec.config import Config, load
 
 Batch = tuple[Tensor, Tensor]
 Networks = dict[str, Callable[[Tensor], Tensor]]
@@ -159,33 +162,9 @@ def _measure(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quantization", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m benchmarks.quantization --checkpoint F.safetensors \\\n"
-               "    --calibration DIR --evaluate DIR --method fq-vit --setting 8/8/4")
-    data_arguments(parser, images=100)
-    parser.add_argument("--method", choices=METHODS, default="fq-vit", metavar="NAME",
-                        help="as golden.quantize (default: %(default)s)")
-    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
-                        help="widths (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="any other option of the method; repeatable")
-    parser.add_argument("--limit", type=int, default=100, metavar="N",
-                        help="images that networks classify (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=3, metavar="N",
-                        help="how often everything is measured (default: %(default)s)")
-    parser.add_argument("--operators", type=int, default=6, metavar="N",
-                        help="how many operators of each network are named (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/quantization"),
-                        metavar="DIR", help="quantization.md (default: %(default)s)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; exit code 2 with one line for bad input."""
-    return run_command(_measure, _parser(), argv)
+    return run_command(_measure, command_line(), argv)
 
 
 if __name__ == "__main__":

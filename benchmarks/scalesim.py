@@ -8,7 +8,7 @@ additions cost nothing there.
 
 __all__ = ["best", "cycles"]
 
-from golden.vit import VitSpec
+from golden.float.vit import VitSpec
 
 
 def _layers(spec: VitSpec) -> list[tuple[int, int, int, int]]:

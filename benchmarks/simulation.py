@@ -12,19 +12,25 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from gen.cli import progress_bar, run_command
-from hw.config import load
 from hw.units import UNITS
-from sim.run import Result, regress
+from vitforge.base.cli import progress_bar, run_command
+from vitforge.spec.config import load
+
+if TYPE_CHECKING:
+    from sim.run import Result
 
 YARDSTICK = "requant"
 
 
 def _measure(args: argparse.Namespace) -> int:
+    # Not at the top: --help should not wait for them.
+    from rich.console import Console
+    from rich.table import Table
+
+    from sim.run import regress
+
     config = load(args.config)
     results: dict[str, list[Result]] = {unit: [] for unit in UNITS}
     with progress_bar(f"benches of {config.name}", args.runs * len(UNITS)) as update:
@@ -61,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; exit code 2 for bad input."""
-    return run_command(_measure, _parser(), argv)
+    return run_command(_measure, _parser(), argv, "sim")
 
 
 if __name__ == "__main__":

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns designs into files: Verilog, vectors, reports."""
+"""Turns designs and networks into files: Verilog, programs, registers, areas."""

@@ -3,15 +3,14 @@
 
 __all__ = ["Design", "elaborate", "generate"]
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
-from amaranth.back import verilog
+from amaranth.hdl import Shape
 
-from hw.config import Config
+from gen.convert import convert
 from hw.units import create, words
-from hw.words import Word
+from vitforge.spec.config import Config
+from vitforge.spec.words import Word
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class Design:
 
     Attributes
     ----------
-    unit, verilog
-        Name of the unit and of its top module, and the Verilog text.
+    unit, top, verilog
+        Name of the unit, of its top module, and the Verilog text.
     latency
         Cycles, as the component documents it; none of the accelerator.
     streams
@@ -31,29 +30,22 @@ class Design:
     """
 
     unit: str
+    top: str
     verilog: str
     latency: int | None
     streams: dict[str, Word]
     ports: tuple[tuple[str, bool, int | None], ...]
 
 
-def elaborate(unit: str, config: Config) -> Design:
-    """Generate a unit.
-
-    The text depends on the unit, the configuration and the versions of Amaranth and of its Yosys
-    alone: the Yosys that comes with Amaranth is used even where the system has another.
-    """
-    os.environ["AMARANTH_USE_YOSYS"] = "builtin"
+def elaborate(unit: str, config: Config, prefix: str = "") -> Design:
+    """Generate a unit; `prefix` begins the names of all its modules."""
     component = create(unit, config)
-    text = verilog.convert(component, name=unit, emit_src=False, strip_internal_attrs=True)
+    text = convert(component, prefix + unit)
     streams = words(unit, config)
-    ports = tuple((name, member.flow.name == "In", None if name in streams else _width(member))
+    ports = tuple((name, member.flow.name == "In",
+                   None if name in streams else Shape.cast(member.shape).width)
                   for name, member in component.signature.members.items())
-    return Design(unit, text, getattr(component, "latency", None), streams, ports)
-
-
-def _width(member: Any) -> int:
-    return int(getattr(member.shape, "size", getattr(member.shape, "width", 1)))
+    return Design(unit, prefix + unit, text, getattr(component, "latency", None), streams, ports)
 
 
 def generate(unit: str, config: Config) -> str:

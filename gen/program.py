@@ -1,161 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m gen.program``: a quantized network as a program and a memory image."""
+"""``python -m gen.program``: the command of `gen.compiler.command`."""
 
-__all__ = ["Image", "compile_network", "main", "memory_image"]
+__all__ = ["main"]
 
-import argparse
-import dataclasses
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from torch import Tensor
+from gen.compiler.options import command_line
+from vitforge.base.cli import parse_first
 
-from gen import program_arguments
-from gen.cli import replace_folder, run_command
-from gen.program_arguments import add_model
-from gen.program_compile import Compiled, compile_network
-from gen.program_fit import fit, room, toml
-from gen.program_listing import listing
-from golden.accelerator import execute
-from golden.network import Network, image_codes
-from golden.program import output_bytes
-from hw.instruction import LINE
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
-#: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
-PAGE = 4096
-#: The configuration that --fit has found, in the output folder.
-CONFIG = "config.toml"
-
-
-@dataclass(frozen=True)
-class Image:
-    """A memory with all three buffers: their addresses and sizes, and its bytes."""
-
-    buffers: dict[str, tuple[int, int]]
-    data: bytes
-
-    @property
-    def program(self) -> bytes:
-        """Bytes of the program."""
-        return self._of("program")
-
-    @property
-    def input(self) -> bytes:
-        """Bytes of the input buffer."""
-        return self._of("input")
-
-    def _of(self, name: str) -> bytes:
-        address, size = self.buffers[name]
-        return self.data[address:address + size]
-
-
-def input_buffer(codes: Tensor, compiled: Compiled) -> bytes:
-    """Return an image ``[1, channels, H, W]`` as the input buffer has it: raster, by channel."""
-    raster = image_codes(codes, compiled.spec).to(torch.uint8).numpy().tobytes()
-    return raster.ljust(compiled.input_bytes, b"\0")
-
-
-def memory_image(compiled: Compiled, codes: Tensor, start: int = 0) -> Image:
-    """Lay out program, input and output from the address `start` on.
-
-    Parameters
-    ----------
-    codes
-        The image, uint8 ``[1, H, W]`` or ``[1, channels, H, W]``.
-    """
-    parts = {"program": compiled.program, "input": input_buffer(codes, compiled),
-             "output": bytes(compiled.output_bytes)}
-    buffers, data = {}, bytearray(start)
-    for name, part in parts.items():
-        data += bytes(-len(data) % PAGE)
-        buffers[name] = len(data), len(part)
-        data += part
-    return Image(buffers, bytes(data))
-
-
-def describe(compiled: Compiled, network: Network, image: Image) -> str:
-    """Return the text of ``memory.json``."""
-    config = compiled.config
-    line = output_bytes(1, config)
-    offsets = [c // config.cols * line + c % config.cols * 4 for c in range(compiled.spec.classes)]
-    return json.dumps({
-        "config": config.name, "config_hash": config.hash(),
-        "buffers": {name: {"address": address, "bytes": size}
-                    for name, (address, size) in image.buffers.items()},
-        "classes": compiled.spec.classes, "logit_scale": network.logit_scale,
-        "logit_offsets": offsets, "line": LINE,
-    }, indent=1) + "\n"
-
-
-def host_files(compiled: Compiled, image: Image) -> dict[str, str]:
-    """Return the files of a run for `sim/accelerator_host.v`: memory, result, and plusargs."""
-    config = compiled.config
-    wanted = execute(image.program, image.input, config, compiled.output_bytes).output
-    step = config.axi_bits // 8
-
-    def beats(data: bytes) -> str:
-        data += bytes(-len(data) % step)
-        return "".join(f"{data[place:place + step][::-1].hex()}\n"
-                       for place in range(0, len(data), step))
-
-    plusargs = [f"+{name}_{part}={value}" for name, buffer in image.buffers.items()
-                for part, value in zip(("address", "bytes"), buffer, strict=True)]
-    return {"memory.hex": beats(image.data), "expected.hex": beats(wanted),
-            "host.args": " ".join(["+memory=memory.hex", "+expected=expected.hex",
-                                   *plusargs]) + "\n"}
-
-
-def _write(args: argparse.Namespace) -> int:
-    network = program_arguments.network(args, program_arguments.configuration(args),
-                                        *([room] if args.fit else []))
-    if args.fit:
-        network = dataclasses.replace(network, config=fit(network))
-    compiled = compile_network(network)
-    image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
-    with replace_folder(args.output) as folder:
-        (folder / "program.bin").write_bytes(compiled.program)
-        (folder / "memory.bin").write_bytes(image.data)
-        (folder / "memory.json").write_text(describe(compiled, network, image), encoding="ascii")
-        (folder / "listing.txt").write_text(listing(compiled), encoding="ascii")
-        if args.fit:
-            (folder / CONFIG).write_text(toml(compiled.config), encoding="ascii")
-        for name, text in host_files(compiled, image).items():
-            (folder / name).write_text(text, encoding="ascii")
-    if args.fit:
-        print(f"configuration: {args.output / CONFIG}")
-    print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gen.program", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Quantize a network, or take one that golden.quantize has written, compile it\n"
-                    "for the accelerator, and write the program, a memory image with an input,\n"
-                    "and a listing.",
-        epilog="examples: python -m gen.program mnist --config edge8 -o build/program\n"
-               "          python -m gen.program build/fq-vit -o build/program\n"
-               "          python -m gen.program vit --checkpoint my.pth --calibration DIR --fit "
-               "-o build/my")
-    add_model(parser)
-    parser.add_argument("--fit", action="store_true",
-                        help="take the smallest memories that hold the network instead of the "
-                             f"configuration's, and write them as {CONFIG}, which gen.verilog and "
-                             "all other commands take as --config")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                        help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
-                             "memory.hex, expected.hex and host.args for the bench in Verilog")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the folder; exit code 2 with one line for bad input."""
-    return run_command(_write, _parser(), argv)
-
+from gen.compiler.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m gen.registers``: the register map as Markdown, C header, JSON and Verilog macros.
 
-All are printed from `hw.register_map`, which the gateware is made from as well.
+All are printed from `vitforge.spec.register_map`, which the gateware is made from as well.
 """
 
 __all__ = ["FILES", "header", "main", "markdown", "to_json", "verilog"]
@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gen.cli import replace_folder, run_command
-from hw.config import Config, load, preset_names
-from hw.register_map import (
+from vitforge.base.cli import replace_folder, run_command
+from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.register_map import (
     ACCESS,
     ADDRESS_BITS,
     REGISTERS,
@@ -27,7 +27,8 @@ from hw.register_map import (
 _INTRODUCTION = f"""\
 # Registers
 
-Printed by `python -m gen.registers` from `hw/register_map.py`. Version {VERSION[0]}.{VERSION[1]}.
+Printed by `python -m gen.registers` from `vitforge/spec/register_map.py`.
+Version {VERSION[0]}.{VERSION[1]}.
 
 AXI4-Lite, 32-bit registers, {1 << ADDRESS_BITS} bytes. Byte strobes are honoured; the two lowest
 bits of an address are ignored. A read or write of an address without a register, and a write of a

@@ -2,10 +2,11 @@
 """``python -m gen.verilog``: a folder that an FPGA flow takes as it is.
 
 The folder holds the accelerator, or one unit or all, as one Verilog file each, a file list, a
-FuseSoC core file, clock constraints, the lint waivers, a description of every port, and a manifest;
-with the accelerator its registers as Markdown, C header, JSON and Verilog macros, and a bench in
-Verilog that runs what ``python -m gen.program`` writes. The same configuration gives the
-same bytes. Needs Amaranth and NumPy only.
+FuseSoC core file, clock constraints, lint waivers for whatever is built with it (the Verilog itself
+has its own), a description of every port, and a manifest; with the accelerator its registers as
+Markdown, C header, JSON and Verilog macros, and a bench in Verilog that runs what
+``python -m gen.program`` writes. The same configuration gives the same bytes. Needs Amaranth and
+NumPy only.
 """
 
 __all__ = ["main", "package"]
@@ -14,22 +15,34 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gen.cli import replace_folder, run_command
+from gen.convert import WAIVERS
 from gen.elaborate import Design, elaborate
+from gen.fusesoc import core_file
 from gen.registers import header, markdown, to_json, verilog
-from hw.config import Config, load, preset_names
 from hw.units import DESIGNS, UNITS
-from hw.words import Word
+from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.words import Word
 
-WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
 #: A memory and a host in Verilog, for simulations without Python.
 BENCH = tuple(WAIVERS.with_name(name) for name in ("memory.v", "accelerator_top.v",
                                                    "accelerator_host.v"))
+#: A module of the bench or the accelerator, where it begins and where it is instantiated.
+_MODULE = re.compile(r"^( *(?:module )?)(memory|accelerator(?:_top|_host)?)(?= (?:#\(|\w+ \())",
+                     re.MULTILINE)
+
+
+def _bench(prefix: str) -> dict[str, str]:
+    """Return the files of the bench, with all modules named as the accelerator's."""
+    return {f"sim/{prefix}{path.name}": _MODULE.sub(rf"\1{prefix}\2",
+                                                    path.read_text(encoding="utf-8"))
+            for path in BENCH}
 
 
 def _port_table(word: Word) -> str:
@@ -51,7 +64,7 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
               "Element 0 of a field is in its lowest bits.\n")]
     for design in designs:
         latency = "" if design.latency is None else f", latency {design.latency} cycles"
-        parts.append(f"## {design.unit}\n\nModule `{design.unit}` in `rtl/{design.unit}.v`"
+        parts.append(f"## {design.unit}\n\nModule `{design.top}` in `rtl/{design.top}.v`"
                      f"{latency}.\n")
         for name, sink, bits in design.ports:
             direction = "input" if sink else "output"
@@ -60,63 +73,10 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
                 parts.append(f"### `{name}__payload` ({direction} stream, {word.bits} bits)\n\n"
                              f"{_port_table(word)}\n")
             else:
-                parts.append(f"### `{name}` ({direction}, {bits} bits, no stream)\n"
-                             if design.streams else f"- `{name}` ({direction}, {bits} bits)")
+                size = f"{bits} bit{'s' * (bits > 1)}"
+                parts.append(f"### `{name}` ({direction}, {size}, no stream)\n"
+                             if design.streams else f"- `{name}` ({direction}, {size})")
     return "\n".join(parts)
-
-
-def _core(units: Sequence[str], config: Config, version: str) -> str:
-    files = "\n".join(f"      - rtl/{unit}.v" for unit in units)
-    targets = "\n".join(f"""\
-  lint_{unit}:
-    default_tool: verilator
-    filesets: [rtl, lint]
-    toplevel: {unit}
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wall]""" for unit in units)
-    bench = target = ""
-    if "accelerator" in units:
-        names = "\n".join(f"      - sim/{path.name}" for path in BENCH)
-        bench = f"""\
-  bench:
-    files:
-      - registers/vitforge_registers.vh: {{is_include_file: true}}
-{names}
-    file_type: verilogSource
-"""
-        options = f"--timing, --timescale, 1ns/1ps, -GBITS={config.axi_bits}, -GBYTES={1 << 24}"
-        target = f"""\
-  # The plusargs are those that python -m gen.program writes into host.args.
-  sim:
-    default_tool: verilator
-    filesets: [rtl, lint, bench]
-    toplevel: accelerator_host
-    tools:
-      verilator:
-        mode: binary
-        verilator_options: [{options}]
-"""
-    return f"""CAPI=2:
-name: vitforge:core:{config.name}:{version}
-description: Integer-only vision-transformer datapath, configuration {config.name}
-filesets:
-  rtl:
-    files:
-{files}
-    file_type: verilogSource
-  lint:
-    files:
-      - lint/waivers.vlt
-    file_type: vlt
-{bench}\
-targets:
-  default:
-    filesets: [rtl]
-    toplevel: {units[0]}
-{targets}
-{target}"""
 
 
 def _manifest(designs: Sequence[Design], config: Config,
@@ -127,7 +87,7 @@ def _manifest(designs: Sequence[Design], config: Config,
         "configuration": config.to_dict(),
         "configuration_hash": config.hash(),
         "versions": versions,
-        "units": {design.unit: {"top": design.unit, "latency": design.latency,
+        "units": {design.unit: {"top": design.top, "latency": design.latency,
                                 "streams": {name: word.bits
                                             for name, word in design.streams.items()}}
                   for design in designs},
@@ -145,20 +105,38 @@ def _constraints(frequency: float) -> dict[str, str]:
     }
 
 
-def package(units: Sequence[str], config: Config, frequency: float = 100.0) -> dict[str, str]:
-    """Return the texts of the folder's files, by their paths in it; `frequency` in MHz."""
-    designs = [elaborate(unit, config) for unit in units]
-    files = {f"rtl/{design.unit}.v": design.verilog for design in designs}
-    files[f"{config.name}.f"] = "".join(f"rtl/{unit}.v\n" for unit in units)
-    files[f"{config.name}.core"] = _core(units, config, importlib.metadata.version("vitforge"))
-    files["lint/waivers.vlt"] = WAIVERS.read_text(encoding="utf-8")
-    files |= _constraints(frequency)
+def package(units: Sequence[str], config: Config, frequency: float = 100.0, prefix: str = "",
+            progress: Callable[[int], None] = lambda done: None) -> dict[str, str]:
+    """Return the texts of the folder's files, by their paths in it.
+
+    Parameters
+    ----------
+    frequency
+        Of the clock, in MHz.
+    prefix
+        Begins the names of all modules, and of the files that are named after them.
+    progress
+        Called with the number of units that are done.
+    """
+    # Read first, so that what is missing is missed before the work and not after it.
+    copied = [("lint", WAIVERS), *(("sim", path) for path in BENCH if "accelerator" in units)]
+    copies = {f"{place}/{path.name}": path.read_text(encoding="utf-8") for place, path in copied}
+    designs = []
+    for done, unit in enumerate(units, 1):
+        designs.append(elaborate(unit, config, prefix))
+        progress(done)
+    files = {f"rtl/{design.top}.v": design.verilog for design in designs}
+    name = f"{prefix}{config.name}"
+    files[f"{name}.f"] = "".join(f"rtl/{design.top}.v\n" for design in designs)
+    files[f"{name}.core"] = core_file(units, config, importlib.metadata.version("vitforge"),
+                                      [path.name for path in BENCH], prefix)
+    files |= copies | _constraints(frequency)
     if "accelerator" in units:
         files["registers/registers.md"] = markdown(config)
         files["registers/vitforge_registers.h"] = header(config)
         files["registers/registers.json"] = to_json(config)
         files["registers/vitforge_registers.vh"] = verilog()
-        files |= {f"sim/{path.name}": path.read_text(encoding="utf-8") for path in BENCH}
+        files |= _bench(prefix)
     files["README.md"] = _describe(designs, config)
     files["manifest.json"] = json.dumps(_manifest(designs, config, files), indent=2) + "\n"
     return files
@@ -168,14 +146,19 @@ def _generate(args: argparse.Namespace) -> int:
     config = load(args.config)
     if not 0 < args.frequency < 10_000:
         raise ValueError(f"--frequency must be between 0 and 10000, not {args.frequency:g}")
+    if not re.fullmatch(r"(?:[A-Za-z_][A-Za-z0-9_]*)?", args.name):
+        raise ValueError("--name must be letters, digits and underscores, and begin with no digit, "
+                         f"not {args.name!r}")
     units = list(UNITS) if args.unit == "all" else [args.unit]
     with replace_folder(args.output) as folder:
-        for name, text in package(units, config, args.frequency).items():
+        with progress_bar(f"{args.unit} of {config.name}", len(units)) as progress:
+            files = package(units, config, args.frequency, args.name, progress)
+        for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     for unit in units:
-        print(f"{unit}: {args.output / 'rtl' / unit}.v")
+        print(f"{unit}: {args.output / 'rtl' / (args.name + unit)}.v")
     print(f"ports: {args.output / 'README.md'}")
     return 0
 
@@ -184,12 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gen.verilog", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Generate the accelerator as Verilog, with all that an FPGA flow needs.",
-        epilog="example: python -m gen.verilog --config edge8 -o build/edge8")
+        epilog="examples: python -m gen.verilog --config edge8 -o build/edge8\n"
+               "          python -m gen.verilog --config tiny --name small_ -o build/small")
     parser.add_argument("--config", default="edge16", metavar="C",
                         help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
     parser.add_argument("--unit", choices=[*DESIGNS, "all"], default="accelerator", metavar="NAME",
                         help=f"{', '.join(DESIGNS)}, or all for every unit on its own (default: "
                              "accelerator)")
+    parser.add_argument("--name", default="", metavar="PREFIX",
+                        help="begins the names of all modules, so that several configurations go "
+                             "into one design")
     parser.add_argument("--frequency", type=float, default=100.0, metavar="MHZ",
                         help="clock rate for the constraints (default: 100)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",

@@ -1,92 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy of the float network, and of the integer network that calibration makes of it."""
+"""``python -m golden.evaluate``: the command of `golden.commands.evaluate`."""
 
-__all__ = ["Result", "evaluate", "main"]
+__all__ = ["main"]
 
-import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.progress import Progress
+from golden.commands.options import evaluate as command_line
+from vitforge.base.cli import parse_first
 
-from golden import checkpoint, mnist, network
-from golden.calibrate import calibrate
-from golden.vit import Vit
-from hw.config import load
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
-WEIGHTS = Path(__file__).parent / "weights" / "mnist_vit.safetensors"
-
-
-@dataclass(frozen=True)
-class Result:
-    """Counts of images: all, rightly classified in float, in integers, and classified alike."""
-
-    images: int
-    float_right: int
-    integer_right: int
-    alike: int
-
-
-def evaluate(model: Vit, integers: network.Network, split: mnist.Split,
-             advance: Callable[[int], object] = lambda images: None, batch: int = 50) -> Result:
-    """Classify every image of `split` twice; `advance` is told how many images are done more."""
-    counts = [0, 0, 0]
-    with torch.inference_mode():
-        for start in range(0, len(split), batch):
-            images = split.images[start:start + batch]
-            labels = split.labels[start:start + batch]
-            real = model(mnist.pixels(images)).argmax(1)
-            whole = network.run(integers, images).argmax(1)
-            for index, hits in enumerate((real == labels, whole == labels, real == whole)):
-                counts[index] += int(hits.sum())
-            advance(len(images))
-    return Result(len(split), *counts)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 when it has measured, 2 for input that can't be used."""
-    parser = argparse.ArgumentParser(
-        prog="golden.evaluate", description="Measure the float and the integer-only accuracy.",
-        epilog="example: python -m golden.evaluate --data mnist.npz")
-    parser.add_argument("--data", type=Path, metavar="NPZ",
-                        help="file with x_train, y_train, x_test, y_test; all of x_test is "
-                             "classified (default: the 300 images of the project)")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FILE",
-                        help="checkpoint of golden.train (default: the project's)")
-    parser.add_argument("--config", default="edge16", metavar="NAME|FILE",
-                        help="configuration that quantizes (default: %(default)s)")
-    args = parser.parse_args(argv)
-    console = Console(stderr=True)
-    try:
-        config = load(args.config)
-        model = checkpoint.load(args.weights)
-        if model.spec.in_channels != 1:
-            raise ValueError(f"{args.weights} must take images of 1 channel, "
-                             f"not {model.spec.in_channels}")
-        sample = mnist.sample()
-        split = sample.test
-        if args.data is not None:
-            split = mnist.read(args.data, model.spec.image_size, model.spec.classes)[1]
-        integers = calibrate(model, sample.calibration.images, config)
-        with Progress(console=console, transient=True) as progress:
-            bar = progress.add_task("images", total=len(split))
-            result = evaluate(model, integers, split, lambda done: progress.advance(bar, done))
-    except ValueError as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        console.print("stopped: nothing was written")
-        return 130
-    total = result.images
-    print(f"{'images':<10}{total:>8}\n"
-          f"{'float':<10}{result.float_right:>8}{result.float_right / total:>10.2%}\n"
-          f"{'integer':<10}{result.integer_right:>8}{result.integer_right / total:>10.2%}\n"
-          f"{'alike':<10}{result.alike:>8}{result.alike / total:>10.2%}")
-    return 0
-
+from golden.commands.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

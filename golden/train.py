@@ -1,172 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train one of the project's own vision transformers, on MNIST or CIFAR-10.
+"""``python -m golden.train``: the command of `golden.training.train`."""
 
-The loop and the command; each network's recipe is a module (`golden.train_mnist`,
-`golden.train_cifar10`). The same seed, epochs and number of threads give the same weights, also
-after an interruption: every epoch's order and augmentation depend on the seed and the epoch alone,
-and everything else is in ``FILE.partial`` until training ends.
-"""
+__all__ = ["main"]
 
-__all__ = ["TASKS", "main", "train"]
-
-import argparse
-import csv
-import dataclasses
-import functools
-import io
-import json
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.optim import Optimizer
+from golden.commands.options import train as command_line
+from vitforge.base.cli import parse_first
 
-from golden import checkpoint
-from golden.mnist import Split
-from golden.train_cifar10 import Cifar10Task
-from golden.train_mnist import MnistTask
-from golden.train_task import Plan, Task, descend
-from golden.vit import Vit
+if __name__ == "__main__":
+    parse_first(command_line(), "golden")   # what comes next takes seconds
 
-COLUMNS = ("epoch", "loss", "test_accuracy", "seconds")
-#: Of every epoch, the columns; the accuracy is None where it was not measured.
-History = list[tuple[int, float, float | None, float]]
-TASKS: dict[str, Task] = {"mnist": MnistTask(), "cifar10": Cifar10Task()}
-
-
-def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
-          progress: Progress) -> float:
-    """Train, going on from the last finished epoch, and write `output` and its log.
-
-    Returns
-    -------
-    float
-        Accuracy on `test` after the last epoch.
-    """
-    torch.use_deterministic_algorithms(True)
-    model = task.build(plan.seed)
-    optimizers = task.optimizers(model)
-    partial = output.with_name(output.name + ".partial")
-    history = _resume(partial, plan, model, optimizers)
-    steps = -(-len(split) // plan.batch)
-    bar = progress.add_task("training", total=plan.epochs * steps,
-                            completed=len(history) * steps)
-    for epoch in range(len(history), plan.epochs):
-        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(split), generator=generator)
-        total, start = 0.0, time.monotonic()
-        model.train()
-        for step, chosen in enumerate(order.split(plan.batch)):
-            loss = task.loss(model, split.images[chosen], split.labels[chosen],
-                             epoch / plan.epochs, generator)
-            descend(model, loss, optimizers, task.rate(plan, epoch * steps + step, steps))
-            total += loss.item() * len(chosen)
-            progress.advance(bar)
-        done = epoch + 1
-        measured = done % task.interval == 0 or done == plan.epochs
-        accuracy = task.accuracy(model.eval(), test) if measured else None
-        history.append((done, round(total / len(split), 5), accuracy,
-                        round(time.monotonic() - start, 1)))
-        state = {"plan": dataclasses.asdict(plan), "spec": dataclasses.asdict(model.spec),
-                 "model": model.state_dict(),
-                 "optimizers": [item.state_dict() for item in optimizers], "history": history}
-        checkpoint.replace(partial, functools.partial(torch.save, state))
-        text = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
-        progress.console.print(f"epoch {done:>3} of {plan.epochs}: loss {history[-1][1]:.4f}{text}")
-    reached = history[-1][2]
-    assert reached is not None   # the last epoch is always measured
-    _write(output, task, model, plan, history)
-    partial.unlink(missing_ok=True)
-    return reached
-
-
-def _resume(partial: Path, plan: Plan, model: Vit,
-            optimizers: Sequence[Optimizer]) -> History:
-    """Take up the state of an interrupted run; nothing if there is none."""
-    if not partial.exists():
-        return []
-    try:
-        state = torch.load(partial, weights_only=True)
-        same = (state["plan"] == dataclasses.asdict(plan)
-                and state["spec"] == dataclasses.asdict(model.spec))
-        if same:
-            model.load_state_dict(state["model"])
-            for item, content in zip(optimizers, state["optimizers"], strict=True):
-                item.load_state_dict(content)
-            return list(state["history"])
-    except Exception:   # any damage: torch.load has no common error
-        raise ValueError(f"{partial} is damaged: delete it to start again") from None
-    raise ValueError(f"{partial} is an interrupted run with another network, seed, epochs, batch "
-                     "or rate: give the same, or delete it to start again")
-
-
-def _write(output: Path, task: Task, model: Vit, plan: Plan,
-           history: History) -> None:
-    log = io.StringIO()
-    writer = csv.writer(log, lineterminator="\n")
-    writer.writerows([COLUMNS, *history])
-    checkpoint.replace(output.with_suffix(".csv"), lambda path: path.write_text(log.getvalue()))
-    checkpoint.save(output, model, {
-        "accuracy": f"{history[-1][2]:.4f}", "seed": str(plan.seed),
-        "plan": json.dumps(dataclasses.asdict(plan)), "data": task.data,
-        "command": f"python -m golden.train {task.example} --seed {plan.seed} "
-                   f"--epochs {plan.epochs} --batch {plan.batch} --rate {plan.rate} "
-                   f"-o {output.name}"})
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 when the weights are written, 2 for input that can't be used."""
-    parser = argparse.ArgumentParser(
-        prog="golden.train", description="Train a vision transformer on MNIST or CIFAR-10.",
-        epilog="examples: python -m golden.train --data mnist.npz -o mnist_vit.safetensors; "
-               "python -m golden.train --network cifar10 --data cifar-10-batches-bin "
-               "-o cifar10_vit.safetensors. "
-               "A run that was stopped goes on from its last epoch when started again.")
-    parser.add_argument("--network", choices=TASKS, default="mnist", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH",
-                        help="mnist: an .npz file with x_train, y_train, x_test, y_test (28x28 "
-                             "uint8 images); cifar10: the folder cifar-10-batches-bin, or a .zip "
-                             "of training pictures and an .npz of test images")
-    for name, kind, text in (("seed", int, "draws all that is random"), ("epochs", int, ""),
-                             ("batch", int, "images a step"),
-                             ("rate", float, "highest learning rate")):
-        values = ", ".join(f"{key} {getattr(task.plan, name)}" for key, task in TASKS.items())
-        parser.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(),
-                            help=f"{text} (default: {values})".lstrip())
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="where to write the weights (.safetensors); the log goes beside it")
-    args = parser.parse_args(argv)
-    console = Console(stderr=True)
-    try:
-        task = TASKS[args.network]
-        plan = dataclasses.replace(task.plan, **{
-            name: getattr(args, name) for name in ("seed", "epochs", "batch", "rate")
-            if getattr(args, name) is not None})
-        if args.output.suffix != ".safetensors":
-            raise ValueError(f"the output must be a .safetensors file, not {args.output}")
-        if not args.output.parent.is_dir():
-            raise ValueError(f"there is no folder {args.output.parent} to write into")
-        if args.output.is_dir():
-            raise ValueError(f"{args.output} is a folder")
-        split, test = task.read(args.data)
-        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                      TimeRemainingColumn(), console=console) as progress:
-            reached = train(task, plan, split, test, args.output, progress)
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"can't write {error.filename or args.output}: {error.strerror}")
-    except KeyboardInterrupt:
-        console.print("stopped: the same command goes on from the last finished epoch")
-        return 130
-    print(f"{reached:.2%} of {len(test)} test images right; weights in {args.output}, "
-          f"log in {args.output.with_suffix('.csv')}")
-    return 0
-
+from golden.training.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

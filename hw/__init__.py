@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datapath in Amaranth, and the configuration that every package shares."""
+"""The datapath and all around it, in Amaranth."""

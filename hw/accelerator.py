@@ -7,16 +7,16 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.axi import flat, read_channels, write_channels
-from hw.axi_lite import AxiLite
-from hw.config import Config
+from hw.bus.axi import flat, read_channels, write_channels
+from hw.bus.axi_lite import AxiLite
+from hw.control.registers import FAULT_LAYOUT, Registers
 from hw.core import Core
-from hw.register_map import ADDRESS_BITS, FAULTS
-from hw.registers import FAULT_LAYOUT, Registers
+from vitforge.spec.config import Config
+from vitforge.spec.register_map import ADDRESS_BITS, FAULTS
 
 
 class Accelerator(wiring.Component):
-    """Run programs of `hw.instruction` from memory, without the host.
+    """Run programs of `vitforge.spec.instruction` from memory, without the host.
 
     Between runs the core is in reset; it begins one cycle after a start. A run ends with the core's
     `done` if all of the program has been read; and else, or after a fault or a stop, as soon as the
@@ -27,7 +27,7 @@ class Accelerator(wiring.Component):
     Members
     -------
     s_axi : In, flat
-        AXI4-Lite slave: `hw.register_map`.
+        AXI4-Lite slave: `vitforge.spec.register_map`.
     m_axi : Out, flat
         AXI4 master of `axi_bits`.
     interrupt : Out(1)

@@ -10,26 +10,28 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, ResetInserter, Signal, 
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.accumulator import Accumulator
-from hw.axi import flat, join, read_channels, write_channels
-from hw.bank import Bank
-from hw.config import Config, ConfigError
-from hw.drain import Drain
-from hw.feeder import Feeder
-from hw.instruction import DESTINATIONS, OPERANDS, OPERATIONS
-from hw.memory_reader import MemoryReader
-from hw.memory_writer import MemoryWriter
-from hw.operand import OperandPath
-from hw.passes import DRAIN_FIELDS, PASSES, layout
-from hw.placer import Placer
-from hw.queue import Queue
-from hw.register_map import FAULTS
-from hw.registers import COUNTED, FAULT_LAYOUT
-from hw.sequencer import Sequencer
-from hw.softmax_levels import CODES
-from hw.systolic import SystolicArray
-from hw.unpacker import Unpacker
-from hw.weight_source import WeightSource
+from hw.array.accumulator import Accumulator
+from hw.array.bank import Bank
+from hw.array.feeder import Feeder
+from hw.array.systolic import SystolicArray
+from hw.array.weight_source import WeightSource
+from hw.bus.axi import flat, join, read_channels, write_channels
+from hw.bus.placer import Placer
+from hw.bus.reader import MemoryReader
+from hw.bus.unpacker import Unpacker
+from hw.bus.writer import MemoryWriter
+from hw.control.registers import COUNTED, FAULT_LAYOUT
+from hw.control.sequencer import Sequencer
+from hw.drain.drain import Drain
+from hw.lib.layouts import layout
+from hw.lib.queue import Queue
+from hw.operand.path import OperandPath
+from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS
+from vitforge.spec.pass_fields import DRAIN_FIELDS, PASSES
+from vitforge.spec.probability_levels import CODES
+from vitforge.spec.register_map import FAULTS
+from vitforge.spec.timing import Timing
 
 Engine = TypeVar("Engine", bound=Elaboratable)
 
@@ -94,7 +96,7 @@ class Core(wiring.Component):
         Pulse.
     fault : Out(FAULT_LAYOUT)
     events : Out(struct)
-        One bit for each counter of `hw.registers.COUNTED`.
+        One bit for each counter of `hw.control.registers.COUNTED`.
     m_axi : Out
         AXI4 master.
     """
@@ -110,8 +112,13 @@ class Core(wiring.Component):
         # were read earlier by more than a cycle each. So early <= w + T - 2 is safe, and
         # T >= SHORT = 8. With early = w + 2 a drain and a pass of equal length take turns without
         # a pause (a drain begins w + 3 cycles behind the end of its pass).
+        promised = Timing.of(config)
         self.depth = 1 + self.operand.latency
-        self.drain = Drain(config, early=self.depth + self.array.latency + 5)
+        self.drain = Drain(config, early=promised.early)
+        found = Timing(depth=self.depth, sums=self.array.latency, early=self.drain.early,
+                       landed=self.drain.latency, revisit=self.drain.revisit)
+        if found != promised:
+            raise AssertionError(f"engines of {found}, {promised} is promised")
         super().__init__({
             **{f"{name}_{part}": In(32) for name in ("program", "input", "output")
                for part in ("address", "bytes")},

@@ -6,24 +6,25 @@ __all__ = ["DESIGNS", "UNITS", "create", "words"]
 import importlib
 from typing import Any
 
-from hw.config import Config
-from hw.words import Word
+from vitforge.spec.config import Config
+from vitforge.spec.words import Word
 
-#: Name on the command line, and in every room, to the component's class in ``hw/<name>.py``.
+#: Name on the command line, and in every room, to the module and the class of the component.
 UNITS = {
-    "systolic": "SystolicArray",
-    "softmax": "LogSoftmax",
-    "requant": "Requantizer",
-    "layernorm": "LayerNorm",
+    "systolic": ("hw.array.systolic", "SystolicArray"),
+    "softmax": ("hw.softmax.unit", "LogSoftmax"),
+    "requant": ("hw.requant.unit", "Requantizer"),
+    "layernorm": ("hw.layernorm.unit", "LayerNorm"),
 }
 #: The same with the whole accelerator, which has no streams but two buses.
-DESIGNS = {"accelerator": "Accelerator", **UNITS}
+DESIGNS = {"accelerator": ("hw.accelerator", "Accelerator"), **UNITS}
 
 
 def _component(unit: str) -> Any:
     if unit not in DESIGNS:
         raise ValueError(f"no unit {unit!r}: give one of {', '.join(DESIGNS)}")
-    return getattr(importlib.import_module(f"hw.{unit}"), DESIGNS[unit])
+    module, name = DESIGNS[unit]
+    return getattr(importlib.import_module(module), name)
 
 
 def create(unit: str, config: Config) -> Any:

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gen.cli import progress_bar, run_command
-from hw.config import load, preset_names
 from hw.units import UNITS
-from sim.accelerator_command import add_parser
-from sim.run import SimulationError, regress
-from sim.trace import PATTERNS
+from sim.accelerator.command import add_parser
+from vitforge.base.cli import progress_bar, run_command
+from vitforge.spec.config import load, preset_names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
                                      help=f"{', '.join(UNITS)}, or accelerator for the whole")
     add_parser(commands)
     for unit in UNITS:
-        _add_unit(commands.add_parser(unit), unit)
+        _add_unit(commands.add_parser(
+            unit, description=f"Compare the generated Verilog of {unit} with the golden model.",
+            epilog=f"example: python -m sim {unit} --config tiny --waves"), unit)
     return parser
 
 
@@ -35,6 +35,9 @@ def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
                         help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="seed of the random stimuli (default: 1)")
+    parser.add_argument("--fast", action="store_true",
+                        help="a module in Verilog compares the same cycles, many times as fast, "
+                             "and cocotb only starts it and judges")
     parser.add_argument("--waves", action="store_true", help="write a VCD of every signal")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/sim"), metavar="DIR",
                         help="where models, logs and waves go (default: build/sim)")
@@ -42,10 +45,14 @@ def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> int:
+    # Not at the top: --help should not wait for them.
+    from sim.cases.trace import PATTERNS
+    from sim.run import SimulationError, regress
+
     config = load(args.config)
     with progress_bar(f"{args.unit} of {config.name}", len(PATTERNS)) as update:
         try:
-            result = regress(args.unit, config, seed=args.seed, waves=args.waves,
+            result = regress(args.unit, config, seed=args.seed, fast=args.fast, waves=args.waves,
                              directory=args.output, progress=update)
         except SimulationError as error:
             print(f"FAILED: {error}", file=sys.stderr)
@@ -63,7 +70,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one regression; exit code 0 if all is equal, 1 on a mismatch, 2 on bad input."""
-    return run_command(lambda args: int(args.run(args)), _parser(), argv)
+    return run_command(lambda args: int(args.run(args)), _parser(), argv, "sim")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 //           +program_address=A +program_bytes=N   buffers, and the same for input and output
 //           +expected=FILE   what the output buffer must hold ($readmemh, one beat a line)
 //           +limit=N         cycles after which it gives up
-// `python -m gen.program` writes the files, and host.args with all plusargs. The last line printed
-// is "PASSED", or "FAILED" with what was wrong.
+// `python -m gen.program` writes the files, and host.args with all plusargs (fusesoc.args: the same
+// for FuseSoC). It prints "PASSED", or "FAILED" with what was wrong; then it ends with $fatal, so
+// that the exit code of the simulator says so too.
 `timescale 1ns/1ps
 `include "vitforge_registers.vh"
 module accelerator_host #(
@@ -108,7 +109,7 @@ module accelerator_host #(
                 || !$value$plusargs("output_bytes=%d", output_bytes)
                 || !$value$plusargs("expected=%s", file)) begin
             $display("FAILED: plusargs are missing");
-            $finish;
+            $fatal(1);
         end
         if (!$value$plusargs("limit=%d", limit)) limit = 100_000_000;
         $readmemh(file, expected, 0, (output_bytes + STEP - 1) / STEP - 1);
@@ -140,11 +141,15 @@ module accelerator_host #(
             #1;
             if (peek_data !== expected[place / STEP]) wrong = wrong + 1;
         end
-        if (!interrupt) $display("FAILED: no interrupt");
-        else if (status != 2) $display("FAILED: status %0d, fault %0d", status, fault);
-        else if (wrong != 0) $display("FAILED: %0d beats of the output differ", wrong);
-        else if (violation != 0 || stray) $display("FAILED: rules %b, stray %b", violation, stray);
-        else $display("PASSED");
-        $finish;
+        if (interrupt && status == 2 && wrong == 0 && violation == 0 && !stray) begin
+            $display("PASSED");
+            $finish;
+        end else begin
+            if (!interrupt) $display("FAILED: no interrupt");
+            else if (status != 2) $display("FAILED: status %0d, fault %0d", status, fault);
+            else if (wrong != 0) $display("FAILED: %0d beats of the output differ", wrong);
+            else $display("FAILED: rules %b, stray %b", violation, stray);
+            $fatal(1);
+        end
     end
 endmodule

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cocotb bench of every unit: each output compared with the golden trace on every cycle.
+"""The cocotb bench of every unit: the lines of a trace, and a verdict on every cycle.
 
-`sim.run` starts it with environment variables: ``VITFORGE_UNIT``, ``VITFORGE_CONFIG`` (the
-configuration as JSON), ``VITFORGE_SEED``, ``VITFORGE_IMAGE`` (the image whose tensors are replayed)
-and ``VITFORGE_RESULT`` (a file that gets one JSON line a finished pattern). Every case is run from
-reset under every pair of patterns.
+`sim.run` starts it in a folder with ``trace.hex`` and ``trace.json`` (`sim.lines`) and
+``results.jsonl``, which gets one JSON line a finished test. Beside a player (`sim.player`, if
+``VITFORGE_PLAYER`` is 1) this bench sets up, starts it, and says what it found; Python itself then
+plays the first case only. Without one Python plays every case, under every pair of patterns.
 """
 
-__all__ = ["every_cycle"]
+__all__ = ["in_python", "in_verilog"]
 
-import functools
 import json
 import os
 import time
@@ -20,86 +19,78 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from hw.config import Config
-from hw.units import words
-from sim.case import Case
-from sim.image import all_cases
-from sim.trace import GAPS, STALLS, trace
+from sim.cases.trace import GAPS, STALLS
+from sim.lines import Layout, Run, read, read_lines
 
-UNIT = os.environ["VITFORGE_UNIT"]
-CONFIG = Config(**json.loads(os.environ["VITFORGE_CONFIG"]))
+HERE = Path()
+PLAYER = os.environ["VITFORGE_PLAYER"] == "1"
 
 
 class Mismatch(AssertionError):
     """The generated Verilog and the golden model disagree."""
 
 
-@functools.cache
-def _cases() -> list[Case]:
-    return all_cases(UNIT, CONFIG, int(os.environ["VITFORGE_SEED"]), os.environ["VITFORGE_IMAGE"])
+def _note(start: float, **result: Any) -> None:
+    with Path("results.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**result, "seconds": time.monotonic() - start}) + "\n")
 
 
-async def _reset(dut: Any, case: Case) -> None:
-    for name in case.model.sinks:
-        getattr(dut, f"{name}__valid").value = 0
-    for name in case.model.sources:
-        getattr(dut, f"{name}__ready").value = 0
-    for name, value in case.static.items():
-        getattr(dut, name).value = value
-    dut.rst.value = 1
-    for _ in range(2):
-        await RisingEdge(dut.clk)
-    dut.rst.value = 0
-
-
-async def _run(dut: Any, case: Case, gaps: str, stalls: str) -> tuple[int, int]:
-    """Run one case; return the cycles and the output words that were compared."""
-    ports = {name: (getattr(dut, f"{name}__valid"), getattr(dut, f"{name}__ready"),
-                    getattr(dut, f"{name}__payload"))
-             for name in (*case.model.sinks, *case.model.sources)}
-    await _reset(dut, case)
-    number = taken = 0
-    for number, cycle in enumerate(trace(case, words(UNIT, CONFIG), gaps, stalls), 1):
-        for name, value in cycle.offer.items():
-            ports[name][0].value = int(value)
-            ports[name][2].value = cycle.payload[name]
-        for name, value in cycle.accept.items():
-            ports[name][1].value = int(value)
+async def _play(dut: Any, fields: Layout, run: Run) -> tuple[int, int]:
+    """Play one run; return the cycles and the output words that were compared."""
+    inputs = [(port, getattr(dut, port.name)) for port in fields.inputs]
+    outputs = {port: getattr(dut, port.name) for port, _ in fields.compared}
+    before = None
+    cycles = words = 0
+    for line, (stimulus, expected) in enumerate(
+            read_lines(HERE, fields, run.first, run.lines), run.first):
+        for port, handle in inputs:
+            value = port.of(stimulus)
+            if before is None or value != port.of(before):
+                handle.value = value
+        before = stimulus
         await ReadOnly()
-
-        where = f"{case.name}, gaps {gaps}, stalls {stalls}, cycle {number - 1}"
-        for name, value in cycle.ready.items():
-            if str(ports[name][1].value) != str(int(value)):
-                raise Mismatch(f"{where}: {name}.ready is {ports[name][1].value}, not {value:d}")
-        for name, value in cycle.valid.items():
-            if str(ports[name][0].value) != str(int(value)):
-                raise Mismatch(f"{where}: {name}.valid is {ports[name][0].value}, not {value:d}")
-        for name, want in cycle.result.items():
-            if int(ports[name][2].value) != want:
-                raise Mismatch(f"{where}: {name}.payload is {int(ports[name][2].value):#x}, "
-                               f"not {want:#x}")
-            taken += cycle.accept[name]
+        found = fields.difference(expected, lambda port: int(outputs[port].value))
+        if found:
+            raise Mismatch(f"{run.where(line)}: {found}")
+        cycles += expected & 1
+        words += fields.moved(stimulus, expected)
         await RisingEdge(dut.clk)
-    expected = sum(map(len, case.expected.values()))
-    if taken != expected:
-        raise Mismatch(f"{case.name}: {taken} words came, not {expected}")
-    return number, taken
+    return cycles, words
 
 
 @cocotb.test()
-@cocotb.parametrize(gaps=list(GAPS), stalls=list(STALLS))
-async def every_cycle(dut: Any, gaps: str, stalls: str) -> None:
-    """Every case, from reset, under one pair of patterns."""
+@cocotb.parametrize(gaps=["random"] if PLAYER else list(GAPS),
+                    stalls=["random"] if PLAYER else list(STALLS))
+async def in_python(dut: Any, gaps: str, stalls: str) -> None:
+    """Play every case, from reset, under one pair of patterns; beside a player the first case."""
     Clock(dut.clk, 10, unit="ns", impl="gpi").start()
-    cycles = taken = 0
-    cases = _cases()
+    if PLAYER:
+        dut.play.value = 0
     start = time.monotonic()
-    for case in cases:
-        more = await _run(dut, case, gaps, stalls)
+    fields, runs = read(HERE)
+    chosen = [run for run in runs if (run.gaps, run.stalls) == (gaps, stalls)]
+    cycles = words = 0
+    for run in chosen[:1] if PLAYER else chosen:
+        more = await _play(dut, fields, run)
         cycles += more[0]
-        taken += more[1]
-    result = {"gaps": gaps, "stalls": stalls, "cases": len(cases),
-              "image_cases": sum(case.name.startswith("image ") for case in cases),
-              "cycles": cycles, "words": taken, "seconds": time.monotonic() - start}
-    with Path(os.environ["VITFORGE_RESULT"]).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(result) + "\n")
+        words += more[1]
+    _note(start, player=False, cycles=cycles, words=words)
+
+
+@cocotb.test(skip=not PLAYER)
+async def in_verilog(dut: Any) -> None:
+    """Let the player play all lines."""
+    Clock(dut.clk, 10, unit="ns", impl="gpi").start()
+    start = time.monotonic()
+    fields, runs = read(HERE)
+    dut.play.value = 1
+    await RisingEdge(dut.done)
+    await ReadOnly()
+    line = int(dut.lines.value)
+    if dut.failed.value == 1:
+        (_, expected), = read_lines(HERE, fields, line, 1)
+        seen = int(dut.seen.value)
+        run = next(run for run in runs if line < run.first + run.lines)
+        raise Mismatch(f"{run.where(line)}: {fields.difference(expected, lambda p: p.of(seen))}")
+    _note(start, player=True, cycles=int(dut.cycles.value),
+          words=int(dut.words.value))

@@ -4,7 +4,8 @@
 // Without stalls a read burst whose address is taken in cycle a has its first beat in cycle
 // max(a + LATENCY, cycle after the last beat of the burst before), then one beat a cycle; addresses
 // are taken in every cycle. A write burst is acknowledged LATENCY cycles after its last beat. Data
-// may come before their address, as AXI4 allows; a beat waits for its address then.
+// may come before their address, as AXI4 allows; then the beats are put away one a cycle from the
+// cycle after the address, and the last of these counts.
 //
 // All bursts have one identifier, so they are answered in order. While nothing is valid the other
 // signals of R and B are the opposite of what they would be: nothing may depend on them.
@@ -14,7 +15,10 @@
 //           +stall=N       a channel is stalled with a probability of N / 256 in a cycle;
 //           +stall_ar=N +stall_r=N +stall_aw=N +stall_w=N +stall_b=N   or each with its own
 //           +jitter=N      up to N cycles (2**k - 1) more latency, burst by burst
-//           +seed=N        of stalls and jitter
+//           +order=N       in which order AW and the beats of a write burst are taken: 0 as they
+//                          come, 1 beats from the cycle after the address, 2 the address after the
+//                          last beat, 3 each only once the other is valid, 4 one of these by burst
+//           +seed=N        of stalls, jitter and orders
 //           +error_low=A +error_high=B   window that answers with errors, and keeps its bytes:
 //           +error=R       reads and writes, or
 //           +read_error=R  only beats of R, or
@@ -59,7 +63,7 @@ module memory #(
 
     reg [BITS-1:0] mem [0:WORDS-1];
     reg [8*256-1:0] file;
-    reg [31:0] latency, jitter, seed, error_low, error_high;
+    reg [31:0] latency, jitter, seed, order, error_low, error_high;
     reg [31:0] stall, stall_ar, stall_r, stall_aw, stall_w, stall_b;
     reg [1:0] error, read_error, write_error;
     initial begin
@@ -72,6 +76,7 @@ module memory #(
         if (!$value$plusargs("stall_w=%d", stall_w)) stall_w = stall;
         if (!$value$plusargs("stall_b=%d", stall_b)) stall_b = stall;
         if (!$value$plusargs("jitter=%d", jitter)) jitter = 0;
+        if (!$value$plusargs("order=%d", order)) order = 0;
         if (!$value$plusargs("seed=%d", seed)) seed = 1;
         if (!$value$plusargs("error_low=%d", error_low)) error_low = 0;
         if (!$value$plusargs("error_high=%d", error_high)) error_high = 0;
@@ -138,13 +143,41 @@ module memory #(
         end
     end
 
-    // Writes: queues of addresses and of beats, which meet one cycle later, and one of answers.
-    localparam integer WRITES = 3;
+    // The orders: by the number of addresses that were taken, and of bursts whose last beat was.
+    reg [31:0] a_bursts, w_bursts;
+    reg w_begun;
+    function automatic [1:0] order_of(input [31:0] burst);
+        reg [31:0] mixed;
+        begin
+            mixed = (seed + burst) * 32'h9E3779B1;
+            order_of = order == 4 ? mixed[29:28] : order[1:0];
+        end
+    endfunction
+    wire [1:0] a_order = order_of(a_bursts), w_order = order_of(w_bursts);
+    wire both = a_bursts == w_bursts && (awvalid && wvalid || w_begun);
+    wire may_aw = $signed(a_bursts - w_bursts) < 0 || !a_order[1] || a_order == 3 && both;
+    wire may_w = $signed(w_bursts - a_bursts) < 0 || !w_order[0] || w_order == 3 && both;
+    always @(posedge clk) begin
+        if (awvalid && awready) a_bursts <= a_bursts + 1;
+        if (wvalid && wready) begin
+            w_begun <= !wlast;
+            if (wlast) w_bursts <= w_bursts + 1;
+        end
+        if (rst) begin
+            a_bursts <= 0;
+            w_bursts <= 0;
+            w_begun <= 0;
+        end
+    end
+
+    // Writes: queues of addresses and of beats (a whole burst), which meet one cycle later, and one
+    // of answers.
+    localparam integer WRITES = 3, BEATS = 8;
     reg [31:0] a_address [0:(1<<WRITES)-1];
     reg [7:0] a_more [0:(1<<WRITES)-1];
     reg [WRITES:0] a_newest, a_oldest;
-    reg [BITS+BITS/8:0] w_beat [0:(1<<WRITES)-1];
-    reg [WRITES:0] w_newest, w_oldest;
+    reg [BITS+BITS/8:0] w_beat [0:(1<<BEATS)-1];
+    reg [BEATS:0] w_newest, w_oldest;
     reg [31:0] b_due [0:(1<<WRITES)-1];
     reg [1:0] b_answer [0:(1<<WRITES)-1];
     reg [WRITES:0] b_newest, b_oldest;
@@ -157,7 +190,7 @@ module memory #(
     wire [BITS-1:0] w_data;
     wire [BITS/8-1:0] w_strobes;
     wire w_last;
-    assign {w_last, w_strobes, w_data} = w_beat[w_oldest[WRITES-1:0]];
+    assign {w_last, w_strobes, w_data} = w_beat[w_oldest[BEATS-1:0]];
     wire [31:0] w_place = (a_address[a_head] >> LOW) + {24'd0, w_count};
     wire [31:0] w_at = w_place << LOW;
     wire [1:0] w_answer = w_at >= BYTES ? DECERR
@@ -165,8 +198,8 @@ module memory #(
     wire [1:0] w_all = w_answer | w_worst;   // a DECERR of one beat is one of the burst
     wire w_ends = w_count == a_more[a_head];
     wire write = a_newest != a_oldest && w_newest != w_oldest && b_newest - b_oldest != 1 << WRITES;
-    assign awready = go_aw && a_newest - a_oldest != 1 << WRITES;
-    assign wready = go_w && w_newest - w_oldest != 1 << WRITES;
+    assign awready = go_aw && a_newest - a_oldest != 1 << WRITES && may_aw;
+    assign wready = go_w && w_newest - w_oldest != 1 << BEATS && may_w;
     assign bvalid = b_newest != b_oldest && now >= b_due[b_head] && (b_held || go_b);
     assign bresp = bvalid ? b_answer[b_head] : ~b_answer[b_head];
     always @(posedge clk) begin
@@ -177,7 +210,7 @@ module memory #(
             a_newest <= a_newest + 1;
         end
         if (wvalid && wready) begin
-            w_beat[w_newest[WRITES-1:0]] <= {wlast, wstrb, wdata};
+            w_beat[w_newest[BEATS-1:0]] <= {wlast, wstrb, wdata};
             w_newest <= w_newest + 1;
             write_beats <= write_beats + 1;
         end

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a unit's generated Verilog with Verilator and run its bench."""
 
-__all__ = ["Result", "Runner", "SimulationError", "regress", "tail", "watching"]
+__all__ = ["Result", "Runner", "SimulationError", "alone", "regress", "tail", "watching"]
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -12,13 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cocotb_tools.runner import Verilator, get_results
 
-from gen.elaborate import generate
-from hw.config import Config
+from gen.elaborate import Design, elaborate
+from sim.cases.image import all_cases
+from sim.cases.trace import PATTERNS
+from sim.lines import layout, write
+from sim.player import TOP, player
 from sim.toolchain import OPTIONS, Toolchain, find
-from sim.trace import PATTERNS
+from vitforge.spec.config import Config
 
 #: The warnings that generated Verilog may give, with the reasons; any other stops the build.
 WAIVERS = Path(__file__).parent / "waivers.vlt"
@@ -103,32 +108,68 @@ def watching(file: Path, tell: Callable[[list[str]], object]) -> Iterator[None]:
         watcher.join()
 
 
-def _build(runner: Runner, unit: str, config: Config, directory: Path, waves: bool) -> None:
-    text = generate(unit, config)
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from a folder, which needn't be there yet."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(runner: Runner, design: Design, config: Config, directory: Path, *, fast: bool,
+           waves: bool) -> str:
+    """Build the unit, beside a player if `fast`, and return the name of the top module."""
+    unit, text = design.unit, design.verilog
+    if fast:
+        text += player(unit, layout(design))
+    top = TOP if fast else unit
     inputs = (text, WAIVERS.read_text(encoding="utf-8"), waves, runner.toolchain.version_text)
     key = hashlib.sha256(repr(inputs).encode())
     stamp = directory / "built"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():
         # The model is there: the runner only has to know where.
         runner.build_dir = directory.resolve()
-        return
+        return top
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     source = directory / f"{unit}.v"
     source.write_text(text, encoding="utf-8")
     log = directory / "build.log"
     try:
-        runner.build(sources=[WAIVERS, source], hdl_toplevel=unit,
+        runner.build(sources=[WAIVERS, source], hdl_toplevel=top,
                      build_dir=directory.resolve(), timescale=("1ns", "1ps"), waves=waves,
                      log_file=log)
     except (SystemExit, RuntimeError) as error:
         raise SimulationError(f"{unit} of {config.name} does not build: {error}; see {log}\n"
                               f"{tail(log)}") from None
     stamp.write_text(key.hexdigest(), encoding="utf-8")
+    return top
 
 
-def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves: bool = False,
-            directory: Path | str = "build/sim",
+def _simulate(runner: Runner, top: str, folder: Path, what: str, *, fast: bool, seed: int,
+              waves: bool, progress: Callable[[int], None]) -> list[dict[str, Any]]:
+    """Run the bench on a built model with a trace in its folder; return what its tests noted."""
+    results, log = (folder / "results.jsonl").resolve(), folder / "run.log"
+    results.write_text("", encoding="utf-8")
+    try:
+        with watching(results, lambda noted: progress(len(noted))):
+            report = runner.test(test_module="sim.bench", hdl_toplevel=top,
+                                 hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
+                                 test_dir=folder.resolve(), seed=seed, waves=waves, log_file=log,
+                                 extra_env={"VITFORGE_PLAYER": str(int(fast))})
+        _, failures = get_results(report)
+    except SystemExit:   # it says no more than that a test failed, or the simulator
+        raise SimulationError(f"{what} fails its bench; see {log}\n{tail(log)}") from None
+    except RuntimeError as error:
+        raise SimulationError(f"{what}: {error}; see {log}\n{tail(log)}") from None
+    if failures:
+        raise SimulationError(f"{what}: {failures} tests failed; see {log}\n{tail(log)}")
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+
+
+def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", fast: bool = False,
+            waves: bool = False, directory: Path | str = "build/sim",
             progress: Callable[[int], None] = lambda done: None) -> Result:
     """Generate, build and run the bench of one unit.
 
@@ -141,7 +182,10 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
     seed
         Seed of the random cases.
     image
-        Whose tensors are replayed, as `sim.image.read_image` takes it.
+        Whose tensors are replayed, as `golden.data.mnist_inputs.read_image` takes it.
+    fast
+        Whether a module in Verilog (`sim.player`) plays and compares, and Python only one case. It
+        compares the same cycles, and finds the same first difference.
     waves
         Whether to write a VCD of everything.
     directory
@@ -154,40 +198,30 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", waves
     SimulationError
         If the Verilog doesn't build, or anything differs from the golden model on any cycle.
     """
-    folder = Path(directory) / f"{unit}-{config.name}-{config.hash()}{'-waves' * waves}"
-    runner = Runner(find(), waves)
-    start = time.monotonic()
-    _build(runner, unit, config, folder, waves)
-    built = time.monotonic()
-
-    results, log = (folder / "results.jsonl").resolve(), folder / "run.log"
-    results.write_text("", encoding="utf-8")
-    environment = {"VITFORGE_UNIT": unit, "VITFORGE_CONFIG": json.dumps(config.to_dict()),
-                   "VITFORGE_SEED": str(seed), "VITFORGE_IMAGE": image,
-                   "VITFORGE_RESULT": str(results),
-                   # The golden model is small here: two threads would only wait for each other.
-                   "OMP_NUM_THREADS": "1"}
-    try:
-        with watching(results, lambda lines: progress(len(lines))):
-            report = runner.test(test_module="sim.bench", hdl_toplevel=unit,
-                                 hdl_toplevel_lang="verilog", build_dir=folder.resolve(),
-                                 test_dir=folder.resolve(), seed=seed,
-                                 extra_env=environment, waves=waves, log_file=log)
-        tests, failures = get_results(report)
-    except SystemExit:   # it says no more than that a pattern failed, or the simulator
-        raise SimulationError(f"{unit} of {config.name} fails its bench; see {log}\n{tail(log)}") \
-            from None
-    except RuntimeError as error:
-        raise SimulationError(f"{unit} of {config.name}: {error}; see {log}\n{tail(log)}") \
-            from None
-    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    if failures or tests != len(PATTERNS) or len(lines) != len(PATTERNS):
-        raise SimulationError(f"{unit} of {config.name}: {failures} of {tests} patterns failed; "
-                              f"see {log}\n{tail(log)}")
-    return Result(unit=unit, config=config.name, cases=lines[0]["cases"],
-                  image_cases=lines[0]["image_cases"], patterns=tests,
-                  cycles=sum(line["cycles"] for line in lines),
-                  words=sum(line["words"] for line in lines),
+    folder = Path(directory) / (f"{unit}-{config.name}-{config.hash()}{'-fast' * fast}"
+                                f"{'-waves' * waves}")
+    runner, what = Runner(find(), waves), f"{unit} of {config.name}"
+    cases = all_cases(unit, config, seed, image)
+    with alone(folder):
+        start = time.monotonic()
+        design = elaborate(unit, config)
+        top = _build(runner, design, config, folder, fast=fast, waves=waves)
+        built = time.monotonic()
+        runs = write(folder, design, cases)
+        noted = _simulate(runner, top, folder, what, fast=fast, seed=seed, waves=waves,
+                          progress=progress)
+        (folder / "trace.hex").unlink()   # megabytes; kept where something differs
+    compared = [note for note in noted if note["player"] == fast]
+    cycles, words = (sum(note[name] for note in compared) for name in ("cycles", "words"))
+    wanted = sum(run.cycles for run in runs), sum(run.words for run in runs)
+    if (cycles, words) != wanted or len(noted) != (2 if fast else len(PATTERNS)):
+        raise SimulationError(f"{what}: {cycles} cycles and {words} words in {len(noted)} tests, "
+                              f"not {wanted[0]} and {wanted[1]}; see {folder / 'run.log'}")
+    progress(len(PATTERNS))
+    return Result(unit=unit, config=config.name, cases=len(cases),
+                  image_cases=sum(case.name.startswith("image ") for case in cases),
+                  patterns=len({(run.gaps, run.stalls) for run in runs}),
+                  cycles=cycles, words=words,
                   build_seconds=built - start, run_seconds=time.monotonic() - built,
-                  bench_seconds=sum(line["seconds"] for line in lines),
+                  bench_seconds=sum(note["seconds"] for note in compared),
                   directory=folder, waves=folder / "dump.vcd" if waves else None)

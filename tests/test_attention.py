@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.attention import attend, fit, level_format, log2_format
-from golden.formats import Format, Log2, LogSqrt2, Table, TwoScale, Uniform, tangent_table
-from golden.softmax import LevelScale, ShiftScale, log_softmax, softmax_scale
-from golden.softmax_levels import level_codes, level_words
-from hw.config import Config, ConfigError
-from hw.softmax_levels import SLOPES, TOP, Levels, tangent_integers
+from golden.formats.attention import attend, fit, level_format, log2_format
+from golden.formats.formats import Format, Log2, LogSqrt2, Table, TwoScale, Uniform, tangent_table
+from golden.units.softmax import LevelScale, ShiftScale, log_softmax, softmax_scale
+from golden.units.softmax_levels import level_codes, level_words
+from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.probability_levels import SLOPES, TOP, Levels, tangent_integers
 
 KINDS = [("uniform", 8), ("uniform", 3), ("two-scale", 8), ("two-scale", 6), ("two-scale", 3),
          ("table", 4), ("table", 3), ("log-sqrt2", 4), ("log-sqrt2", 3)]
@@ -161,7 +161,8 @@ def test_attend_takes_the_nearest_scale(kind: str, bits: int) -> None:
         wanted = dataclasses.replace(level_format(0, m, config), scale=scale)
         found, form = attend(0.1, wanted, config)
         assert isinstance(found, LevelScale)
-        assert found.multiplier == softmax_scale(0.1, config).multiplier   # type: ignore[union-attr]
+        assert found.multiplier == softmax_scale(0.1,
+                                                 config).multiplier   # type: ignore[union-attr]
         assert abs(math.log2(float(form.scale) / scale)) <= 1 / 256 + 1e-9
         assert float(form.scale) == 2 ** (found.shift / 128) / Levels(config).full
         assert found.m == m

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from benchmarks import methods, networks, quantization, scalesim
-from golden import checkpoint, mnist, models
-from golden.evaluate import WEIGHTS
-from golden.imagenet import Folder
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.data.imagenet import Folder
+from golden.float import checkpoint, models
 from golden.ptq import METHODS
 
 #: SCALE-Sim 3.0.0's own totals without stalls, for the three dataflows.

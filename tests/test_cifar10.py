@@ -12,16 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from golden import checkpoint, cifar10, models, train
-from golden.imagenet import Folder
-from golden.mnist import DataError, Split
-from golden.train_cifar10 import WINDOW, Cifar10Task, mirrored, windowed
-from golden.train_mimetic import SCORES, VALUES, mimetic, positions
-from golden.train_muon import Muon, orthogonal
-from golden.train_task import Plan, shifted
-from golden.vit import Vit, VitSpec, observe
+from golden.data import cifar10
+from golden.data.imagenet import Folder
+from golden.data.mnist import DataError, Split
+from golden.float import checkpoint, models
+from golden.float.vit import Vit, VitSpec, observe
+from golden.training import train
+from golden.training.cifar10 import WINDOW, Cifar10Task, mirrored, windowed
+from golden.training.mimetic import SCORES, VALUES, mimetic, positions
+from golden.training.muon import Muon, orthogonal
+from golden.training.task import Plan, shifted
 
-WEIGHTS = Path(models.__file__).parent / "weights" / "cifar10_vit.safetensors"
+WEIGHTS = Path(models.__file__).parents[1] / "weights" / "cifar10_vit.safetensors"
 
 pytestmark = pytest.mark.usefixtures("global_switches")
 

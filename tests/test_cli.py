@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gen.cli import LISTING, progress_bar, replace_folder, run_command
-from hw.config import ConfigError
-from sim.toolchain import ToolchainError
+from vitforge.base.cli import LISTING, progress_bar, replace_folder, run_command
+from vitforge.base.errors import ToolchainError
+from vitforge.spec.config import ConfigError
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -139,7 +139,7 @@ def test_defect_keeps_its_traceback(capsys, monkeypatch):
 
 
 def test_reader_that_goes_away_is_no_error():
-    program = ("import argparse, sys\nfrom gen.cli import run_command\n"
+    program = ("import argparse, sys\nfrom vitforge.base.cli import run_command\n"
                "def command(args):\n    for n in range(100000):\n        print(n)\n    return 0\n"
                "sys.exit(run_command(command, argparse.ArgumentParser()))\n")
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from hw.config import Config, ConfigError, load, preset_names
+from vitforge.spec.config import Config, ConfigError, load, preset_names
 
 
 def test_presets_load_and_differ():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from examples.demo.__main__ import main
-from golden import mnist
+from golden.data import mnist
 from hw.units import UNITS
 
 
@@ -17,7 +17,7 @@ def test_the_page_shows_the_digit_and_every_unit(tmp_path, capsys):
     image = mnist.sample().test.images[3].numpy()
     np.save(tmp_path / "digit.npy", image)
     assert main(["--image", str(tmp_path / "digit.npy"), "--config", "tiny",
-                 "--build", str(tmp_path / "sim"), "-o", str(tmp_path / "out")]) == 0
+                 "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     label = int(mnist.sample().test.labels[3])
     assert f"the accelerator says {label}, the float network {label}, the label is {label}" \

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gen.program import memory_image
-from gen.program_compile import compile_network
-from golden import checkpoint, mnist, models, network
-from golden.accelerator import execute
-from golden.build import Matrix
-from golden.deploy import Note, deploy, load_notes, save_notes, suited, summary
-from golden.deploy_activations import (
+from gen.compiler.command import memory_image
+from gen.compiler.compile import compile_network
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.deploy.activations import (
     Found,
     deploy_gelu,
     deploy_norm,
@@ -24,22 +22,26 @@ from golden.deploy_activations import (
     deploy_stream,
     deploy_uniform,
 )
-from golden.deploy_weights import deploy_head, deploy_weights, folded_embedding
-from golden.evaluate import WEIGHTS
-from golden.fast import Fast
-from golden.formats import Shifted, TwoScale, Uniform
-from golden.network import Call, Network
-from golden.program import read_logits
+from golden.deploy.deploy import Note, deploy, load_notes, save_notes, suited, summary
+from golden.deploy.weights import deploy_head, deploy_weights, folded_embedding
+from golden.float import checkpoint, models
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit, VitSpec
+from golden.formats.formats import Shifted, TwoScale, Uniform
+from golden.machine.execute import execute
+from golden.machine.program import read_logits
+from golden.network import run as network
+from golden.network.build import Matrix
+from golden.network.fast import Fast
+from golden.network.run import Call, Network
 from golden.ptq import METHODS
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, apply
 from golden.ptq.record import Record
 from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed, Statistics, collect
-from golden.requant_parameters import value_step
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
+from golden.units.requant_parameters import value_step
+from vitforge.spec.config import Config, load
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_channels=3, classes=5, dim=16, depth=2, heads=2,
                mlp_hidden=24)
@@ -190,7 +192,8 @@ def test_narrow_projections_saturate_at_their_width(model, decided):
     network.run(whole, images(3, 4), calls.append)
     codes = torch.cat([call.output.flatten() for call in calls
                        if call.unit == "requant" and call.name.endswith("qkv")])
-    assert int(codes.min()) == 128 - 8 and int(codes.max()) == 128 + 8
+    # Of one bit more than the codes, for their zero point.
+    assert int(codes.min()) == 128 - 16 and int(codes.max()) == 128 + 16
 
 
 def test_mixed_widths_reach_the_program(model, decided):
@@ -379,9 +382,24 @@ def test_a_narrow_norm_is_noted():
     (uniform(8, 0.5, 100), ("Uniform", 8, 0.5 * 155 / 127, 128, None, True)),
     (uniform(8, 0.5, 200), ("Uniform", 8, 0.5 * 200 / 127, 128, None, True)),
     (uniform(5, 0.5, 16), ("Uniform", 8, 0.5, 128, 5, False)),
-    (uniform(5, 0.5, 11), ("Uniform", 8, 0.5 * 20 / 15, 128, 5, True))])
+    (uniform(5, 0.5, 11), ("Uniform", 8, 0.5, 128, 6, True)),
+    (uniform(3, 0.5, -1, signed=True), ("Uniform", 8, 0.5, 128, 4, True)),
+    (uniform(7, 0.5, 127), ("Uniform", 8, 0.5, 128, None, True))])
 def test_projections_are_symmetric(item, wanted):
     assert plain(deploy_projection(item, never, Config())) == wanted
+
+
+@pytest.mark.parametrize("zero", range(8))
+def test_narrow_projections_keep_every_value(zero):
+    item = uniform(3, 0.25, zero)
+    found = deploy_projection(item, never, Config())
+    values = item.exact().dequantize(torch.arange(8))
+    assert torch.equal(found.format.dequantize(found.format.quantize(values)), values)
+    half = 1 << found.clip - 1
+    integers = found.format.quantize(values) - 128
+    assert -half <= int(integers.min()) and int(integers.max()) < half
+    assert found.clip == 3 + (zero != 4)
+    assert ("a bit more" in found.why) == (zero != 4)
 
 
 def test_scores_have_a_scale_that_softmax_takes():

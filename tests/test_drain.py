@@ -12,17 +12,17 @@ from amaranth.hdl import Fragment, ResetInserter, Signal
 from amaranth.sim import Simulator
 from torch import Tensor
 
-from golden.encoding import Encoding, thresholds
-from golden.layernorm import reciprocal_root
-from golden.requant import Requantization, requantize
-from golden.softmax import ShiftScale, row_offset, statistics
-from hw.config import Config, load
-from hw.drain import Drain
-from hw.drain_issue import SHORT
-from hw.instruction import DESTINATIONS, OPERATIONS, PARAMETER, STATISTICS
-from hw.layernorm_format import NormFormat
-from hw.requant_format import FORMATS
-from hw.softmax_tables import ShiftWidths
+from golden.units.encoding import Encoding, thresholds
+from golden.units.layernorm import reciprocal_root
+from golden.units.requant import Requantization, requantize
+from golden.units.softmax import ShiftScale, row_offset, statistics
+from hw.drain.drain import Drain
+from vitforge.spec.config import Config, load
+from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, PARAMETER, STATISTICS
+from vitforge.spec.layernorm_widths import NormFormat
+from vitforge.spec.requant_fields import FORMATS
+from vitforge.spec.sizes import SHORT
+from vitforge.spec.softmax_widths import ShiftWidths
 
 TINY = load("tiny")
 SMALL = Config(name="small", rows=8, cols=8, lanes=4, max_tokens=16, max_channels=256,

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import random
 import re
 import subprocess
 import sys
@@ -10,18 +11,23 @@ import sys
 import pandas
 import pytest
 
-from gen.explore import __main__ as command
-from gen.explore import pool, sources
-from gen.explore.page import page
-from gen.explore.point import Point, toml
-from gen.explore.pool import Local, Stopped, executor
-from gen.explore.run import explore, measured
-from gen.explore.search import search
-from gen.explore.space import read, ready
-from gen.explore.stages import Stages, _Watched
-from gen.explore.store import Failure, Store, key
-from gen.explore.table import Budget, frame, front, write
-from hw.config import Config, load
+from explore import __main__ as command
+from explore import pool, sources
+from explore.measure import measure
+from explore.measured import measured
+from explore.objectives import columns, order
+from explore.page import page
+from explore.point import Point, repeat, toml
+from explore.pool import Local, Stopped, executor
+from explore.run import explore
+from explore.search import search
+from explore.space import read, ready
+from explore.stages import Stages, _Watched
+from explore.store import Failure, Store, key
+from explore.table import Budget, completed, frame, front, write
+from gen.compiler import command as program
+from golden.machine.cycles import predict
+from vitforge.spec.config import Config, load
 
 SPACE = """
 title = "Softmax"
@@ -91,6 +97,10 @@ def test_identity_is_what_is_measured_and_not_where_it_is_listed(tmp_path):
     (('measure = ["cycles"]', "measure = []"), "measure must list at least one of exact"),
     (('base = "tiny"', 'base = "huge"'), "no configuration 'huge'"),
     (("[[study]]", 'objectives = {fps = "more"}\n[[study]]'), "objectives must be min or max"),
+    (("[[study]]", 'objectives = {speed = "max"}\n[[study]]'),
+     "objective 'speed' is measured by no study: give cycles_per_row, "),
+    (("[[study]]", 'objectives = {"ecp5.luteq" = "min"}\n[[study]]'),
+     "objective 'ecp5.luteq' is measured by no study"),
     (("[[study]]", "trials = 0\n[[study]]"), "trials must be a positive number"),
     (("[[study]]", "[study]"), "a space needs at least one [[study]]"),
     (("[[study]]", "[[study]"), "is not TOML"),
@@ -196,7 +206,7 @@ def test_damaged_result_is_measured_again(tmp_path, capsys, damage):
 
 def test_two_processes_measure_once(tmp_path):
     """The second waits for the first, and takes its result."""
-    program = ("import sys, time\nfrom gen.explore.store import Store\n"
+    program = ("import sys, time\nfrom explore.store import Store\n"
                "def measure():\n    print('measured', flush=True)\n    time.sleep(1)\n"
                "    return {'a': 1}\n"
                f"print(Store({str(tmp_path)!r}).get('stage', {{}}, measure).result)\n")
@@ -215,13 +225,14 @@ def test_key_knows_values_and_not_their_order():
 
 
 def test_closure_follows_imports_and_data():
-    names = {str(path.relative_to(sources.ROOT)) for path in sources.closure("hw.softmax")}
-    assert {"hw/softmax.py", "hw/softmax_tables.py", "hw/config.py"} <= names
+    names = {str(path.relative_to(sources.ROOT)) for path in sources.closure("hw.softmax.unit")}
+    assert {"hw/softmax/unit.py", "vitforge/spec/softmax_widths.py",
+            "vitforge/spec/config.py"} <= names
     assert not any(name.startswith(("golden", "sim", "gen")) for name in names)
     names = {str(path.relative_to(sources.ROOT))
-             for path in sources.closure("gen.explore.workload")}
+             for path in sources.closure("explore.workload")}
     assert {"golden/weights/mnist_vit.safetensors", "golden/data/mnist_sample.npz",
-            "golden/calibrate.py"} <= names
+            "golden/network/calibrate.py"} <= names
 
 
 def test_changed_line_changes_the_digest(tmp_path, monkeypatch):
@@ -248,7 +259,7 @@ def test_watched_configuration_notes_what_is_read():
 def test_unit_that_does_not_change_is_compared_once(tmp_path, monkeypatch):
     """A softmax doesn't know the array: other arrays, same Verilog, same bench."""
     runs = []
-    monkeypatch.setattr("sim.run.regress", lambda unit, config, directory: runs.append(config)
+    monkeypatch.setattr("sim.run.regress", lambda unit, config, fast, directory: runs.append(config)
                         or dataclasses.make_dataclass("R", ["cycles", "words", "cases", "patterns"])
                         (1, 2, 3, 4))
     stages = Stages(Store(tmp_path))
@@ -286,6 +297,8 @@ def test_front_is_what_nothing_beats():
     assert front(table, {"ecp5.luteq": "min"}).tolist() == [False, False, False, True, False]
     assert front(table, {"cycles": "max", "drop": "min"}).tolist() == [
         False, True, False, True, False]
+    assert not front(table, {"fmax_mhz": "max", "drop": "max", "cycles": "min"})[[0, 2]].any()
+    assert not front(frame(_rows()[:1]), {"fmax_mhz": "max"}).any(), "nothing is whole"
     same = frame([_rows()[0], _rows()[0]])
     assert front(same, {"cycles": "min"}).tolist() == [True, True]
     with pytest.raises(ValueError, match="no column 'speed'"):
@@ -312,6 +325,49 @@ def test_of_equally_fast_designs_the_more_accurate_is_best():
     rows = [_rows()[0] | {"drop": drop, "logit_error": error, "point": name}
             for name, drop, error in (("a", 1.0, 1.0), ("b", 0.0, 3.0), ("c", 0.0, 2.0))]
     assert Budget().answer(frame(rows))[0]["point"] == "c"
+
+
+def test_nothing_beats_the_best():
+    """Designs that are alike in speed, area and loss, and not in what else they cost."""
+    alike = _rows()[0] | {"energy_uj": 2.0, "bytes": 200, "ecp5.bram": 9}
+    del alike["fmax_mhz"]
+    for better in ("energy_uj", "bytes", "ecp5.bram"):
+        table = frame([alike | {"point": "worse"}, alike | {"point": "best", better: 1}])
+        assert Budget().answer(table)[0]["point"] == "best", better
+    rng = random.Random(1)
+    for _ in range(200):
+        table = frame([alike | {"point": str(number), "cycles": rng.choice([1e6, 2e6]), **{
+            name: rng.randint(0, 1) for name in ("ecp5.luteq", "drop", "energy_uj", "bytes",
+                                                 "xilinx.dsp", "gates.gates")}}
+                       for number in range(6)])
+        counted = {name: way for name, way in order("ecp5").items() if name in table}
+        chosen = table[front(table, counted)]["point"].tolist()
+        assert len(counted) == 9 and Budget().answer(table)[0]["point"] in chosen
+
+
+def test_columns_that_may_be_objectives_are_those_of_the_rows(tmp_path):
+    config = {k: v for k, v in load("tiny").to_dict().items() if k != "name"}
+    for design, network, wanted in (("softmax", "", ("cycles",)),
+                                      ("network", "mnist", ("cycles", "energy"))):
+        row = measure(Point(space="s", study="s", design=design, values=config, options={},
+                            network=network, measure=wanted), tmp_path)
+        found = completed(row, 100.0)
+        assert row["status"] == "ok"
+        assert columns(design, wanted) == {
+            name for name, value in found.items() if isinstance(value, (int, float))
+            and not name.startswith(("seconds", "config.")) and not name.endswith("_words_used")}
+
+
+def test_a_search_of_a_study_without_an_objective_is_refused(tmp_path, capsys):
+    text = SPACE.replace("[[study]]", 'objectives = {"ecp5.luteq" = "min"}\n[[study]]') \
+        + SPACE[SPACE.index("[[study]]"):].replace('"lanes"', '"area"') + 'measure = ["ecp5"]\n'
+    assert command.main([str(_space(tmp_path, text)), "--trials", "3",
+                         "-o", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.endswith("study 'lanes' can't be searched: it does not measure ecp5.luteq, "
+                                 "an objective; with --study: area\n")
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("budget", "why"), [
@@ -355,6 +411,36 @@ def test_toml_of_a_point_is_its_configuration(tmp_path):
     path = tmp_path / "best.toml"
     path.write_text(toml(values, "one\ntwo"))
     assert load(path) == dataclasses.replace(config, name="best")
+
+
+def test_toml_of_the_best_repeats_it(tmp_path):
+    """Its commands give the bytes and the cycles of the row: narrower weights are no field."""
+    values = {k: v for k, v in load("tiny").to_dict().items() if k != "name"}
+    options = {"weights": 4, "stream": "ptf", "gelu": "two-scale", "method": ""}
+    point = Point(space="s", study="s", design="network", values=values, options=options,
+                  network="mnist", measure=("cycles",))
+    table = frame([measure(point, tmp_path / "cache")])
+    space = dataclasses.replace(read("bits"), name="s")
+    command._write(table, space, Budget(), tmp_path)
+    file = tmp_path / "best-network.toml"
+    text = file.read_text()
+    assert "# network mnist: weights of 4 bits, stream ptf, GeLU two-scale, formats by " in text
+    line = next(line for line in text.splitlines() if line.startswith("# python -m gen.program "))
+    made = tmp_path / "program"
+    assert program.main([*line.replace("FOLDER", str(made)).split()[4:]]) == 0
+    found = predict((made / "program.bin").read_bytes(), load(file))
+    assert found.cycles == table["cycles"][0]
+    assert found.read_bytes + found.written_bytes == table["bytes"][0]
+
+
+def test_toml_says_widths_of_layers_and_parts_have_no_verilog_of_their_own():
+    point = read("bits").studies[0].point({"weights": 3})
+    task = dataclasses.replace(point, widths={"blocks.0.mlp.fc1": 4}).to_dict()
+    assert "weights of blocks.0.mlp.fc1: 4 bits" in repeat(task, "F")
+    assert not any("gen.program" in line for line in repeat(task, "F"))
+    assert not any("gen.verilog" in line for line in repeat(task | {"design": "operand"}, "F"))
+    assert any("gen.verilog --unit softmax " in line
+               for line in repeat(task | {"design": "softmax"}, "F"))
 
 
 # -- running
@@ -419,6 +505,7 @@ def test_equal_points_of_two_studies_are_measured_once(tmp_path):
 def test_search_stops_at_its_trials_and_goes_on(tmp_path):
     text = SPACE.replace("[[study]]", 'objectives = {cycles_per_row = "min", "ecp5.luteq" = "min"}'
                          "\n[[study]]").replace("[1, 2, 4]", "{from = 1, to = 64}")
+    text = text.replace('["cycles"]', '["cycles", "ecp5"]')
     space, store, who = read(_space(tmp_path, text)), Store(tmp_path / "cache"), Fake({7: True})
     rows = search(space, who, store, tmp_path, 6, batch=2)
     assert 1 <= len(rows) <= 6 and len(who.asked) == len(set(who.asked)) == len(rows)

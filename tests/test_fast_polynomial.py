@@ -4,9 +4,9 @@
 import pytest
 import torch
 
-from golden.fast_polynomial import FastPolynomial
-from golden.softmax_polynomial import polynomial_log_softmax, polynomial_scale
-from hw.config import Config
+from golden.network.fast_polynomial import FastPolynomial
+from golden.units.softmax_polynomial import polynomial_log_softmax, polynomial_scale
+from vitforge.spec.config import Config
 
 
 def definition(scores, scale, config):

@@ -7,9 +7,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
 
-from hw.fetch_buffer import FetchBuffer
-from hw.layernorm_buffer import Ring
-from hw.words import Field, Word
+from hw.bus.fetch_buffer import FetchBuffer
+from hw.layernorm.buffer import Ring
+from vitforge.spec.words import Field, Word
 
 BITS, DEPTH = 12, 8
 

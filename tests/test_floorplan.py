@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from gen.floorplan import COLUMNS, PLACES, ROWS, anchor
+from gen.synthesis.floorplan import COLUMNS, PLACES, ROWS, anchor
 
 
 def _multiplier(net, enable):

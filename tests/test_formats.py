@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.formats import Format, Log2, Shifted, Table, TwoScale, Uniform, tangent_table
-from golden.ptf import power_of_two_factor
-from golden.requant import Encoding, encode
-from hw.config import Config
+from golden.formats.formats import Format, Log2, Shifted, Table, TwoScale, Uniform, tangent_table
+from golden.formats.ptf import power_of_two_factor
+from golden.units.requant import Encoding, encode
+from vitforge.spec.config import Config
 
 SHIFT = torch.tensor([0, 3, 1, 2])
 FORMATS: dict[str, Format] = {

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from gen.program_compile import compile_network
-from gen.program_fit import fit, room
-from gen.program_model import NAMES, Reading, quantized
-from golden.models import MODELS
-from golden.network import run
-from golden.vit import VitSpec
-from hw.config import load
+from gen.compiler.compile import compile_network
+from gen.compiler.fit import fit, room
+from gen.compiler.model import NAMES, Reading, quantized
+from golden.float.models import MODELS
+from golden.float.vit import VitSpec
+from golden.network.run import run
 from tests.test_program import random_network
 from tests.test_program_fit import machine
+from vitforge.spec.config import load
 
 #: Largest memory of a process that quantizes and compiles one of them, in bytes.
 MOST = 6 * 10**9

@@ -10,20 +10,20 @@ import torch
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
-from golden.layernorm import (
+from golden.formats.ptf import outlier_two_scale, power_of_two_factor
+from golden.units.layernorm import (
     LayerNormModel,
     layernorm,
     layernorm_parameters,
     offset,
     reciprocal_root,
 )
-from golden.ptf import outlier_two_scale, power_of_two_factor
-from hw.config import Config, load
-from hw.layernorm import LayerNorm
-from hw.layernorm_format import GAMMA_BITS, NormFormat
-from hw.rsqrt_table import GUARD, rsqrt_table
-from sim.layernorm import Row, case_of, image_case
+from hw.layernorm.unit import LayerNorm
+from sim.cases.layernorm import Row, case_of, image_case
 from sim.run import regress
+from vitforge.spec.config import Config, load
+from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
+from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
 
 DATA = Path(__file__).parent / "data" / "layernorm"
 CONFIG = load("edge16")
@@ -365,9 +365,9 @@ def test_image_case_replays_recorded_tensors():
      3_654),
     (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),
 ], ids=lambda value: getattr(value, "name", ""))
-def test_verilog_on_every_cycle(config, cases, cycles, words, tmp_path):
+def test_verilog_on_every_cycle(config, cases, cycles, words, fast):
     """Made cases, and three LayerNorms of a real image where its 64 channels fit."""
-    result = regress("layernorm", config, directory=tmp_path)
+    result = regress("layernorm", config, fast=fast)
     assert (result.patterns, result.cases) == (9, cases)
     assert result.image_cases == (3 if config.max_channels >= 64 else 0)
     assert (result.cycles, result.words) == (cycles, words)

@@ -6,10 +6,10 @@ import torch
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
-from golden.layernorm import reciprocal_root
-from hw.config import Config, load
-from hw.layernorm_factors import PipelinedRowScale
-from hw.layernorm_format import NormFormat
+from golden.units.layernorm import reciprocal_root
+from hw.layernorm.factors import PipelinedRowScale
+from vitforge.spec.config import Config, load
+from vitforge.spec.layernorm_widths import NormFormat
 
 CONFIGS = [
     load("tiny"),

@@ -10,22 +10,22 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from golden.memory import Memory
-from golden.memory_fetch import CHOICE
-from golden.memory_load import Placement
-from golden.memory_write import Writer
-from hw import stream
-from hw.bursts import Bursts
-from hw.config import Config
-from hw.config import load as preset
-from hw.drain_raw import RawOutput
-from hw.instruction import LINE, LOOPS
-from hw.memory_reader import MemoryReader
-from hw.memory_writer import MemoryWriter
-from hw.packing import Packing
-from hw.placer import Placer
-from hw.unpacker import Unpacker
-from sim.axi_memory import AxiMemory
+from golden.machine.memory import Memory
+from golden.machine.memory_fetch import CHOICE
+from golden.machine.memory_load import Placement
+from golden.machine.memory_write import Writer
+from hw.bus.bursts import Bursts
+from hw.bus.placer import Placer
+from hw.bus.reader import MemoryReader
+from hw.bus.unpacker import Unpacker
+from hw.bus.writer import MemoryWriter
+from hw.drain.raw import RawOutput
+from hw.lib import stream
+from sim.testing.axi_memory import AxiMemory
+from vitforge.spec.config import Config
+from vitforge.spec.config import load as preset
+from vitforge.spec.instruction import LINE, LOOPS
+from vitforge.spec.packing import Packing
 
 MEMORY = 1 << 16
 

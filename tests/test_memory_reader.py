@@ -9,10 +9,10 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from hw.config import Config
-from hw.memory_reader import MemoryReader
-from hw.packing import OUTSTANDING, burst_limit
-from sim.axi_memory import DECERR, SLVERR, AxiMemory
+from hw.bus.reader import MemoryReader
+from sim.testing.axi_memory import DECERR, SLVERR, AxiMemory
+from vitforge.spec.config import Config
+from vitforge.spec.packing import OUTSTANDING, burst_limit
 
 SIZE = 1 << 15
 

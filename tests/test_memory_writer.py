@@ -9,10 +9,11 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from hw.config import Config
-from hw.memory_writer import MemoryWriter
-from hw.packing import burst_limit
-from sim.axi_memory import DECERR, SLVERR, AxiMemory
+from hw.bus.writer import MemoryWriter
+from sim.testing.axi_memory import DECERR, SLVERR, AxiMemory
+from sim.testing.axi_order import ORDERS
+from vitforge.spec.config import Config
+from vitforge.spec.packing import burst_limit
 
 SIZE = 1 << 14
 #: Cycles after which a test gives up.
@@ -170,12 +171,12 @@ def test_cycles_are_as_documented(bits, lanes):
     bench.run(run)
     beats, words = 1024 // bits, bits // (32 * lanes)
     # A burst is cut three cycles after the command, valid one later; the next after the answer.
-    # A beat is offered in the cycle after its last sums were taken, and not before its address.
+    # A beat is offered in the cycle after its last sums were taken, or with its address.
     first = given[0] + 4
     assert bench.memory.writes[0].cycle == first
     bursts = -(-beats // 8)
     cycles = [now for now, _ in bench.beats[:beats]]
-    assert cycles[0] == max(first + 1, bench.taken[max(words, 1) - 1][0] + 1)
+    assert cycles[0] == max(first, bench.taken[max(words, 1) - 1][0] + 1)
     gap = max(words, 1)
     for burst in range(bursts):
         part = cycles[8 * burst:8 * burst + 8]
@@ -187,7 +188,9 @@ def test_cycles_are_as_documented(bits, lanes):
 
 
 @pytest.mark.parametrize(("bits", "lanes"), [(64, 4), (128, 2), (512, 2)])
-@pytest.mark.parametrize("stalls", [{}, {"stall": 0.4}, {"give": 0.3}, {"give": 0}], ids=str)
+@pytest.mark.parametrize("stalls", [
+    {}, {"stall": 0.4}, {"give": 0.3}, {"give": 0}, {"order": "data"}, {"order": "both"},
+    {"order": "random", "stall": 0.3}, {"order": "data", "give": 0.2}], ids=str)
 def test_stop_in_the_middle_comes_to_rest(bits, lanes, stalls):
     for after in (1, 2, 3, 4, 5, 6, 8, 11, 17, 40):
         bench = Bench(_config(bits, lanes, burst_beats=4), seed=after, latency=6, **stalls)
@@ -218,6 +221,46 @@ def test_stop_in_the_middle_comes_to_rest(bits, lanes, stalls):
         assert bench.memory.data == placed(bench.before, [(0x1FC0, found[0][:written])])
 
 
+@pytest.mark.parametrize("stalls", [{}, {"stall": 0.4}, {"give": 0.3, "extra": 20}], ids=str)
+@pytest.mark.parametrize("order", [*ORDERS, "random"])
+@pytest.mark.parametrize(("bits", "lanes"), [(64, 4), (128, 2), (512, 2)])
+def test_no_channel_waits_for_another(bits, lanes, order, stalls):
+    bench = Bench(_config(bits, lanes, burst_beats=4), seed=bits, **{
+        "latency": 5, "order": order} | stalls)
+    ranges = []
+
+    async def run(ctx):
+        for address in (0x1F80, 0x1000):
+            ranges.append((address, (await bench.command(ctx, address, 0x400))[1]))
+        await bench.settle(ctx)
+
+    bench.run(run)
+    assert bench.memory.data == placed(bench.before, ranges)
+    assert bench.errors == [] and bench.pending == []
+    assert len(bench.memory.writes) >= 2 * 0x400 * 8 // bits // 4
+
+
+def test_address_and_beats_come_apart():
+    # A memory that shuts one channel of the two: all of a burst is offered on the other.
+    for channel, order in (("aw", "data"), ("w", "address")):
+        bench = Bench(_config(64, 2, burst_beats=4), latency=5, order=order)
+
+        async def run(ctx, bench=bench, channel=channel):
+            axi = bench.dut.axi
+            await bench.command(ctx, 0x1000, 128)
+            for _ in range(200):
+                await ctx.tick()
+                beats = len(bench.beats) - sum(item.beats for item in bench.memory.writes)
+                if channel == "aw" and ctx.get(axi.awvalid & axi.awready):
+                    # The length, the address and the beats that it announces.
+                    assert beats == ctx.get(axi.awlen) + 1 == 4
+                if channel == "w" and ctx.get(axi.wvalid & axi.wready):
+                    assert beats < 0
+            assert len(bench.memory.writes) == 4 and ctx.get(bench.dut.idle)
+
+        bench.run(run)
+
+
 def test_no_command_after_stop():
     bench = Bench(_config(64))
 
@@ -233,8 +276,9 @@ def test_no_command_after_stop():
     bench.run(run)
 
 
-def test_what_was_offered_outlives_stop():
-    bench = Bench(_config(64), latency=3)
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_was_offered_outlives_stop(order):
+    bench = Bench(_config(64), latency=3, order=order)
     bench.memory.deaf = True
 
     async def run(ctx):

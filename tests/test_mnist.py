@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from golden import mnist, models
-from golden.imagenet import Folder
+from golden.data import mnist
+from golden.data.imagenet import Folder
+from golden.float import models
 
 
 def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from golden import models
-from golden.checkpoint import CheckpointError
-from golden.models import MODELS, Model
-from golden.swin import Swin, SwinSpec, WindowAttention
-from golden.vit import Attention, Vit
+from golden.float import models
+from golden.float.checkpoint import CheckpointError
+from golden.float.models import MODELS, Model
+from golden.float.swin import Swin, SwinSpec, WindowAttention
+from golden.float.vit import Attention, Vit
 from tests.data.make_timm_reference import CASES, FAMILIES, REFERENCE, images, listing, parameters
 
 TIMM = json.loads(REFERENCE.read_text())
-WEIGHTS = Path(models.__file__).parent / "weights" / "mnist_vit.safetensors"
+WEIGHTS = Path(models.__file__).parents[1] / "weights" / "mnist_vit.safetensors"
 SWIN = "swin_tiny_patch4_window7_224"
 WORDS = {"img_size": "image_size", "in_chans": "in_channels", "num_classes": "classes",
          "embed_dim": "dim", "num_heads": "heads", "window_size": "window"}

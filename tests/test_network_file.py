@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gen import program
-from golden import network, network_file
-from golden.calibrate import calibrate
-from golden.network import Network
-from golden.network_file import NetworkFileError
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
+from gen.compiler import command as program
+from golden.float.vit import Vit, VitSpec
+from golden.network import file as network_file
+from golden.network import run as network
+from golden.network.calibrate import calibrate
+from golden.network.file import NetworkFileError
+from golden.network.run import Network
+from vitforge.spec.config import Config, load
 
 SPEC = VitSpec(image_size=16, patch_size=8, in_channels=1, classes=3, dim=8, depth=2, heads=1,
                mlp_hidden=8)

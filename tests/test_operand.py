@@ -8,19 +8,19 @@ import torch
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
-from golden.attention import level_format, log2_format
-from golden.formats import Log2, TwoScale, Uniform
-from golden.layernorm import layernorm, offset, reciprocal_root
-from golden.softmax import ShiftScale, _exponents, log_softmax, row_offset, statistics
-from golden.softmax_levels import level_codes
-from hw.config import Config, load
-from hw.instruction import NORM_PARAMETER, OPERANDS
-from hw.layernorm_format import GAMMA_BITS, NormFormat
-from hw.operand import OperandPath
-from hw.operand_decode import FORMATS
-from hw.operand_format import OperandFormat
-from hw.softmax_tables import ShiftWidths
-from hw.systolic import SystolicArray
+from golden.formats.attention import level_format, log2_format
+from golden.formats.formats import Log2, TwoScale, Uniform
+from golden.units.layernorm import layernorm, offset, reciprocal_root
+from golden.units.softmax import ShiftScale, _exponents, log_softmax, row_offset, statistics
+from golden.units.softmax_levels import level_codes
+from hw.array.systolic import SystolicArray
+from hw.operand.decode import FORMATS
+from hw.operand.format import OperandFormat
+from hw.operand.path import OperandPath
+from vitforge.spec.config import Config, load
+from vitforge.spec.instruction import NORM_PARAMETER, OPERANDS
+from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
+from vitforge.spec.softmax_widths import ShiftWidths
 
 CONFIGS = [
     load("tiny"),

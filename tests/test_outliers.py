@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from benchmarks import outliers
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
-from golden.vit import observe
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.vit import observe
 
 
 @pytest.fixture(scope="module")

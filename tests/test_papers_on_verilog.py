@@ -4,8 +4,11 @@
 import pytest
 
 import sim.__main__ as simulate
-from golden import mnist, network, network_file, quantize
-from golden.evaluate import WEIGHTS
+from golden.commands import quantize
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.network import file as network_file
+from golden.network import run as network
 
 HEADLINES = {
     "fq-vit": ("--weights", "8", "--activations", "8", "--attention", "4"),

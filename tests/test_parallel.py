@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from golden import checkpoint, mnist, models
-from golden.deploy import deploy, suited
-from golden.evaluate import WEIGHTS
-from golden.fast import pixel_network
-from golden.parallel import ordered
+from golden.commands.evaluate import WEIGHTS
+from golden.commands.quantize import classified, configured
+from golden.data import mnist
+from golden.data.parallel import ordered
+from golden.deploy.deploy import deploy, suited
+from golden.float import checkpoint, models
+from golden.network.fast import pixel_network
 from golden.ptq import METHODS
-from golden.quantize import classified, configured
-from hw.config import load
+from vitforge.spec.config import load
 
 
 def test_results_are_in_order_and_items_are_taken_as_they_are_needed():

@@ -7,9 +7,9 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from hw.config import Config
-from hw.instruction import LOOPS
-from hw.placer import Placer
+from hw.bus.placer import Placer
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import LOOPS
 
 
 def _config(rows, lanes, axi):

@@ -10,24 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from gen.program import input_buffer, main, memory_image
-from gen.program_check import bound, hazards, operand_bound
-from gen.program_compile import Compiled, compile_network
-from gen.program_image import Patches
-from gen.program_memory import DoesNotFitError, allocate
-from gen.program_model import fold, quantized
-from gen.program_schedule import STYLES, Style, schedule
-from gen.program_steps import Region, minimal_bits, pass_fields
-from golden import network as integer
-from golden.accelerator import PassRecord, execute
-from golden.accelerator_cycles import predict
-from golden.accelerator_state import State
-from golden.attention import level_format
-from golden.calibrate import calibrate
-from golden.encoding import thresholds
-from golden.models import IMAGENET, lookup
-from golden.network import Network, patches
-from golden.program import (
+from gen.compiler.check import bound, hazards, operand_bound
+from gen.compiler.command import input_buffer, main, memory_image
+from gen.compiler.compile import Compiled, compile_network
+from gen.compiler.image import Patches
+from gen.compiler.memory import DoesNotFitError, allocate
+from gen.compiler.model import fold, quantized
+from gen.compiler.schedule import STYLES, Style, schedule
+from gen.compiler.steps import Region, minimal_bits, pass_fields
+from golden.float.models import IMAGENET, lookup
+from golden.float.vit import Vit, VitSpec
+from golden.formats.attention import level_format
+from golden.machine.cycles import predict
+from golden.machine.execute import PassRecord, execute
+from golden.machine.program import (
     Fault,
     Instruction,
     assemble,
@@ -37,11 +33,15 @@ from golden.program import (
     read_logits,
     unpack_weights,
 )
-from golden.softmax import LevelScale
-from golden.softmax_bound import row_bound
-from golden.vit import Vit, VitSpec
-from hw.config import Config, load
-from hw.instruction import (
+from golden.machine.state import State
+from golden.network import run as integer
+from golden.network.calibrate import calibrate
+from golden.network.run import Network, patches
+from golden.units.encoding import thresholds
+from golden.units.softmax import LevelScale
+from golden.units.softmax_bound import row_bound
+from vitforge.spec.config import Config, load
+from vitforge.spec.instruction import (
     INSTRUCTIONS,
     LATE_NEVER,
     LINE,
@@ -50,7 +50,7 @@ from hw.instruction import (
     OPERANDS,
     PARAMETER,
 )
-from hw.words import Word
+from vitforge.spec.words import Word
 
 TINY = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=6, dim=8, depth=1, heads=2,
                mlp_hidden=12)
@@ -427,7 +427,7 @@ def test_bounds_hold_the_worst_operands(compiled8: Compiled) -> None:
     ({"operand_format": 3, "operand_bits": 8}, 255),
 ])
 def test_operand_bounds_are_reached(fields: dict[str, int], top: int) -> None:
-    from golden.accelerator import _codes
+    from golden.machine.execute import _codes
     fields = pass_fields(**fields)
     codes = torch.arange(1 << fields["operand_bits"])
     assert operand_bound(fields) == top

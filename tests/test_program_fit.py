@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from gen.program import CONFIG, main, memory_image
-from gen.program_compile import compile_network
-from gen.program_fit import fit, room, toml
-from gen.program_model import codes
-from gen.program_stored import stored
-from golden import quantize
-from golden.accelerator import execute
-from golden.models import IMAGENET
-from golden.network import Network, run
-from golden.program import read_logits
-from golden.vit import VitSpec
-from hw.config import Config, load
+from gen.compiler.command import CONFIG, main, memory_image
+from gen.compiler.compile import compile_network
+from gen.compiler.fit import fit, room, toml
+from gen.compiler.model import codes
+from gen.compiler.stored import stored
+from golden.commands import quantize
+from golden.float.models import IMAGENET
+from golden.float.vit import VitSpec
+from golden.machine.execute import execute
+from golden.machine.program import read_logits
+from golden.network.run import Network, run
 from tests.test_program import random_network
 from tests.test_shape import SPEC, colours, odd
+from vitforge.spec.config import Config, load
 
 __all__ = ["colours", "odd"]   # fixtures
 

@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden import checkpoint, formats, mnist
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.vit import Vit
+from golden.formats import formats
+from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.dopq import DopqVit, DopqVitSettings, tangent_format, tangent_search
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.ranges import squared_error
 from golden.ptq.record import Record
 from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine
-from golden.tangent import tangent_levels, tangent_thresholds
-from golden.vit import Vit
 
 SHARES = (0.999, 0.9999, 0.99999)
 

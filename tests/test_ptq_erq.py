@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit
 from golden.ptq.dual import dual_weights, outlier_columns
 from golden.ptq.erq import Erq, ErqSettings
 from golden.ptq.formats import TensorFormat, simulate, weight_grid
@@ -18,8 +21,6 @@ from golden.ptq.record import Record
 from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine, channel_symmetric
 from golden.ptq.ridge import Moments, absorb, moments, ridge
 from golden.ptq.rounding import half_by_half, output_error, refine
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit
 
 OFF = {"aqer": False, "dual": False, "rounding": False, "compensation": False}
 

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit, VitSpec
 from golden.ptq.folding import fold, folded, network, readers, rescaled
 from golden.ptq.statistics import collect
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit, VitSpec
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
-from golden.ptf import power_of_two_factor
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit
+from golden.formats.ptf import power_of_two_factor
 from golden.ptq.formats import simulate
 from golden.ptq.fqvit import FqVit, FqVitSettings
 from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.sites import sites
 from golden.ptq.statistics import Statistics
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from golden import checkpoint, imagenet, mnist, models
-from golden.evaluate import WEIGHTS
-from golden.formats import tangent_table
+from golden.commands.evaluate import WEIGHTS
+from golden.commands.quantize import configured
+from golden.data import imagenet, mnist
+from golden.float import checkpoint, models
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit, VitSpec
+from golden.formats.formats import tangent_table
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.method import Settings, apply
@@ -26,9 +30,6 @@ from golden.ptq.ranges import (
 from golden.ptq.record import Record, RecordError
 from golden.ptq.sites import ROLES, layers, sites, source
 from golden.ptq.statistics import Observed, collect
-from golden.quantize import configured
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit, VitSpec
 
 VIT = VitSpec(image_size=8, dim=8, depth=2, heads=2, mlp_hidden=16)
 SWIN = SwinSpec(image_size=16, patch_size=2, classes=5, dim=8, depths=(2, 2), heads=(1, 2),

@@ -5,9 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden import checkpoint, mnist
-from golden.calibrate import calibrate
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.commands.report import report
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit, VitSpec
+from golden.network.calibrate import calibrate
 from golden.ptq.folding import network, readers, rescaled
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Settings, apply
@@ -21,10 +25,7 @@ from golden.ptq.sites import sites
 from golden.ptq.statistics import collect
 from golden.ptq.tsptq import Tsptq, TsptqSettings
 from golden.ptq.widths import LayerWidths, layer_widths, weight_widths
-from golden.report import report
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit, VitSpec
-from hw.config import Config
+from vitforge.spec.config import Config
 
 
 @pytest.fixture(scope="module")

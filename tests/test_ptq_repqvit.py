@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit
 from golden.ptq.formats import simulate
 from golden.ptq.method import apply
 from golden.ptq.record import Record
@@ -18,8 +21,6 @@ from golden.ptq.repqvit import (
     channel_affine,
     reparameterize,
 )
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from golden import checkpoint, mnist, quantize
-from golden.evaluate import WEIGHTS
+from golden.commands import quantize
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
 from golden.ptq.minmax import MinMax
 from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key

@@ -5,16 +5,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from golden import checkpoint, mnist
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit
 from golden.ptq.formats import simulate
 from golden.ptq.method import Settings, apply
 from golden.ptq.minmax import MinMax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.sites import sites
 from golden.ptq.tsptq import Tsptq, TsptqSettings, output_weights, squared_gradients
-from golden.swin import Swin, SwinSpec
-from golden.vit import Vit
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from golden import checkpoint, mnist, quantize
-from golden.evaluate import WEIGHTS
+from golden.commands import quantize
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.float import checkpoint
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 

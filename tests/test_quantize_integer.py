@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from golden import mnist, network, network_file, quantize
-from golden.deploy import load_notes
-from golden.evaluate import WEIGHTS
-from golden.models import DIGITS
-from golden.preprocessing import of_text
+from golden.commands import quantize
+from golden.commands.evaluate import WEIGHTS
+from golden.commands.report import weight_bytes
+from golden.data import mnist
+from golden.deploy.deploy import load_notes
+from golden.float.models import DIGITS
+from golden.float.preprocessing import of_text
+from golden.network import file as network_file
+from golden.network import run as network
 from golden.ptq import METHODS
 from golden.ptq.record import Record
-from golden.report import weight_bytes
 
 KEPT = ["model.json", "model.safetensors", "notes.json", "record.json"]
 FILES = sorted([*KEPT, "attention.svg", "gelu.svg", "norm.svg", "report.md", "stream.svg"])

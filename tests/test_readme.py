@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hw.config import load
 from hw.units import create
+from vitforge.spec.config import load
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,10 +10,13 @@ from amaranth.back import verilog
 from amaranth.sim import Simulator
 
 from gen.verilog import WAIVERS
-from hw.axi_lite import OKAY, SLVERR, AxiLiteSlave
-from hw.config import load
-from hw.counters import Counters
-from hw.register_map import (
+from hw.bus.axi_lite import OKAY, SLVERR, AxiLiteSlave
+from hw.control.registers import COUNTED, Registers
+from hw.lib.counters import Counters
+from sim.testing.axi_lite import Master, monitor
+from sim.toolchain import find as find_tools
+from vitforge.spec.config import load
+from vitforge.spec.register_map import (
     BUFFERS,
     COUNTERS,
     FAULTS,
@@ -25,9 +28,6 @@ from hw.register_map import (
     constants,
     find,
 )
-from hw.registers import COUNTED, Registers
-from sim.axi_lite import Master, monitor
-from sim.toolchain import find as find_tools
 
 CONFIG = load("tiny")
 AT = {register.name: register.offset for register in REGISTERS}

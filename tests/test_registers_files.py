@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gen.registers import FILES, header, main, markdown, to_json, verilog
-from hw.config import load
-from hw.register_map import FAULTS, REGISTERS, constants
+from vitforge.spec.config import load
+from vitforge.spec.register_map import FAULTS, REGISTERS, constants
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,9 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.deploy import deploy
-from golden.models import Preprocessing
-from golden.network import Network
+from golden.commands.report import report, weight_bytes
+from golden.commands.report_figures import FIGURES, figures
+from golden.commands.report_layers import noise, observed
+from golden.deploy.deploy import deploy
+from golden.float.models import Preprocessing
+from golden.float.vit import Vit, VitSpec
+from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.formats import TensorFormat
@@ -20,11 +24,7 @@ from golden.ptq.method import apply
 from golden.ptq.record import Record
 from golden.ptq.sites import sites
 from golden.ptq.statistics import Statistics
-from golden.report import report, weight_bytes
-from golden.report_figures import FIGURES, figures
-from golden.report_layers import noise, observed
-from golden.vit import Vit, VitSpec
-from hw.config import load
+from vitforge.spec.config import load
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_channels=1, classes=3, dim=16, depth=3, heads=2,
                mlp_hidden=24)

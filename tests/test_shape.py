@@ -12,14 +12,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from golden import checkpoint, models, quantize
-from golden.checkpoint import CheckpointError
-from golden.evaluate import WEIGHTS
-from golden.imagenet import Folder
-from golden.models import DIGITS, IMAGENET, INCEPTION
-from golden.preprocessing import usual
-from golden.shape import open_checkpoint
-from golden.vit import Vit, VitSpec
+from golden.commands import quantize
+from golden.commands.evaluate import WEIGHTS
+from golden.data.imagenet import Folder
+from golden.float import checkpoint, models
+from golden.float.checkpoint import CheckpointError
+from golden.float.models import DIGITS, IMAGENET, INCEPTION
+from golden.float.preprocessing import usual
+from golden.float.shape import open_checkpoint
+from golden.float.vit import Vit, VitSpec
 from tests.data.make_timm_reference import CASES, REFERENCE, images, parameters
 
 ODD = len(CASES) - 1

@@ -6,13 +6,14 @@ import dataclasses
 import pytest
 import torch
 
-from golden import checkpoint, mnist
-from golden.calibrate import calibrate
-from golden.deploy import deploy
-from golden.evaluate import WEIGHTS
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.deploy.deploy import deploy
+from golden.float import checkpoint
+from golden.network.calibrate import calibrate
+from golden.network.shift_only import coarser
 from golden.ptq import METHODS
-from golden.shift_only import coarser
-from hw.config import load
+from vitforge.spec.config import load
 
 CONFIG = dataclasses.replace(load("tiny"), multiplier_bits=1)
 
@@ -35,7 +36,7 @@ def test_all_ratios_are_shifts(changes, monkeypatch):
         ratios.append(ratio)
         return dyadic(ratio, config)
 
-    from golden import build
+    from golden.network import build
     dyadic = build.dyadic
     monkeypatch.setattr(build, "dyadic", seen)
     images = mnist.sample().calibration.images

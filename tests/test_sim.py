@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bench itself: it catches broken Verilog, and its trace keeps the rules of streams."""
 
+import dataclasses
 import itertools
 import re
 
 import pytest
 
 import sim.run
-from gen.elaborate import generate
-from golden.stream import PipelineModel
-from hw.config import load
-from hw.words import Field, Word
+from gen.elaborate import elaborate
+from golden.units.stream import PipelineModel
 from sim.__main__ import main
-from sim.case import Case
+from sim.cases.case import Case
+from sim.cases.image import all_cases
+from sim.cases.trace import AFTERMATH, PATTERNS, trace
 from sim.run import SimulationError, regress
-from sim.trace import AFTERMATH, PATTERNS, trace
+from vitforge.spec.config import load
+from vitforge.spec.words import Field, Word
 
 WORDS = {"i": Word((Field("x", 8),)), "o": Word((Field("x", 8),))}
 
@@ -64,17 +66,27 @@ def test_a_model_with_a_word_too_many_is_refused():
     (r"assign o__valid = ([^;]+);", r"assign o__valid = ~\1;", r"o\.valid is 1, not 0"),
     (r"o__payload <= ([^;]+);", r"o__payload <= \1 ^ 1'h1;", r"o\.payload is 0x"),
 ])
-def test_broken_verilog_is_caught(tmp_path, monkeypatch, pattern, replacement, message):
+def test_python_and_the_player_find_the_same_first_difference(tmp_path, monkeypatch, pattern,
+                                                              replacement, message):
     def broken(unit, config):
-        head, skid = generate(unit, config).rsplit("module ", 1)
+        design = elaborate(unit, config)
+        head, skid = design.verilog.rsplit("module ", 1)
         assert skid.startswith("\\requant.skid")
         skid, count = re.subn(pattern, replacement, skid, count=1)
         assert count == 1
-        return f"{head}module {skid}"
+        return dataclasses.replace(design, verilog=f"{head}module {skid}")
 
-    monkeypatch.setattr(sim.run, "generate", broken)
-    with pytest.raises(SimulationError, match=message):
-        regress("requant", load("tiny"), directory=tmp_path)
+    monkeypatch.setattr(sim.run, "elaborate", broken)
+    monkeypatch.setattr(sim.run, "all_cases", lambda *case: all_cases(*case)[:2])
+    found = []
+    for fast in (False, True):
+        with pytest.raises(SimulationError, match=message):
+            regress("requant", load("tiny"), fast=fast, directory=tmp_path / str(fast))
+        log, = (tmp_path / str(fast)).glob("*/run.log")
+        found.append(re.findall(r"Mismatch: (.*, gaps .*, stalls .*, cycle \d+: .*)",
+                                log.read_text()))
+    # Python goes on with the next pattern; the player speaks last, and ends with the first.
+    assert found[0][0] == found[1][-1]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

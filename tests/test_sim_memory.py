@@ -7,7 +7,7 @@ import random
 import pytest
 from cocotb_tools.runner import get_results
 
-from sim.accelerator import HERE
+from sim.accelerator.model import HERE
 from sim.run import Runner
 from sim.toolchain import find
 
@@ -35,7 +35,8 @@ def play(tmp_path_factory):
         scenes = [[*steps, *[{}] * cycles] for steps in scenes]
         (folder / "play.json").write_text(json.dumps(scenes))
         report = runner.test(
-            test_module="sim.memory_bench", hdl_toplevel="memory", hdl_toplevel_lang="verilog",
+            test_module="sim.testing.memory_bench", hdl_toplevel="memory",
+            hdl_toplevel_lang="verilog",
             build_dir=folder, test_dir=folder, log_file=folder / "run.log",
             extra_env={"VITFORGE_PLAY": str(folder / "play.json"),
                        "VITFORGE_RESULT": str(folder / "result.json")},
@@ -118,6 +119,47 @@ def test_data_may_come_before_their_address(play):
         assert found[answers[0]]["bresp"] == OKAY
         assert (found[-1]["violation"], found[-1]["stray"], found[-1]["pending"]) == (0, 0, 0)
         assert found[-1]["write_beats"] == 3
+
+
+@pytest.mark.parametrize(("order", "address_first", "data_first"), [
+    # Cycles in which AW, the beat and the answer pass, if the other channel comes 10 cycles later.
+    (0, (0, 10, 10 + LATENCY), (10, 0, 10 + LATENCY)),
+    (1, (0, 10, 10 + LATENCY), (10, 11, 11 + LATENCY)),
+    (2, (11, 10, 11 + LATENCY), (10, 0, 10 + LATENCY)),
+    (3, (10, 10, 10 + LATENCY), (10, 10, 10 + LATENCY)),
+])
+def test_orders_of_address_and_data(play, order, address_first, data_first):
+    def scene(starts, ends):
+        steps = [{} for _ in range(30)]
+        beat = BEAT | {"wlast": 1, "wdata": 7}
+        for start, end, on, off in zip(starts, ends, (write(64, 1), beat), (NO_AW, NO_W),
+                                       strict=True):
+            steps[start] |= on
+            steps[end + 1] |= off
+        return [*steps, {"peek_address": 64}]
+
+    found = play(scene((0, 10), address_first[:2]), scene((10, 0), data_first[:2]), order=order)
+    offered = ((0, 10), (10, 0))
+    for one, wanted, starts in zip(found, (address_first, data_first), offered, strict=True):
+        taken = [next(cycle for cycle, step in enumerate(one) if step[name] and cycle >= start)
+                 for name, start in zip(("awready", "wready"), starts, strict=True)]
+        answers = [cycle for cycle, step in enumerate(one) if step["bvalid"]]
+        assert (*taken, *answers) == wanted
+        assert one[30]["peek_data"] == 7
+        assert (one[-1]["violation"], one[-1]["pending"], one[-1]["write_beats"]) == (0, 0, 1)
+
+
+def test_orders_vary_by_burst(play):
+    # Bursts of one beat, one after the other: sometimes the address goes first, sometimes the beat.
+    steps = [write(0, 1) | BEAT | {"wlast": 1}, *[{}] * 300]
+    for stall in (0, 100):
+        (found,) = play(steps, latency=2, order=4, stall=stall)
+        ahead, seen = 0, set()
+        for one in found:
+            ahead += one["awready"] - one["wready"]
+            seen.add(ahead)
+        assert {-1, 0, 1} <= seen
+        assert found[-1]["violation"] == 0 and found[-1]["write_beats"] > 60
 
 
 @pytest.mark.parametrize("channel", ["ar", "r", "aw", "w", "b"])

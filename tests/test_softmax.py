@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.softmax import (
+from golden.units.softmax import (
     LogSoftmaxModel,
     PolynomialScale,
     ShiftScale,
@@ -16,14 +16,12 @@ from golden.softmax import (
     softmax_scale,
     statistics,
 )
-from hw.config import Config, load
-from hw.softmax import LogSoftmax
-from hw.softmax_tables import PolynomialWidths, ShiftWidths
+from hw.softmax.unit import LogSoftmax
 from hw.units import words
-from sim.image import all_cases
+from sim.cases.softmax import image_case, make_case
 from sim.run import regress
-from sim.softmax import image_case, make_case
-from sim.trace import PATTERNS, trace
+from vitforge.spec.config import Config, load
+from vitforge.spec.softmax_widths import PolynomialWidths, ShiftWidths
 
 DATA = Path(__file__).parent / "data"
 
@@ -318,36 +316,36 @@ def test_padding_gets_the_code_of_zero() -> None:
     assert words("softmax", config)["o"].unpack(case.expected["o"])["codes"][1, 1] == 15
 
 
-#: Configuration, and cases: two layers of a real image where it can run the network.
+#: Configuration, and cases, two layers of a real image where it can run the network among them;
+#: cycles and output words that are compared.
 RTL = [
-    (load("tiny"), 13),
-    (Config(name="lanes4-bits3", rows=4, cols=4, lanes=4, max_keys=50, attention_bits=3), 13),
+    (load("tiny"), 13, 70_001, 31_518),
+    (Config(name="lanes4-bits3", rows=4, cols=4, lanes=4, max_keys=50, attention_bits=3),
+     13, 43_362, 18_612),
     (Config(name="lanes16-bits5", rows=4, cols=4, lanes=16, max_keys=197, attention_bits=5,
-            exp_fraction_bits=14, exp_table_bits=4), 13),
-    (Config(name="linear", rows=4, cols=4, lanes=2, max_keys=37, attention="linear"), 11),
+            exp_fraction_bits=14, exp_table_bits=4), 13, 27_037, 10_341),
+    (Config(name="linear", rows=4, cols=4, lanes=2, max_keys=37, attention="linear"),
+     11, 20_983, 7_704),
     (Config(name="one-lane", rows=4, cols=4, lanes=1, max_keys=19, score_bits=5,
-            exp_fraction_bits=4, exp_table_bits=6), 11),
+            exp_fraction_bits=4, exp_table_bits=6), 11, 20_805, 7_893),
     (Config(name="linear-wide", rows=4, cols=4, lanes=5, max_keys=64, attention="linear",
-            score_bits=12, exp_fraction_bits=14, exp_table_bits=0), 11),
-    (Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"), 14),
+            score_bits=12, exp_fraction_bits=14, exp_table_bits=0), 11, 19_114, 6_741),
+    (Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"),
+     14, 98_158, 31_194),
     (Config(name="iexp-wide", rows=4, cols=4, lanes=3, max_keys=29, exponential="iexp",
-            iexp_shift=30, attention_bits=5), 12),
+            iexp_shift=30, attention_bits=5), 12, 25_154, 6_165),
     (Config(name="iexp-one-lane", rows=4, cols=4, lanes=1, max_keys=9, exponential="iexp",
-            score_bits=6, attention_bits=5, iexp_shift=16), 12),
+            score_bits=6, attention_bits=5, iexp_shift=16), 12, 21_241, 6_093),
 ]
 SLOW = ("lanes4-bits3", "linear-wide", "iexp-wide", "iexp-one-lane")
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize(("config", "count"), [
+@pytest.mark.parametrize(("config", "cases", "cycles", "moved"), [
     pytest.param(*item, marks=pytest.mark.slow) if item[0].name in SLOW else item for item in RTL],
     ids=lambda value: getattr(value, "name", ""))
-def test_verilog_equals_golden_on_every_cycle(config: Config, count: int, tmp_path: Path) -> None:
-    made = all_cases("softmax", config, 1)
-    cycles = sum(len(list(trace(case, words("softmax", config), *pattern)))
-                 for case in made for pattern in PATTERNS)
-    result = regress("softmax", config, directory=tmp_path)
-    assert result.cases == len(made) == count
-    assert result.patterns == len(PATTERNS) == 9
-    assert result.words == 9 * sum(len(case.expected["o"]) for case in made)
-    assert result.cycles == cycles
+def test_verilog_equals_golden_on_every_cycle(config: Config, cases: int, cycles: int, moved: int,
+                                              fast: bool) -> None:
+    result = regress("softmax", config, fast=fast)
+    assert (result.patterns, result.cases) == (9, cases)
+    assert (result.cycles, result.words) == (cycles, moved)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from golden.attention import log2_format
-from golden.softmax import ShiftScale, log_softmax
-from golden.softmax_bound import row_bound
-from hw.config import Config, load
+from golden.formats.attention import log2_format
+from golden.units.softmax import ShiftScale, log_softmax
+from golden.units.softmax_bound import row_bound
+from vitforge.spec.config import Config, load
 
 BASE = load("edge16")
 

@@ -7,9 +7,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
 
-from golden.stream import PipelineModel
-from hw.stream import Skid
-from hw.words import Field, Word
+from golden.units.stream import PipelineModel
+from hw.lib.stream import Skid
+from vitforge.spec.words import Field, Word
 
 WORD = Word((Field("x", 12),))
 

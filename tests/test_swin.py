@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.swin import Swin, SwinSpec, attention_mask, position_index
-from golden.vit import observe
+from golden.float.swin import Swin, SwinSpec, attention_mask, position_index
+from golden.float.vit import observe
 
 SMALL = SwinSpec(image_size=24, patch_size=2, in_channels=2, classes=5, dim=6, depths=(2, 2),
                  heads=(2, 3), window=3, mlp_ratio=2)

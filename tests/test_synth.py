@@ -10,14 +10,16 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from gen import netlist, place, synth, yowasp
-from gen.area import Area, count
-from gen.boundary import bounded
-from gen.dsp import pack_registers
-from gen.hierarchy import module_areas, module_paths
-from gen.place import Timing
-from gen.yowasp import SynthesisError, cached
-from sim.toolchain import ToolchainError
+from gen.convert import convert
+from gen.synthesis import command as synth
+from gen.synthesis import netlist, place, yowasp
+from gen.synthesis.area import Area, count
+from gen.synthesis.boundary import bounded
+from gen.synthesis.dsp import pack_registers
+from gen.synthesis.hierarchy import module_areas, module_paths
+from gen.synthesis.place import Timing
+from gen.synthesis.yowasp import SynthesisError, cached
+from vitforge.base.errors import ToolchainError
 
 ADDER = """
 module top(input clk, input [7:0] a, input [7:0] b, output reg [7:0] q);
@@ -103,7 +105,7 @@ def test_adder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("width", "zero", "other"), [(8, "8'h00", "8'ha5"),
                                                       (32, "32'd0", "32'd165")])
 def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch, width, zero, other):
-    """The netlist is the same, contents of memories included; other contents stay in the text."""
+    """The netlist is that of the words one by one, contents of memories included."""
     class Two(wiring.Component):
         address: In(10)
         data: In(width)
@@ -120,20 +122,23 @@ def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch, width, 
                              self.read.word_select(number, width).eq(read.data)]
             return m
 
-    text = verilog.convert(Two(), name="top", emit_src=False, strip_internal_attrs=True)
-    plain = netlist.netlist(text, "top", "ecp5", cache=tmp_path / "plain")
+    text = convert(Two(), "top")
+    words = verilog.convert(Two(), name="top", emit_src=False, strip_internal_attrs=True)
+    plain = netlist.netlist(words, "top", "ecp5", cache=tmp_path / "plain")
+    loops = netlist.netlist(text, "top", "ecp5", cache=tmp_path / "loops")
     monkeypatch.setattr(netlist, "_MANY", 1024)
     folded = netlist.netlist(text, "top", "ecp5", cache=tmp_path / "folded")
-    assert (plain / "top.v").read_text() == text
+    assert (loops / "top.v").read_text() == text
     source = (folded / "top.v").read_text()
     assert source.count("$readmemh(\"zeros1024.hex\", ") == 1
     assert source.count(f"] = {zero};") == 1023 and f"[700] = {other};" in source
     found = [json.loads((folder / "netlist.json").read_text())["modules"]["top"]["cells"]
-             for folder in (plain, folded)]
+             for folder in (plain, loops, folded)]
     blocks = [sorted(json.dumps(cell["parameters"], sort_keys=True) for cell in cells.values()
                      if cell["type"] == "DP16KD") for cells in found]
-    assert blocks[0] == blocks[1] and len(blocks[0]) == 2 * -(-width // 18)
-    assert netlist.synthesize(text, "top", cache=tmp_path / "plain") == \
+    assert blocks[0] == blocks[1] == blocks[2] and len(blocks[0]) == 2 * -(-width // 18)
+    assert netlist.synthesize(words, "top", cache=tmp_path / "plain") == \
+        netlist.synthesize(text, "top", cache=tmp_path / "loops") == \
         netlist.synthesize(text, "top", cache=tmp_path / "folded")
 
 
@@ -361,7 +366,7 @@ def test_constant_one_is_not_registered():
 
 def test_registers_around_a_design(monkeypatch):
     """An input is late by one cycle, an output too."""
-    monkeypatch.setattr("gen.boundary.create", lambda unit, config: Increment())
+    monkeypatch.setattr("gen.synthesis.boundary.create", lambda unit, config: Increment())
     verilog = bounded("top", None)
     assert module_paths(verilog, "top") == ["design"]
     assert "input [3:0] a" in verilog and "output [4:0] q" in verilog

@@ -9,13 +9,13 @@ import torch
 from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
-from golden.systolic import SystolicModel, matmul
-from hw.config import Config, load
-from hw.systolic import SystolicArray
-from sim.image import image_cases
+from golden.units.systolic import SystolicModel, matmul
+from hw.array.systolic import SystolicArray
+from sim.cases.image import image_cases
+from sim.cases.systolic import Tile, cases, image_case, tile_case
+from sim.cases.trace import AFTERMATH, PATTERNS, trace
 from sim.run import regress
-from sim.systolic import Tile, cases, image_case, tile_case
-from sim.trace import AFTERMATH, PATTERNS, trace
+from vitforge.spec.config import Config, load
 
 SHAPES = [
     Config(name="wide-4x4", rows=4, cols=4, lanes=2),
@@ -265,8 +265,8 @@ def test_image_case_covers_the_product():
     (load("edge8"), 6_903, 25_392, 5),
     pytest.param(load("edge16"), 12_519, 44_889, 5, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))
-def test_verilog_on_every_cycle(config, words, cycles, images, tmp_path):
-    result = regress("systolic", config, directory=tmp_path)
+def test_verilog_on_every_cycle(config, words, cycles, images, fast):
+    result = regress("systolic", config, fast=fast)
     image = list(image_cases("systolic", config))
     assert (result.cases, result.image_cases, result.patterns) == (17 + len(image), images, 9)
     assert len(image) == images

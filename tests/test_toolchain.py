@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sim import objcache, toolchain
-from sim.toolchain import ToolchainError, find
+from sim.toolchain import find
+from vitforge.base.errors import ToolchainError
 
 OLD = "Verilator 5.006 2023-01-22 rev (Debian 5.006-3)"
 NEW = "Verilator 5.036 2025-04-27 rev v5.036"

@@ -9,7 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden import checkpoint, mnist, train, train_mnist, train_task
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.training import mnist as train_mnist
+from golden.training import task as train_task
+from golden.training import train
 
 ARGUMENTS = ["--epochs", "2", "--batch", "20"]
 
@@ -106,21 +110,19 @@ def test_interrupted_run_of_another_plan_is_refused(
     partial = tmp_path / "net.safetensors.partial"
     monkeypatch.setattr(train, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run(data, output) == 130
+    capsys.readouterr()
     for damage, message in ((False, "run with another network, seed"), (True, "is damaged")):
         if damage:
             partial.write_bytes(partial.read_bytes()[:500])
-        with pytest.raises(SystemExit) as stop:
-            run(data, output, "--seed", "9")
-        assert stop.value.code == 2
+        assert run(data, output, "--seed", "9") == 2
         assert message in one_line(capsys)
     assert partial.exists() and not output.exists()
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line after argparse's usage text; there must be no traceback."""
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error[error.index("error: "):].rstrip("\n")
+    error = capsys.readouterr().err.lstrip("\n")   # of an empty progress bar
+    assert error.startswith("golden.train: error: ") and error.count("\n") == 1
+    return error.removeprefix("golden.train: ").rstrip("\n")
 
 
 @pytest.mark.parametrize(("kind", "message"), [
@@ -163,9 +165,7 @@ def test_unusable_data_is_one_line_and_exit_2(
             arrays["y_train"] = arrays["y_train"][1:]
     if kind not in ("missing file", "truncated", "text", "lone array"):
         np.savez(data, allow_pickle=True, **arrays)
-    with pytest.raises(SystemExit) as stop:
-        run(data, tmp_path / "net.safetensors")
-    assert stop.value.code == 2
+    assert run(data, tmp_path / "net.safetensors") == 2
     line = one_line(capsys)
     assert message in line and "\n" not in line and data.name in line
     assert [item.name for item in tmp_path.iterdir()] == ["data"]
@@ -180,9 +180,7 @@ def test_unusable_data_is_one_line_and_exit_2(
 def test_unusable_arguments_are_one_line_and_exit_2(
         data: Path, tmp_path: Path, arguments: list[str], message: str,
         capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(data, tmp_path / "net.safetensors", *arguments)
-    assert stop.value.code == 2
+    assert run(data, tmp_path / "net.safetensors", *arguments) == 2
     assert one_line(capsys) == f"error: {message}"
 
 

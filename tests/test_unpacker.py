@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 from amaranth.sim import Simulator
 
-from hw.config import Config
-from hw.packing import Packing
-from hw.unpacker import Unpacker
+from hw.bus.unpacker import Unpacker
+from vitforge.spec.config import Config
+from vitforge.spec.packing import Packing
 
 
 def _config(cols, axi, weight_bits=8):

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from gen.vectors import main
 from hw.units import UNITS
 from sim.toolchain import find
+from sim.vectors import main
 
 
 def _write(unit, out):
@@ -55,15 +55,21 @@ def test_verilator_replays_them_without_python(tmp_path, unit):
 
 @pytest.mark.rtl
 @pytest.mark.skipif(not shutil.which("iverilog"), reason="Icarus Verilog is not installed")
+@pytest.mark.parametrize("language", ["-g2005", "-g2012"])
 @pytest.mark.parametrize("unit", UNITS)
-def test_icarus_replays_them(tmp_path, unit):
+def test_icarus_replays_them(tmp_path, unit, language):
     _write(unit, tmp_path / "out")
-    subprocess.run(["iverilog", "-g2012", "-o", "tb.vvp", "tb.v", f"{unit}.v"],
+    subprocess.run(["iverilog", language, "-o", "tb.vvp", "tb.v", f"{unit}.v"],
                    cwd=tmp_path / "out", check=True, timeout=300, capture_output=True)
     done = subprocess.run(["vvp", "-n", "tb.vvp"], cwd=tmp_path / "out", capture_output=True,
                           text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert f"PASS: {unit}" in done.stdout
+    _corrupt(tmp_path / "out" / "expected.hex")
+    done = subprocess.run(["vvp", "-n", "tb.vvp"], cwd=tmp_path / "out", capture_output=True,
+                          text=True, timeout=600, check=False)
+    assert done.returncode != 0
+    assert f"FAIL: {unit}, 1 differences" in done.stdout
 
 
 def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, capsys):

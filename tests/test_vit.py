@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from golden import checkpoint, mnist
-from golden.checkpoint import CheckpointError
-from golden.vit import Vit, VitSpec, observe
+from golden.data import mnist
+from golden.float import checkpoint
+from golden.float.checkpoint import CheckpointError
+from golden.float.vit import Vit, VitSpec, observe
 
-WEIGHTS = Path(checkpoint.__file__).parent / "weights" / "mnist_vit.safetensors"
+WEIGHTS = Path(checkpoint.__file__).parents[1] / "weights" / "mnist_vit.safetensors"
 SMALL = VitSpec(image_size=12, patch_size=4, in_channels=2, classes=5, dim=12, depth=2, heads=3,
                 mlp_hidden=20)
 

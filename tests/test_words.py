@@ -6,8 +6,8 @@ import random
 import pytest
 from amaranth.hdl import Const
 
-from hw.stream import signature
-from hw.words import Field, Word
+from hw.lib.stream import signature
+from vitforge.spec.words import Field, Word
 
 WORD = Word((Field("a", 5, signed=True, count=3), Field("b", 1), Field("c", 9, count=2),
              Field("d", 4, signed=True)))

@@ -10,25 +10,33 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from examples.demo.options import command_line
+from vitforge.base.cli import parse_first, progress_bar, replace_folder, run_command
+
+if __name__ == "__main__":
+    # What comes next takes seconds.
+    parse_first(command_line(), "golden", "sim", "synth", "report")
+
 import jinja2
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from examples.demo import pictures
-from gen.cli import progress_bar, replace_folder, run_command
+from gen.compiler.timeline import draw
 from gen.elaborate import generate
-from gen.netlist import synthesize
-from gen.timeline import draw
-from golden import checkpoint, mnist
-from golden.calibrate import calibrate
-from golden.evaluate import WEIGHTS
-from hw.config import Config, load, preset_names
+from gen.synthesis.netlist import synthesize
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.data.mnist_inputs import read_image
+from golden.float import checkpoint
+from golden.network.calibrate import calibrate
 from hw.units import UNITS, words
-from sim.accelerator_check import check
-from sim.image import image_cases, read_image
+from sim.accelerator.check import check
+from sim.cases.image import image_cases
+from sim.cases.trace import PATTERNS, trace
 from sim.run import SimulationError, regress
-from sim.trace import PATTERNS, trace
+from vitforge.spec.config import Config, load
 
 #: Cycles of the systolic array that the page shows.
 SHOWN = 160
@@ -66,7 +74,8 @@ def _measure(config: Config, image: str, directory: Path) -> list[dict[str, Any]
     rows = []
     for unit in UNITS:
         with progress_bar(f"simulate {unit}", len(PATTERNS)) as update:
-            result = regress(unit, config, image=image, directory=directory, progress=update)
+            result = regress(unit, config, image=image, fast=True, directory=directory,
+                             progress=update)
         with progress_bar(f"synthesise {unit}", 1) as update:
             area = synthesize(generate(unit, config), unit)
             update(1)
@@ -121,27 +130,9 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.demo", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Recognise a handwritten digit on the generated Verilog of the accelerator,\n"
-                    "and replay its tensors in that of every unit.",
-        epilog="example: python -m examples.demo --image 7")
-    parser.add_argument("--image", default="0", metavar="N|FILE",
-                        help="a shipped image by its number, 0 to 299, or a .npy file of 28x28 "
-                             "uint8, white on black (default: 0)")
-    parser.add_argument("--config", default="edge8", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge8)")
-    parser.add_argument("--build", type=Path, default=Path("build/sim"), metavar="DIR",
-                        help="where models and logs are kept (default: build/sim)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/demo"), metavar="DIR",
-                        help="folder of the page (default: build/demo)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; exit code 2 with one line for bad input."""
-    return run_command(_demo, _parser(), argv)
+    return run_command(_demo, command_line(), argv)
 
 
 if __name__ == "__main__":

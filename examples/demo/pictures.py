@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from gen.svg import text
-from sim.trace import Cycle
+from sim.cases.trace import Cycle
+from vitforge.base.svg import text
 
 INK, MOVE, WAIT = "#1f2933", "#2a9d8f", "#e9c46a"
 

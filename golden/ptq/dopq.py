@@ -7,8 +7,8 @@ power-law head near 0 and values that matter near 1, so their quantizer is fine 
 scale is their median, not their mean (MOSF). Everything else is RepQ-ViT's (`golden.ptq.repqvit`).
 How it is done here is reconstructed:
 
-- TanQ: `golden.tangent`, from 0 to the largest value. That value, one of RepQ-ViT's quantiles, and
-  the slopes of both ends are those of least squared error;
+- TanQ: `golden.formats.tangent`, from 0 to the largest value. That value, one of RepQ-ViT's
+  quantiles, and the slopes of both ends are those of least squared error;
 - levels are integers of a table, as the datapath multiplies them, or real numbers (`top` of 0);
 - MOSF: the median minimizes the mean absolute deviation of the channels' scales; the common zero
   point is the median of their zero points.
@@ -26,10 +26,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.formats import TensorFormat
 from golden.ptq.repqvit import RepqVit, RepqVitSettings
-from golden.tangent import tangent_levels, tangent_thresholds
 
 _LEAST = 1e-8
 
@@ -146,7 +146,6 @@ class DopqVit(RepqVit):
     """RepQ-ViT with tangent codes for attention, and medians for the common scales."""
 
     name: ClassVar[str] = "dopq-vit"
-    summary: ClassVar[str] = "tangent quantizer, median scales, a reconstruction (arXiv 2408.03291)"
     settings: DopqVitSettings = field(default_factory=DopqVitSettings)
 
     def attention(self, rows: Tensor, bits: int) -> TensorFormat:

@@ -24,7 +24,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from golden.parallel import one_thread
+from golden.data.parallel import one_thread
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.dual import RATIOS, dual_weights, outlier_columns
 from golden.ptq.folding import network
 from golden.ptq.formats import TensorFormat
@@ -34,8 +36,6 @@ from golden.ptq.ridge import absorb, moments
 from golden.ptq.rounding import half_by_half
 from golden.ptq.sites import layers
 from golden.ptq.statistics import Statistics, collect
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,6 @@ class Erq(RepqVit):
     """RepQ-ViT with weights that make up for the error of activations and of each other."""
 
     name: ClassVar[str] = "erq"
-    summary: ClassVar[str] = "error reduction by ridge regression and rounding (arXiv 2407.06794)"
     settings: ErqSettings = field(default_factory=ErqSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

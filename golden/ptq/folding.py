@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.sites import layers, sites, source
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 def fold(norm: tuple[Tensor, Tensor], layer: tuple[Tensor, Tensor | None], ratio: Tensor,

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from golden import formats
-from golden.tangent import tangent_levels, tangent_thresholds
+from golden.formats import formats
+from golden.formats.tangent import tangent_levels, tangent_thresholds
 
 KINDS = ("uniform", "shifted", "two-scale", "log2", "log-sqrt2", "table", "tangent", "dual")
 
@@ -33,7 +33,7 @@ class TensorFormat:
     kind
         "uniform"; "shifted" (PTF, O-2SF: uniform with a power of two per channel); "two-scale"
         (V-2SF, a reconstruction); "log2" (the highest code is 0); "log-sqrt2"; "table";
-        "tangent" (TanQ, a reconstruction: `golden.tangent`); "dual" (of weights, ERQ's dual
+        "tangent" (TanQ, a reconstruction: `golden.formats.tangent`); "dual" (of weights, ERQ's dual
         uniform quantization: some columns have a scale and a zero point of their own in each row).
     bits
         Width of a code, 2 to 8.

@@ -26,8 +26,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from golden.parallel import ordered
-from golden.ptf import power_of_two_factor
+from golden.data.parallel import ordered
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.formats.ptf import power_of_two_factor
 from golden.ptq.formats import TensorFormat
 from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.method import Method, Settings, weight_formats
@@ -36,8 +38,6 @@ from golden.ptq.record import SOFTMAXES, Record
 from golden.ptq.scores import score_search
 from golden.ptq.sites import ROLES, Site
 from golden.ptq.statistics import Statistics, collect
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,6 @@ class FqVit(Method):
     """PTF for the residual stream, LIS for attention, one observer for everything else."""
 
     name: ClassVar[str] = "fq-vit"
-    summary: ClassVar[str] = "power-of-two factor and log-integer-softmax (arXiv 2111.13824)"
-    images: ClassVar[int] = 1000   # ten batches of 100 in the official code
     settings: FqVitSettings = field(default_factory=FqVitSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
@@ -138,7 +136,7 @@ class FqVit(Method):
 
 
 def _power_of_two(rows: Tensor, first: Tensor | None, bits: int, levels: int) -> TensorFormat:
-    """PTF by the reference search of `golden.ptf`; `first` counts as much as all rows."""
+    """PTF by the reference search of `golden.formats.ptf`; `first` counts as much as all rows."""
     copies = 1 if first is None else -(-len(rows) // len(first))
     ptf = power_of_two_factor(rows, bits, levels, again=first, copies=copies)
     return TensorFormat(kind="shifted", bits=bits, scale=ptf.scale, zero_point=ptf.zero_point,

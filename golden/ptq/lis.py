@@ -6,17 +6,17 @@ __all__ = ["LogIntSoftmax"]
 import torch
 from torch import Tensor, nn
 
-from golden.fast_polynomial import FastPolynomial
+from golden.network.fast_polynomial import FastPolynomial
 from golden.ptq.formats import TensorFormat
-from golden.softmax import PolynomialScale, log_softmax, softmax_scale
-from hw.config import Config
+from golden.units.softmax import PolynomialScale, log_softmax, softmax_scale
+from vitforge.spec.config import Config
 
 #: Scores at a time: few stay in the caches, many leave Python to other threads.
 _CHUNK = 1 << 17
 
 
 class LogIntSoftmax(nn.Module):
-    """Softmax of quantized scores ``[..., K]`` by `golden.softmax.log_softmax`.
+    """Softmax of quantized scores ``[..., K]`` by `golden.units.softmax.log_softmax`.
 
     Returns ``2**-code``, and 0 for the highest code, bit-exact with the integer unit given the
     same score codes. Scores more than half a step below the lowest code are masked keys.

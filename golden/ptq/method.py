@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.lis import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.record import Record, plain_settings
 from golden.ptq.sites import INPUT, layers, sites
 from golden.ptq.statistics import Statistics, collect
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +87,12 @@ class Method(ABC):
     Attributes
     ----------
     name
-        On the command line.
-    summary
-        One line: what it does, and its paper.
-    images
-        How many images it is calibrated with if nothing else is said: 32 in RepQ-ViT, ERQ and the
-        works that the reconstructions build on.
+        On the command line; `golden.commands.methods` says what it does.
     settings
         Its options, a frozen dataclass.
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
-    images: ClassVar[int] = 32
     settings: Settings
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

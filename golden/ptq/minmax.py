@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import affine, observed_range
 from golden.ptq.record import Record
 from golden.ptq.statistics import Statistics, collect
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class MinMax(Method):
     """Every tensor asymmetric uniform over its whole observed range; weights per output channel."""
 
     name: ClassVar[str] = "minmax"
-    summary: ClassVar[str] = "per-tensor min-max ranges, the baseline of all papers"
     settings: Settings = field(default_factory=Settings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

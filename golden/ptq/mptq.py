@@ -20,6 +20,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat
 from golden.ptq.mptq_greedy import Unit, allocate, mixed, units
 from golden.ptq.mptq_smooth import smooth
@@ -27,8 +29,6 @@ from golden.ptq.record import Record
 from golden.ptq.sites import layers
 from golden.ptq.statistics import Observed, Statistics
 from golden.ptq.tsptq import Tsptq, TsptqSettings
-from golden.swin import Swin
-from golden.vit import Vit
 
 Bars = Callable[[str, int], Callable[[int], object]]
 
@@ -98,8 +98,6 @@ class Mptq(Tsptq):
     """SQ-b, OPT-m and Greedy MP on top of TSPTQ-ViT's two scales and search."""
 
     name: ClassVar[str] = "mptq-vit"
-    summary: ClassVar[str] = ("smoothing with bias, searched ratios, mixed precision, "
-                              "a reconstruction (arXiv 2401.14895)")
     settings: MptqSettings = field(default_factory=MptqSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -27,12 +27,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from golden import swin, vit
+from golden.float import swin, vit
+from golden.float.swin import PatchMerging, Swin
+from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.sites import INPUT, Site, layers, sites, source
 from golden.ptq.statistics import observed_sites
-from golden.swin import PatchMerging, Swin
-from golden.vit import Vit
 
 Widths = dict[str, int]
 """Bits by unit name."""

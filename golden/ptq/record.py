@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from golden.checkpoint import replace
 from golden.ptq.formats import TensorFormat
+from vitforge.base.files import replace
 
 SOFTMAXES = ("float", "polynomial", "shift")
 _SUFFIX = ".safetensors"
@@ -40,7 +40,7 @@ class Record:
         By site name (`golden.ptq.sites`) for activations, by parameter name for weights. A tensor
         without one stays in floating point.
     softmax
-        "float", or the integer softmax of `golden.softmax` that makes the attention codes.
+        "float", or the integer softmax of `golden.units.softmax` that makes the attention codes.
     parameters
         Parameters that differ from the checkpoint's, before quantization, by name.
     """

@@ -19,6 +19,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.folding import fold, folded
 from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method, Settings
@@ -26,8 +28,6 @@ from golden.ptq.ranges import affine, percentile_search
 from golden.ptq.record import Record
 from golden.ptq.sites import layers, source
 from golden.ptq.statistics import Statistics, collect
-from golden.swin import Swin
-from golden.vit import Vit
 
 _LEAST = 1e-8
 
@@ -165,7 +165,6 @@ class RepqVit(Method):
     """Searched ranges, reparameterized LayerNorm outputs, log-sqrt2 attention."""
 
     name: ClassVar[str] = "repq-vit"
-    summary: ClassVar[str] = "scale reparameterization, log-sqrt2 attention (arXiv 2212.08254)"
     settings: RepqVitSettings = field(default_factory=RepqVitSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import golden
-from golden.checkpoint import replace
 from golden.ptq.record import Record, RecordError
+from vitforge.base.files import replace
 
 
 def _digest(path: Path) -> str:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.sites import layers, source
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tensors of a network that have a format: one `Site` for each, found by module name.
 
-A site is the output of a module (`golden.vit.Tap` and friends), or the image (name ``input``).
-Results of matrix products that are only added to the residual stream are not sites: they stay in
-the accumulator.
+A site is the output of a module (`golden.float.vit.Tap` and friends), or the image (name
+``input``). Results of matrix products that are only added to the residual stream are not sites:
+they stay in the accumulator.
 """
 
 __all__ = ["INPUT", "ROLES", "Site", "layers", "sites", "source"]
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from golden.swin import Swin
-from golden.vit import Vit
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 
 INPUT = "input"
 ROLES = ("input", "stream", "norm", "query", "key", "value", "scores", "attention", "context",

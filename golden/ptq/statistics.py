@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from golden.parallel import ordered
+from golden.data.parallel import ordered
+from golden.float.swin import Swin
+from golden.float.vit import Vit
 from golden.ptq.sites import INPUT, ROLES, Site, sites
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, eq=False)

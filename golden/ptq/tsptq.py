@@ -6,8 +6,8 @@ split by magnitude into two regions whose scales differ by a power of two (V-2SF
 before LayerNorm have a scale of their own (O-2SF), and scales are found by a Hessian-guided search.
 How each is done here is reconstructed:
 
-- V-2SF: `golden.formats.TwoScale`; GeLU is signed, and both its scales and m are searched;
-- O-2SF: `golden.ptf.outlier_two_scale`;
+- V-2SF: `golden.formats.formats.TwoScale`; GeLU is signed, and both its scales and m are searched;
+- O-2SF: `golden.formats.ptf.outlier_two_scale`;
 - the Hessian is approximated by its diagonal, the squared gradients of the cross-entropy to the
   float network's own classes, at the tensor itself; ranges shrink on a linear grid;
 - a weight's scale minimizes ``dW E[x x^T] dW^T`` per output channel, which is the Hessian-weighted
@@ -23,15 +23,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from golden.ptf import outlier_two_scale
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.formats.ptf import outlier_two_scale
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, channel_weights
 from golden.ptq.record import Record
 from golden.ptq.sites import INPUT, Site, layers, source
 from golden.ptq.statistics import Observed, Statistics, collect, observed_sites, spaced
-from golden.swin import Swin
-from golden.vit import Vit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,6 @@ class Tsptq(Method):
     """V-2SF for attention and GeLU, O-2SF for the residual stream, a search for all scales."""
 
     name: ClassVar[str] = "tsptq-vit"
-    summary: ClassVar[str] = "two scaled factors, a reconstruction (arXiv 2305.12901)"
     settings: TsptqSettings = field(default_factory=TsptqSettings)
 
     def observe(self, model: Vit | Swin, batches: Iterable[Tensor],

@@ -31,5 +31,5 @@ def layer_widths(record: Record) -> dict[str, LayerWidths]:
 
 
 def weight_widths(record: Record) -> dict[str, int]:
-    """Return the width of every layer's weights, as `golden.calibrate` and the program take it."""
+    """Return the width of every layer's weights, as `network.calibrate` and the program take it."""
     return {layer: widths.weights for layer, widths in layer_widths(record).items()}

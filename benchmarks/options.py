@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command lines of this room's commands, which are read before PyTorch is imported."""
+
+__all__ = ["methods", "networks", "outliers", "quantization"]
+
+import argparse
+from pathlib import Path
+
+from golden.commands.methods import ABOUT
+from golden.commands.options import WEIGHTS
+from vitforge.spec.timing import LATENCY
+
+
+def _data(parser: argparse.ArgumentParser, *, images: int) -> None:
+    """Add the network, the pictures and the configuration; `images` calibrate by default."""
+    parser.add_argument("--model", default="deit_tiny_patch16_224", metavar="NAME",
+                        help="network, by timm's name (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
+                        help="its state dict, .safetensors or .pth")
+    for name, text in (("calibration", "calibrate"), ("evaluate", "measure")):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR",
+                            help=f"folder of class folders with pictures to {text} with")
+    parser.add_argument("--classes", type=Path, metavar="FILE",
+                        help="class folders in label order, one a line")
+    parser.add_argument("--images", type=int, default=images, metavar="N",
+                        help="calibration images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="draws the calibration images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=25, metavar="N",
+                        help="images at a time (default: %(default)s)")
+    parser.add_argument("--no-resize", action="store_true",
+                        help="pictures of --evaluate are scaled already: only crop")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help="configuration of the integer networks, with each method's attention "
+                             "codes (default: %(default)s)")
+
+
+def methods() -> argparse.ArgumentParser:
+    """Return the parser of `benchmarks.methods`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.methods",
+        description="Published methods by widths, float-simulated and in integers, as one\n"
+                    "table. A row is kept at once: a killed run goes on, another adds rows.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.methods --checkpoint F.safetensors \\\n"
+               "    --calibration DIR --evaluate DIR --methods repq-vit,erq --settings 8/8,4/4")
+    _data(parser, images=32)
+    parser.add_argument("--methods", default=",".join(ABOUT), metavar="A,B,...",
+                        help="default: all")
+    parser.add_argument("--settings", default="8/8", metavar="W/A,...",
+                        help="widths of weights and activations, and, behind more slashes, of "
+                             "attention and of the residual stream, which else follow the method "
+                             "(default: %(default)s)")
+    parser.add_argument("--variants", nargs="+", default=[""], metavar="OPTIONS",
+                        help="options of the methods, NAME=VALUE with spaces between them; each "
+                             "is a row, and '' are the defaults (default: '')")
+    parser.add_argument("--limit", type=int, metavar="N",
+                        help="images to measure with, drawn (default: all)")
+    parser.add_argument("--no-integers", action="store_true",
+                        help="measure the float simulation only")
+    parser.add_argument("--spread", type=float, metavar="GAIN",
+                        help="make LayerNorm outputs uneven first, as golden.quantize does")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/methods"), metavar="DIR",
+                        help="methods.md, methods.csv and the rows (default: %(default)s)")
+    return parser
+
+
+def quantization() -> argparse.ArgumentParser:
+    """Return the parser of `benchmarks.quantization`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quantization",
+        description="Where the time of one method goes, stage by stage. Speeds are those of the\n"
+                    "machine at hand; what carries over is the ratio to the float network.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.quantization --checkpoint F.safetensors \\\n"
+               "    --calibration DIR --evaluate DIR --method fq-vit --setting 8/8/4")
+    _data(parser, images=100)
+    parser.add_argument("--method", choices=ABOUT, default="fq-vit", metavar="NAME",
+                        help="as golden.quantize (default: %(default)s)")
+    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
+                        help="widths (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="any other option of the method; repeatable")
+    parser.add_argument("--limit", type=int, default=100, metavar="N",
+                        help="images that networks classify (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, metavar="N",
+                        help="how often everything is measured (default: %(default)s)")
+    parser.add_argument("--operators", type=int, default=6, metavar="N",
+                        help="how many operators of each network are named (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/quantization"),
+                        metavar="DIR", help="quantization.md (default: %(default)s)")
+    return parser
+
+
+def networks() -> argparse.ArgumentParser:
+    """Return the parser of `benchmarks.networks`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.networks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Cycles, utilisation and traffic of whole networks on 8x8, 16x16 and 32x32,\n"
+                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
+        epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125")
+    parser.add_argument("networks", metavar="NETWORK", nargs="*",
+                        help="timm's names (default: DeiT-Tiny, -Small and -Base)")
+    parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
+                        help="for images a second (default: 100)")
+    parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",
+                        help=f"of the memory (default: {LATENCY})")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/networks"), metavar="DIR",
+                        help="folder of the table (default: build/networks)")
+    return parser
+
+
+def outliers() -> argparse.ArgumentParser:
+    """Return the parser of `benchmarks.outliers`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.outliers",
+        description="Train the digits' network a little longer with a few channels of its\n"
+                    "residual stream many times as large as the others, as large networks have.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.outliers --data mnist.npz "
+               "-o build/mnist_outliers.safetensors")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE",
+                        help="an .npz file of MNIST, as golden.train takes it")
+    parser.add_argument("--checkpoint", type=Path, default=WEIGHTS, metavar="FILE",
+                        help="the network to begin with (default: the shipped one)")
+    parser.add_argument("--gain", type=float, default=20.0, help="default: %(default)s")
+    parser.add_argument("--channels", type=int, default=3, metavar="N",
+                        help="how many are amplified (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, metavar="N",
+                        help="of 128 images each (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=5e-4,
+                        help="highest learning rate (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1,
+                        help="draws the channels and all that is random (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
+                        help="weights to write, .safetensors")
+    return parser

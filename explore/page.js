@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+"use strict";
+const { rows, budget, presets, names, better } = JSON.parse(document.getElementById("data").textContent);
+const $ = id => document.getElementById(id);
+const ok = row => row.status === "ok";
+const has = (row, name) => typeof row[name] === "number";
+const show = value => typeof value !== "number" ? (value ?? "") :
+  Number.isInteger(value) ? value.toLocaleString("en") : value.toLocaleString("en", { maximumSignificantDigits: 5 });
+const label = name => names[name] || name;
+const numeric = [...new Set(rows.flatMap(row => Object.keys(row).filter(name => has(row, name))))];
+const varied = Object.keys(rows[0] || {}).concat(numeric).filter((name, at, all) =>
+  name.startsWith("config.") && all.indexOf(name) === at && new Set(rows.map(row => row[name])).size > 1);
+const colours = ["#0b5cad", "#c4500b", "#157347", "#8a2be2", "#b42318", "#5b6b00", "#00798c", "#9c2c77", "#a67c00", "#4a6fa5", "#2b2d42", "#d4708a"];
+let chosen = null, order = { name: null, up: true };
+
+function options(id, values, text = value => value) {
+  $(id).replaceChildren(...values.map(value => new Option(text(value), value)));
+}
+function filtered() {
+  const words = $("text").value.toLowerCase().split(/\s+/).filter(Boolean);
+  return rows.filter(row => (!$("study").value || row.study === $("study").value)
+    && (!$("design").value || row.design === $("design").value)
+    && words.every(word => JSON.stringify(row).toLowerCase().includes(word)));
+}
+// Rows that no other beats in both; `better` says which way a column is good (less, if unnamed).
+function front(shown, x, y) {
+  const sign = name => better[name] === "max" ? -1 : 1;
+  const inside = shown.filter(row => ok(row) && has(row, x) && has(row, y));
+  const value = row => [row[x] * sign(x), row[y] * sign(y)];
+  return inside.filter(row => {
+    const [a, b] = value(row);
+    return !inside.some(other => {
+      const [c, d] = value(other);
+      return c <= a && d <= b && (c < a || d < b);
+    });
+  }).sort((one, other) => one[x] - other[x]);
+}
+function hover(row) {
+  const lines = [`<b>${called(row)}</b>`, `${row.design} ${row.point}`];
+  const same = rows.filter(other => other.design === row.design);
+  for (const name of varied) if (has(row, name) || row[name]) if (same.some(other => other[name] !== row[name])) lines.push(`${name.slice(7)} = ${row[name]}`);
+  for (const name of ["weights", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${String(row[name]).slice(0, 60)}`);
+  return lines.join("<br>");
+}
+// What a row is called in its study: by what differs there.
+const ways = {};
+function called(row) {
+  const same = ways[row.study] ??= [...varied, "weights", "stream", "gelu", "method", "widths"].filter(name =>
+    new Set(rows.filter(other => other.study === row.study).map(other => other[name])).size > 1);
+  const values = same.map(name => row[name]).filter(value => value !== "" && value !== null && value !== undefined);
+  return [row.study, ...values].join(" ").slice(0, 34);
+}
+const layout = (x, y) => ({ margin: { l: 80, r: 36, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13 },
+  xaxis: { title: { text: label(x) }, gridcolor: "#e6eaee", zeroline: false },
+  yaxis: { title: { text: label(y) }, gridcolor: "#e6eaee", zeroline: false },
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, modebar: { orientation: "v" }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff" });
+const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
+// Axes that some point shown has: those that are chosen, or the first button's that will do.
+function axes(shown) {
+  const there = (x, y) => shown.some(row => ok(row) && has(row, x) && has(row, y));
+  if (!there($("x").value, $("y").value)) {
+    const other = presets.find(([, x, y]) => there(x, y));
+    if (other) [$("x").value, $("y").value] = other.slice(1);
+  }
+  return [$("x").value, $("y").value];
+}
+function drawFront() {
+  const shown = filtered(), [x, y] = axes(shown);
+  const drawn = shown.filter(row => ok(row) && has(row, x) && has(row, y));
+  const studies = [...new Set(drawn.map(row => row.study))];
+  const traces = studies.map((study, at) => {
+    const part = drawn.filter(row => row.study === study);
+    return { type: "scatter", mode: "markers", name: study, x: part.map(row => row[x]), y: part.map(row => row[y]),
+      customdata: part.map(row => rows.indexOf(row)), text: part.map(hover),
+      marker: { size: 11, color: colours[at % colours.length],
+        line: { width: part.map(row => row === chosen ? 3 : 0), color: "#1b1f24" } },
+      hovertemplate: `%{text}<br>${label(x)}: %{x:,.6~g}<br>${label(y)}: %{y:,.6~g}<extra></extra>` };
+  });
+  const line = front(drawn, x, y);
+  traces.push({ type: "scatter", mode: "lines", name: "Pareto front", x: line.map(row => row[x]), y: line.map(row => row[y]),
+    line: { color: "#59636e", width: 2, dash: "dot" }, hoverinfo: "skip" });
+  const look = layout(x, y);
+  if (!drawn.length) look.annotations = [{ text: "no point shown has both", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
+  Plotly.react("front", traces, look, settings);
+  for (const button of $("presets").children)
+    button.setAttribute("aria-pressed", String(button.dataset.x === x && button.dataset.y === y));
+}
+function drawStack() {
+  const target = $("target").value, shown = filtered().filter(row => ok(row) && has(row, `${target}.luteq`));
+  $("areas").hidden = !shown.length;
+  const ending = ".luteq", start = `${target}.part.`;
+  const parts = numeric.filter(name => name.startsWith(start) && name.endsWith(ending)).map(name => name.slice(start.length, -ending.length));
+  const size = unit => shown.reduce((sum, row) => sum + part(row, unit), 0);
+  const plain = shown.map(called);
+  const names = plain.map((name, at) => plain.indexOf(name) === plain.lastIndexOf(name) ? name : `${name} ${shown[at].point.slice(0, 4)}`);
+  const part = (row, unit) => row[start + unit + ending] ?? (row.design === unit ? row[`${target}.luteq`] : 0);
+  // The largest have a colour; what is left is the rest.
+  const units = [...new Set([...parts, ...shown.map(row => row.design)])].filter(unit => unit !== "accelerator" && size(unit) > 0)
+    .sort((one, other) => size(other) - size(one)).slice(0, colours.length);
+  const traces = units.map((unit, at) => ({ type: "bar", name: unit, x: names, y: shown.map(row => part(row, unit)),
+    marker: { color: colours[at] }, customdata: shown.map(row => rows.indexOf(row)), text: shown.map(hover), textposition: "none",
+    hovertemplate: `%{text}<br>${unit}: %{y:,}<extra></extra>` }));
+  traces.push({ type: "bar", name: "the rest", x: names, marker: { color: "#aab4be" }, text: shown.map(hover), textposition: "none",
+    y: shown.map(row => Math.max(0, row[`${target}.luteq`] - units.reduce((sum, unit) => sum + part(row, unit), 0))),
+    customdata: shown.map(row => rows.indexOf(row)), hovertemplate: "%{text}<br>the rest: %{y:,}<extra></extra>" });
+  const look = layout("", `${target}.luteq`);
+  Plotly.react("stack", traces, { ...look, barmode: "stack", xaxis: { type: "category", tickangle: -45, automargin: true } }, settings);
+  // It has no size while it is hidden.
+  if (shown.length) Plotly.Plots.resize("stack");
+}
+const differs = name => new Set(rows.map(row => row[name])).size > 1;
+function columns() {
+  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["stream", "gelu", "method", "widths"].filter(differs)];
+  const measured = numeric.filter(name => !name.startsWith("config.") && !name.startsWith("seconds"));
+  return [...new Set([...first, ...measured, "seconds"])].filter(name => rows.some(row => row[name] !== undefined
+    && row[name] !== null && row[name] !== ""));
+}
+function drawTable() {
+  const list = filtered(), wanted = columns();
+  if (order.name) list.sort((one, other) => {
+    const [a, b] = [one[order.name], other[order.name]];
+    if (a === b) return 0;
+    if (a === undefined || a === null) return 1;
+    if (b === undefined || b === null) return -1;
+    return (a < b ? -1 : 1) * (order.up ? 1 : -1);
+  });
+  const cell = (kind, text, title) => {
+    const made = document.createElement(kind);
+    made.textContent = text;
+    if (title) made.title = title;
+    return made;
+  };
+  const head = document.createElement("tr");
+  for (const name of wanted) {
+    const made = cell("th", name.replace(/^config\./, "") + (order.name === name ? (order.up ? " ▲" : " ▼") : ""), label(name));
+    made.onclick = () => { order = { name, up: order.name === name ? !order.up : true }; drawTable(); };
+    made.tabIndex = 0;
+    if (!rows.some(row => has(row, name))) made.classList.add("text");
+    made.onkeydown = event => { if (event.key === "Enter") made.onclick(); };
+    head.append(made);
+  }
+  const body = list.map(row => {
+    const line = document.createElement("tr");
+    line.className = (ok(row) ? "" : "bad") + (row === chosen ? " chosen" : "");
+    for (const name of wanted) {
+      const long = name === "reason" || name === "widths";
+      const made = cell("td", show(row[name]), long ? row[name] : "");
+      if (typeof row[name] !== "number") made.classList.add("text");
+      if (long) made.classList.add("long");
+      line.append(made);
+    }
+    line.onclick = () => choose(row);
+    return line;
+  });
+  $("table").replaceChildren(head, ...body);
+}
+function tomlOf(row) {
+  const lines = [`# ${row.design} ${row.point}, study ${row.study}: python -m gen.verilog --config FILE`
+    + (row.design === "network" ? "" : ` --unit ${row.design}`) + " -o FOLDER"];
+  for (const [name, value] of Object.entries(row)) if (name.startsWith("config.") && value !== null)
+    lines.push(`${name.slice(7)} = ${typeof value === "string" ? JSON.stringify(value) : value}`);
+  return lines.join("\n") + "\n";
+}
+function choose(row) {
+  chosen = row;
+  $("toml").textContent = tomlOf(row);
+  drawFront();
+  drawTable();
+}
+// As `explore.table.Budget.answer`.
+function answer() {
+  const target = $("target").value;
+  const limits = [["max_lut", `${target}.luteq`, 1], ["max_dsp", `${target}.dsp`, 1], ["min_fps", "fps", -1], ["max_drop", "drop", 1]];
+  let left = filtered().filter(ok);
+  for (const [id, column, sign] of limits) {
+    if ($(id).value === "") continue;
+    const bound = Number($(id).value), known = left.filter(row => has(row, column));
+    if (!known.length) return void ($("answer").textContent = `No design: ${label(column)} was not measured.`);
+    left = known.filter(row => row[column] * sign <= bound * sign);
+    if (!left.length) {
+      const nearest = known.reduce((best, row) => row[column] * sign < best[column] * sign ? row : best);
+      return void ($("answer").textContent = `No design: ${label(column)} rules out all ${known.length} that are left; `
+        + `the nearest has ${show(nearest[column])}.`);
+    }
+  }
+  if (!left.length) return void ($("answer").textContent = "No design: no point shown has status ok.");
+  const keys = [["fps", -1], ["elements_per_us", -1], ["elements_per_cycle", -1], [`${target}.luteq`, 1], ["drop", 1], ["logit_error", 1]];
+  left.sort((one, other) => {
+    for (const [name, sign] of keys) {
+      const [a, b] = [one, other].map(row => has(row, name) ? row[name] * sign : Infinity);
+      if (a !== b) return a < b ? -1 : 1;
+    }
+    return 0;
+  });
+  const best = left[0];
+  $("answer").textContent = `${best.design} ${best.point} of ${best.study}: `
+    + [`${target}.luteq`, `${target}.dsp`, "fps", "elements_per_cycle", "drop"].filter(name => has(best, name))
+      .map(name => `${label(name)} ${show(best[name])}`).join(", ") + ". Its configuration is below.";
+  choose(best);
+}
+function draw() { drawFront(); drawStack(); drawTable(); }
+
+const failed = rows.filter(row => row.status === "failed").length, refused = rows.filter(row => row.status === "refused").length;
+$("summary").textContent = `${rows.length} points: ${rows.length - failed - refused} measured, ${failed} failed, ${refused} refused `
+  + "(a configuration that contradicts itself, or can't run the network). Areas and clock rates are measured; energy is an estimate.";
+options("x", numeric, label); options("y", numeric, label);
+for (const id of ["study", "design"]) options(id, ["", ...new Set(rows.map(row => row[id]))], value => value || "all");
+options("target", ["ecp5", "xilinx"].filter(target => numeric.includes(`${target}.luteq`)));
+if (!$("target").options.length) options("target", ["ecp5"]);
+const usable = presets.filter(([, x, y]) => numeric.includes(x) && numeric.includes(y));
+for (const [text, x, y] of usable) {
+  const button = document.createElement("button");
+  button.textContent = text;
+  Object.assign(button.dataset, { x, y });
+  button.onclick = () => { $("x").value = x; $("y").value = y; drawFront(); };
+  $("presets").append(button, " ");
+}
+if (usable.length) [$("x").value, $("y").value] = usable[0].slice(1);
+for (const [id, value] of Object.entries(budget)) if (value !== null) $(id).value = value;
+for (const id of ["x", "y"]) $(id).onchange = drawFront;
+for (const id of ["study", "design"]) $(id).onchange = () => { draw(); answer(); };
+$("text").oninput = () => { draw(); answer(); };
+for (const id of ["max_lut", "max_dsp", "min_fps", "max_drop"]) $(id).oninput = answer;
+$("target").onchange = () => { answer(); draw(); };
+$("copy").onclick = () => navigator.clipboard.writeText($("toml").textContent);
+draw();
+for (const id of ["front", "stack"]) $(id).on("plotly_click", event => {
+  const at = event.points[0].customdata;
+  if (at !== undefined) choose(rows[at]);
+});
+answer();

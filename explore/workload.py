@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network on a configuration: its cycles, bytes, energy, and what it classifies rightly."""
+
+__all__ = ["Workload", "accuracy", "workload"]
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explore.energy import counts, energy
+from gen.compiler.compile import Compiled, compile_network
+from gen.compiler.model import quantized
+from gen.compiler.options import MNIST
+from golden.commands.evaluate import WEIGHTS
+from golden.data import mnist
+from golden.deploy.deploy import deploy, suited
+from golden.float import checkpoint
+from golden.float.vit import Vit
+from golden.machine.cycles import Prediction, predict
+from golden.network import run as network
+from golden.network.calibrate import calibrate
+from golden.ptq import METHODS
+from vitforge.spec.config import Config
+
+#: Images that are classified at a time.
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A compiled network: its useful multiplications, and the program."""
+
+    macs: int
+    compiled: Compiled
+
+
+@functools.lru_cache(maxsize=1)
+def workload(name: str, config: Config, weights: int | None,
+             widths: tuple[tuple[str, int], ...] = ()) -> Workload:
+    """Compile a network.
+
+    Cycles and bytes depend on shapes and widths alone, so networks without a checkpoint of their
+    own have random parameters.
+
+    Raises
+    ------
+    ValueError
+        If the configuration can't run it; the message says what is missing.
+    """
+    if widths:
+        if name != MNIST:
+            raise ValueError(f"widths of single layers are for {MNIST} only, not {name}")
+        sample = mnist.sample().calibration.images
+        made = calibrate(checkpoint.load(WEIGHTS), sample, config, dict(widths))
+    else:
+        made = quantized(name, config, seed=None if name == MNIST else 1, weight_bits=weights)
+    return Workload(made.spec.products, compile_network(made))
+
+
+@functools.lru_cache(maxsize=1)
+def predicted(work: Workload) -> Prediction:
+    """Run the exact model."""
+    return predict(work.compiled.program, work.compiled.config)
+
+
+def cycles(work: Workload) -> dict[str, Any]:
+    """Return cycles of one image from start to done, and the bytes that pass the bus, exactly.
+
+    The one place that knows where the cycles come from: the model that the whole accelerator's
+    regression compares with the generated Verilog, to the cycle.
+    """
+    config, compiled = work.compiled.config, work.compiled
+    found = predicted(work)
+    return {"cycles": found.cycles, "macs": work.macs,
+            "utilisation": work.macs / (found.cycles * config.rows * config.cols),
+            "bytes": found.read_bytes + found.written_bytes,
+            "program_bytes": len(compiled.program), "passes": len(compiled.steps),
+            "weight_wait": found.weight_wait, "drain_wait": found.drain_wait,
+            "memory_wait": found.memory_wait,
+            **{f"{bank}_words_used": words for bank, words in compiled.needed.items()}}
+
+
+def estimate(work: Workload) -> dict[str, float]:
+    """Return the energy of one image, in microjoules; see `explore.energy`."""
+    found = predicted(work)
+    memory = found.read_bytes + found.written_bytes
+    return energy(counts(work.compiled, memory), work.compiled.config)
+
+
+def layers(config: Config) -> list[str]:
+    """Return the names of the digits' layers that have weights of their own, but for the head.
+
+    The head's are few, and its sums are the logits.
+    """
+    compiled = workload(MNIST, config, None).compiled
+    names = [step.layer for step in compiled.steps if step.weights is not None]
+    return [name for name in dict.fromkeys(names) if name != "head"]
+
+
+def narrowed(config: Config, widths: Mapping[str, int], images: int) -> dict[str, Any]:
+    """Return ``error`` of the logits, squared and relative, and the hardware's cost.
+
+    Parameters
+    ----------
+    widths
+        Of the layers that are narrowed.
+    images
+        Calibration images that are classified: the test images stay unseen.
+    """
+    model = checkpoint.load(WEIGHTS)
+    codes = mnist.sample().calibration.images
+    made = calibrate(model, codes, config, dict(widths) or None)
+    real = _logits(model, codes[:images]).double()
+    whole = network.run(made, codes[:images]).double() * made.logit_scale
+    work = Workload(made.spec.products, compile_network(made))
+    return {"error": float((whole - real).square().mean() / real.square().mean()),
+            **{name: value for name, value in cycles(work).items() if name in ("bytes", "cycles")}}
+
+
+def digit(config: Config) -> tuple[network.Network, Tensor]:
+    """Return the digits' network and one image of the sample."""
+    sample = mnist.sample()
+    made = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
+    return made, sample.test.images[:1]
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([model(mnist.pixels(part)) for part in images.split(BATCH)])
+
+
+def _by_method(name: str, model: Vit, images: Tensor, config: Config,
+               weights: int | None) -> tuple[network.Network, nn.Module]:
+    """Return the integer network that a published method's record becomes, and the simulated one.
+
+    The configuration gets the attention codes that are next to the method's.
+    """
+    kind = METHODS[name]
+    given = {"weights": weights} if weights else {}
+    method = kind(dataclasses.replace(kind().settings, **given))  # type: ignore[call-arg]
+    statistics = method.observe(model, [mnist.pixels(images)])
+    record = method.decide(statistics)
+    made, _ = deploy(model, record, suited(config, record), statistics=statistics)
+    return made, method.apply(model, record)
+
+
+def accuracy(config: Config, *, weights: int | None = None,
+             widths: Mapping[str, int] | None = None, stream: str = "ptf",
+             gelu: str = "two-scale", method: str = "") -> dict[str, Any]:
+    """Classify the shipped MNIST sample with the project's network, in integers.
+
+    The arguments are those of `golden.network.calibrate.calibrate`, or `method` is the name of one
+    of `golden.ptq.METHODS`; ``simulated_top1`` is then its accuracy in float simulation.
+
+    Returns
+    -------
+    dict
+        ``images``; ``top1`` and ``float_top1``, per cent; ``drop``, points; ``alike``, per cent of
+        images with the float network's class; ``logit_error``, root mean square of the logits'
+        difference from the float ones, in per cent of their own: the sample is small and easy, and
+        this tells apart what it classifies alike.
+
+    Raises
+    ------
+    ValueError
+        If the configuration can't run the network.
+    """
+    sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
+    calibration = sample.calibration.images
+    found: dict[str, Any] = {}
+    labels, total = sample.test.labels, len(sample.test)
+    if method:
+        made, simulated = _by_method(method, model, calibration, config, weights)
+        right = int((_logits(simulated, sample.test.images).argmax(1) == labels).sum())
+        found = {"simulated_top1": 100 * right / total, "attention": made.config.attention,
+                 "attention_bits": made.config.attention_bits}
+    else:
+        made = calibrate(model, calibration, config, dict(widths) if widths else weights,
+                         stream=stream, gelu=gelu)
+    real = _logits(model, sample.test.images).double()
+    whole = torch.cat([network.run(made, part) for part in sample.test.images.split(BATCH)])
+    logits = whole.double() * made.logit_scale
+    right = int((whole.argmax(1) == labels).sum())
+    float_right = int((real.argmax(1) == labels).sum())
+    error = (logits - real).square().mean().sqrt() / real.square().mean().sqrt()
+    return {**found, "images": total, "top1": 100 * right / total,
+            "float_top1": 100 * float_right / total, "drop": 100 * (float_right - right) / total,
+            "alike": 100 * int((whole.argmax(1) == real.argmax(1)).sum()) / total,
+            "logit_error": 100 * float(error)}

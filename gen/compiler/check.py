@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the hardware takes for granted of a program, checked on the instructions themselves.
+
+The accelerator overlaps passes and waits for few things: when a pass begins, the drains of all
+passes up to the third before it have landed; at tile `late` those of all passes before it but the
+last `pending`. So
+
+- operands that one of the two passes before makes are read from tile `late` on only, and LayerNorm
+  and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
+  makes none of them, `pending` is 1;
+- stationary weights are made by the third pass before or earlier;
+- norm parameters are fetched while up to three passes before are under way, so a half of their
+  memory is written again only if the fourth pass before is its last user or an earlier one.
+
+A drain writes after its own pass has read everything, so nothing is overwritten too early.
+"""
+
+__all__ = ["bound", "hazards", "operand_bound"]
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from gen.compiler.memory import bank_words
+from golden.machine.program import Array, Instruction
+from golden.units.softmax_bound import row_bound
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
+
+#: A pass that has landed whenever one asks.
+_LONG_AGO = -10
+#: Passes before the current one that have landed when it begins: this one and all earlier.
+_LANDED = 3
+_BANKS = {number: name for name, number in DESTINATIONS.items() if name != "memory"}
+
+
+class _Writers:
+    """The pass that wrote each word of the banks, and each kind of statistics, last."""
+
+    def __init__(self, config: Config) -> None:
+        self.banks = {name: np.full(bank_words(name, config), _LONG_AGO)
+                      for name in _BANKS.values()}
+        self.factors = _LONG_AGO
+        self.probabilities = [_LONG_AGO, _LONG_AGO]
+
+    def of(self, bank: str, index: Array) -> Array:
+        return self.banks[bank][index]
+
+    def write(self, number: int, fields: Mapping[str, int]) -> None:
+        if fields["operation"] != OPERATIONS["raw"]:
+            base = fields["d_base"]
+            self.banks[_BANKS[fields["destination"]]][base:base + fields["tokens"]] = number
+        if fields["statistics_last"] and fields["statistics"] == STATISTICS["norm"]:
+            self.factors = number
+        if fields["statistics_last"] and fields["statistics"] == STATISTICS["softmax"]:
+            self.probabilities[fields["probability_slot"]] = number
+
+
+def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[int, int]]:
+    """Return the largest `late` and `pending` that are safe for each pass, in order.
+
+    Raises
+    ------
+    ValueError
+        If a pass reads what no `late` protects: the message says which and why.
+    """
+    writers = _Writers(config)
+    users = [_LONG_AGO, _LONG_AGO]
+    needed: list[tuple[int, int]] = []
+    passes = (item.fields for item in instructions if item.kind == "PASS")
+    for number, fields in enumerate(passes):
+        recent = number - _LANDED
+        if fields["stationary"]:
+            inside = np.arange(config.cols if fields["by_column"] else config.rows)
+            starts = fields["w_base"] + fields["w_stride"] * np.arange(fields["tiles"])
+            latest = int(writers.of("stationary", starts[:, None] + inside).max())
+            if latest > recent:
+                raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
+        needed.append(_late(fields, writers, number))
+        if fields["operand"] == OPERANDS["norm"]:
+            slot = fields["norm_slot"]
+            if fields["has_norm"] and users[slot] > recent - 1:
+                raise ValueError(f"pass {number} loads norm parameters over those that pass "
+                                 f"{users[slot]} uses")
+            users[slot] = number
+        writers.write(number, fields)
+    return needed
+
+
+def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[int, int]:
+    """First tile that needs something of the two passes before, and how many of them may wait."""
+    recent = number - _LANDED
+    statistics = _LONG_AGO
+    if fields["operand"] == OPERANDS["norm"]:
+        statistics = writers.factors
+    if fields["operand"] == OPERANDS["softmax"]:
+        statistics = writers.probabilities[fields["probability_slot"]]
+    starts = fields["a_base"] + fields["a_stride"] * np.arange(fields["tiles"])
+    tokens = np.arange(fields["blank_first"], fields["tokens"])
+    bank = "residual" if fields["from_residual"] else "scratch"
+    makers = np.full(fields["tiles"], _LONG_AGO)
+    if tokens.size:
+        makers = writers.of(bank, starts[:, None] + tokens).max(1)
+    makers[0] = max(makers[0], statistics)
+    if makers.max() <= recent:
+        return LATE_NEVER, 0
+    return int((makers > recent).argmax()), int(number - 1 - makers.max())
+
+
+def operand_bound(fields: Mapping[str, int]) -> int:
+    """Return the largest absolute operand that a pass's format can give."""
+    bits = fields["operand_bits"] or 8
+    match fields["operand_format"]:
+        case 0 | 3:
+            zero = fields["operand_zero_point"]
+            return max(zero, (1 << bits) - 1 - zero)
+        case 1:
+            half = fields["operand_signed"]
+            return ((1 << bits - 1 - half) - 1 + half) << fields["operand_m"]
+    return 1 << (1 << bits) - 1
+
+
+def bound(instruction: Instruction, config: Config) -> int:
+    """Return a bound of the absolute accumulators of a pass, bias included where it is raw.
+
+    ``|acc| <= sum of |weight| * max|operand|``; a stationary weight is at most 128, and keys that
+    aren't there give operands of 0. The operands of log2 probabilities add up to no more than
+    `golden.units.softmax_bound.row_bound`, if their pass has the keys and the multiplier of its
+    rows' statistics, as in a program of the compiler.
+    """
+    fields = instruction.fields
+    log2 = config.attention == "log2"
+    if instruction.weights is not None:
+        weights = int(np.abs(instruction.weights.astype(np.int64)).sum((0, 1)).max())
+        result = weights * operand_bound(fields)
+    elif fields["operand"] == OPERANDS["softmax"]:
+        keys = (fields["tiles"] - 1) * config.rows + fields["valid"]
+        result = (row_bound(keys, config) if log2 else keys * operand_bound(fields)) << 7
+    else:
+        result = fields["tiles"] * config.rows * operand_bound(fields) << 7
+    if fields["operation"] == OPERATIONS["raw"]:
+        assert instruction.parameters is not None
+        result += int(np.abs(instruction.parameters["bias"]).max())
+    return result

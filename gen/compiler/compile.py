@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an integer network to the accelerator's program: order, places, synchronisation, bytes."""
+
+__all__ = ["Compiled", "compile_network", "supported"]
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from gen.compiler.check import bound, hazards
+from gen.compiler.image import Patches, inline_load
+from gen.compiler.memory import DoesNotFitError, allocate, lives
+from gen.compiler.schedule import STYLES, Schedule, Style, schedule
+from gen.compiler.steps import Region, Step
+from golden.float.vit import VitSpec
+from golden.machine.program import Instruction, assemble, output_bytes
+from golden.network.run import Network
+from golden.units.encoding import thresholds
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import DESTINATIONS
+from vitforge.spec.probability_levels import CODES
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A program, and what it was made of.
+
+    Attributes
+    ----------
+    program
+        Its bytes.
+    instructions
+        The same, before they were packed: two LOADs, the passes, END.
+    steps
+        What each pass does, in order.
+    regions
+        Tensors and their places in the banks.
+    needed
+        Words of every bank that are used.
+    style
+        How the passes are interleaved.
+    input_bytes, output_bytes
+        Sizes of the buffers.
+    """
+
+    spec: VitSpec
+    config: Config
+    program: bytes
+    instructions: tuple[Instruction, ...]
+    steps: tuple[Step, ...]
+    regions: tuple[Region, ...]
+    needed: dict[str, int]
+    style: Style
+    input_bytes: int
+    output_bytes: int
+
+
+def supported(spec: VitSpec, config: Config) -> None:
+    """Refuse shapes and configurations that the accelerator doesn't do.
+
+    Raises
+    ------
+    ValueError
+        The message names the field.
+    """
+    if config.attention == "linear":
+        raise ValueError(f"attention must be one of {', '.join(CODES)} for the accelerator, "
+                         "not linear")
+    wanted = {"cols": config.rows, "exponential": "shift", "score_bits": 8,
+              "weight_bits": 8, "acc_bits": 32}
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{name} must be {value} for the accelerator, "
+                             f"not {getattr(config, name)}")
+    if config.multiplier_bits > 16:
+        raise ValueError("multiplier_bits must be at most 16 for the accelerator, "
+                         f"not {config.multiplier_bits}")
+    for name in ("rows", "lanes"):
+        if (value := getattr(config, name)) & value - 1:
+            raise ValueError(f"{name} must be a power of two for the accelerator, not {value}")
+    if config.rows % config.lanes:
+        raise ValueError(f"lanes must divide rows ({config.rows}), not be {config.lanes}")
+    channels = -(-spec.dim // config.rows) * config.rows
+    for name, least, what in (("max_tokens", spec.tokens, "tokens"),
+                              ("max_keys", spec.tokens, "tokens"),
+                              ("max_channels", channels, "channels")):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least} for this network's {what}, "
+                             f"not {getattr(config, name)}")
+    Patches(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
+
+
+def compile_network(network: Network) -> Compiled:
+    """Compile a network for the configuration it was calibrated for.
+
+    Raises
+    ------
+    ValueError
+        If the accelerator of this configuration can't run it; the message says which field, or
+        which bank and how many bytes, is in the way.
+    """
+    spec, config = network.spec, network.config
+    supported(spec, config)
+    refusal: ValueError | None = None
+    for style in STYLES:
+        plan = schedule(network, style)
+        regions = lives(plan.steps, (plan.patches, plan.stream))
+        try:
+            needed = allocate(regions, config)
+        except DoesNotFitError as error:
+            refusal = error
+            continue
+        instructions = _instructions(network, plan)
+        program = assemble(instructions, config)
+        return Compiled(
+            spec=spec, config=config, program=program, instructions=tuple(instructions),
+            steps=plan.steps, regions=tuple(regions), needed=needed, style=style,
+            input_bytes=Patches(spec, config).bytes,
+            output_bytes=output_bytes(spec.classes, config))
+    assert refusal is not None
+    raise refusal
+
+
+def _add_thresholds(passes: list[Instruction], plan: Schedule, config: Config) -> None:
+    """Let every pass whose format needs other thresholds than are there bring them."""
+    held: tuple[int, ...] | None = None
+    for number, (step, item) in enumerate(zip(plan.steps, passes, strict=True)):
+        if step.encoding.kind == "uniform":
+            continue
+        wanted = thresholds(step.encoding, int(step.parameters["encode_shift"][0]), config)
+        if wanted != held:
+            fields = dict(item.fields) | {"has_thresholds": 1}
+            passes[number] = dataclasses.replace(item, fields=fields, thresholds=wanted)
+        held = wanted
+
+
+def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
+    spec, config = network.spec, network.config
+    image = Patches(spec, config).load(plan.patches.base)
+    image["destination"] = DESTINATIONS["scratch"]
+    passes = [step.instruction() for step in plan.steps]
+    for number, (late, pending) in enumerate(hazards(passes, config)):
+        fields = dict(passes[number].fields) | {"late": late, "pending": pending}
+        passes[number] = dataclasses.replace(passes[number], fields=fields)
+    _add_thresholds(passes, plan, config)
+    top = 1 << config.acc_bits - 1
+    for step, item in zip(plan.steps, passes, strict=True):
+        if (reach := bound(item, config)) >= top:
+            raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
+                             f"whose sums may reach {reach}")
+    position = inline_load(plan.stream.base, plan.stream.words, config)
+    position["destination"] = DESTINATIONS["residual"]
+    data = plan.position.astype(np.uint8).tobytes()
+    return [Instruction("LOAD", image), Instruction("LOAD", position, data=data), *passes,
+            Instruction("END", {})]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an image becomes patch words: the order of a patch's values, and the LOAD that makes it.
+
+The image lies in memory in raster order, channel by channel. The placer cuts it into pieces, each a
+part of one patch row, and its loops walk over the raster: part of the patch row, patch column,
+pixel row in the patch, patch row, channel. Within a patch the loops part, pixel row and channel
+are digits of a mixed radix, and a digit must not step across a word's end unevenly; where it
+would, the rest of the word stays unused (its weights are zero).
+"""
+
+__all__ = ["Patches", "inline_load"]
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.float.vit import VitSpec
+from golden.machine.program import lines
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import LOOPS
+
+Array = npt.NDArray[np.int64]
+
+
+def _largest_power(value: int) -> int:
+    return value & -value
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`count` steps of `step` pieces each."""
+
+    count: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Order of a patch's values in its words, for one image size and configuration.
+
+    Raises
+    ------
+    ValueError
+        If no piece of at least `lanes` values tiles a patch row.
+    """
+
+    spec: VitSpec
+    config: Config
+
+    def __post_init__(self) -> None:
+        if self.piece < self.config.lanes:
+            raise ValueError(f"patch_size must be a multiple of lanes ({self.config.lanes}), "
+                             f"not {self.spec.patch_size}")
+
+    @cached_property
+    def piece(self) -> int:
+        """Values of a piece: the largest power of two that divides a patch row and a word."""
+        return min(_largest_power(self.spec.patch_size), self.config.rows)
+
+    @cached_property
+    def _digits(self) -> tuple[tuple[Loop, ...], tuple[Loop, ...], tuple[Loop, ...], int]:
+        """Loops of part, pixel row and channel, in pieces of one patch, and its pieces."""
+        word = self.config.rows // self.piece
+        stride = 1
+        digits: list[tuple[Loop, ...]] = []
+        for count in (self.spec.patch_size // self.piece, self.spec.patch_size,
+                      self.spec.in_channels):
+            room = max(1, word // stride)
+            if stride >= word or (count <= room and room % count == 0):
+                digits.append((Loop(count, stride),))
+                stride *= count
+            elif count <= room:
+                digits.append((Loop(count, stride),))
+                stride = word
+            elif count % room == 0:
+                digits.append((Loop(room, stride), Loop(count // room, word)))
+                stride *= count
+            else:
+                digits.append((Loop(count, word),))
+                stride = word * count
+        part, row, channel = digits
+        return part, row, channel, stride
+
+    @cached_property
+    def tiles(self) -> int:
+        """Words of a patch."""
+        return -(-self._digits[3] * self.piece // self.config.rows)
+
+    @cached_property
+    def order(self) -> Array:
+        """Index ``(channel * size + row) * size + column`` of every place, -1 where none is."""
+        part, row, channel, _ = self._digits
+        places = np.zeros(1, np.int64)
+        for loop in (*part, *row, *channel):   # from the innermost: the first index runs fastest
+            places = (np.arange(loop.count)[:, None] * loop.step + places).reshape(-1)
+        order = np.full(self.tiles * self.config.rows, -1, np.int64)
+        elements = places[:, None] * self.piece + np.arange(self.piece)
+        order[elements.reshape(-1)] = np.arange(elements.size)
+        return order
+
+    @property
+    def bytes(self) -> int:
+        """Size of the input buffer."""
+        return lines(self.spec.in_channels * self.spec.image_size**2)
+
+    def load(self, base: int) -> dict[str, int]:
+        """Fields of the LOAD that scatters an image over tiles of `tokens` words from `base`.
+
+        Token 0 is the class token and gets no values.
+        """
+        part, row, channel, _ = self._digits
+        word = self.config.rows // self.piece
+        across = self.spec.image_size // self.spec.patch_size
+
+        def placed(loops: tuple[Loop, ...]) -> list[Loop]:
+            """Turn steps over pieces of a patch into steps over the bank."""
+            return [Loop(loop.count, loop.step // word * self.spec.tokens * word
+                         if loop.step >= word else loop.step) for loop in loops]
+
+        nest = [*placed(part), Loop(across, word), *placed(row), Loop(across, across * word),
+                *placed(channel)]
+        return _fields(nest, piece=self.piece, base=(base + 1) * word, size=self.bytes)
+
+
+def inline_load(base: int, words: int, config: Config) -> dict[str, int]:
+    """Fields of the LOAD that brings `words` words for a bank from `base` on."""
+    return _fields([], piece=config.rows, base=base, size=words * config.rows) | {"inline": 1}
+
+
+def _fields(nest: list[Loop], *, piece: int, base: int, size: int) -> dict[str, int]:
+    nest = [loop for loop in nest if loop.count > 1]
+    if len(nest) > LOOPS:
+        raise ValueError(f"a LOAD must have at most {LOOPS} loops, not {len(nest)}")
+    fields = {"inline": 0, "destination": 0, "piece": piece.bit_length() - 1, "offset": 0,
+              "bytes": size, "base": base}
+    gone = 0
+    for number in range(LOOPS):
+        loop = nest[number] if number < len(nest) else Loop(1, 0)
+        fields |= {f"count_{number}": loop.count,
+                   f"delta_{number}": loop.step - gone if loop.count > 1 else 0}
+        gone += (loop.count - 1) * loop.step
+    return fields

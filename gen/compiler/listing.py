@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program as text: its banks, its layers, and every pass with its bytes."""
+
+__all__ = ["listing"]
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from gen.compiler.compile import Compiled
+from gen.compiler.memory import bank_words
+from golden.machine.cycles import predict
+from golden.machine.program import Instruction
+from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.timing import LATENCY
+
+_OPERANDS = {number: name for name, number in OPERANDS.items()}
+_FORMATS = ("uniform", "two-scale", "log2", "table")
+_OPERATIONS = {number: name for name, number in OPERATIONS.items()}
+_STATISTICS = {number: name for name, number in STATISTICS.items()}
+_DESTINATIONS = {number: name for name, number in DESTINATIONS.items()}
+
+
+def _table(rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """Align columns: the first row is the head."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def macs(item: Instruction, cols: int, rows: int) -> int:
+    """Return the products of a pass, those with padding included."""
+    return item.fields["tokens"] * item.fields["tiles"] * rows * cols
+
+
+def _pass(number: int, layer: str, detail: str, offset: int, item: Instruction,
+          compiled: Compiled) -> list[object]:
+    fields = item.fields
+    operand = _OPERANDS[fields["operand"]]
+    if operand == "plain":
+        operand = _FORMATS[fields["operand_format"]]
+    source = "residual" if fields["from_residual"] else "scratch"
+    weights = f"stationary {fields['w_base']}+{fields['w_stride']}" if fields["stationary"] \
+        else f"{fields['weight_bits']} bits"
+    statistics = _STATISTICS[fields["statistics"]]
+    if fields["statistics"]:
+        statistics += " first" * fields["statistics_first"] + " last" * fields["statistics_last"]
+    target = f"offset {fields['offset']}" if fields["operation"] == OPERATIONS["raw"] \
+        else fields["d_base"]
+    return [number, f"{offset:#x}", item.size(compiled.config), layer, detail,
+            f"{fields['tokens']}x{fields['tiles'] * compiled.config.rows}", operand,
+            f"{source} {fields['a_base']}+{fields['a_stride']}", weights,
+            f"{_OPERATIONS[fields['operation']]} {_FORMATS[fields['format']]}",
+            f"{_DESTINATIONS[fields['destination']]} {target}", statistics,
+            "" if fields["late"] == LATE_NEVER else fields["late"]]
+
+
+def listing(compiled: Compiled) -> str:
+    """Return the text of ``listing.txt``."""
+    config = compiled.config
+    passes = [item for item in compiled.instructions if item.kind == "PASS"]
+    fill = "yes" if compiled.style.fill else "no"
+    out = [(f"program of {len(compiled.program):,} bytes for configuration {config.name} "
+            f"({config.hash()}), {len(passes)} passes of {config.cols} channels"),
+           f"heads ahead: {compiled.style.ahead}, scores ahead: {fill}", ""]
+    out += _table([("bank", "words used", "words there", "bytes used", "bytes there"), *(
+        (bank, words, bank_words(bank, config), words * config.rows,
+         bank_words(bank, config) * config.rows) for bank, words in compiled.needed.items())])
+
+    found = predict(compiled.program, config, record=True)
+    out += ["", (f"{found.cycles:,} cycles with a memory of {LATENCY} cycles latency, the array "
+                 f"busy in {found.array_busy:,}; {found.read_bytes + found.written_bytes:,} bytes "
+                 "moved"), ""]
+    rows: list[Sequence[object]] = [("layer", "passes", "tokens x K", "products", "bytes",
+                                     "words of operands", "cycles")]
+    ends = [last for engine, _, last, _ in found.spans if engine == "array"]
+    pairs = zip(compiled.steps, passes, strict=True)
+    layers: dict[str, list[Instruction]] = {}
+    for layer, group in groupby(pairs, key=lambda pair: pair[0].layer):
+        layers.setdefault(layer, []).extend(item for _, item in group)
+    # A layer takes the time from the last operand before each of its passes to its last one.
+    cycles = Counter[str]()
+    for step, begin, end in zip(compiled.steps, [0, *ends], ends, strict=False):
+        cycles[step.layer] += end - begin
+    for layer, items in layers.items():
+        first = items[0].fields
+        rows.append((layer, len(items), f"{first['tokens']}x{first['tiles'] * config.rows}",
+                     sum(macs(item, config.cols, config.rows) for item in items),
+                     sum(item.size(config) for item in items),
+                     sum(item.fields["tokens"] * item.fields["tiles"] for item in items),
+                     cycles[layer]))
+    out += [*_table(rows), ""]
+
+    loads: list[Sequence[object]] = [("offset", "LOAD", "from", "bytes", "to", "piece", "loops")]
+    rows = [("pass", "offset", "bytes", "layer", "part", "tokens x K", "operand", "from",
+             "weights", "result", "to", "statistics", "late")]
+    offset = number = 0
+    for item in compiled.instructions:
+        fields = item.fields
+        if item.kind == "LOAD":
+            loops = " ".join(f"{fields[f'count_{loop}']}:{fields[f'delta_{loop}']}"
+                             for loop in range(6) if fields[f"count_{loop}"] > 1)
+            source = "program" if fields["inline"] else "input"
+            loads.append((f"{offset:#x}", "", f"{source} {fields['offset']:#x}", fields["bytes"],
+                          f"{_DESTINATIONS[fields['destination']]} {fields['base']}",
+                          1 << fields["piece"], loops))
+        elif item.kind == "PASS":
+            step = compiled.steps[number]
+            rows.append(_pass(number, step.layer, step.detail, offset, item, compiled))
+            number += 1
+        offset += item.size(config)
+    out += [*_table(loads), "", *_table(rows), "", f"END at {offset - 64:#x}"]
+    return "\n".join(out) + "\n"

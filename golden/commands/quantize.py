@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantize a checkpoint by a published method, and measure it in float simulation and in integers.
+
+The integer network (`golden.deploy`) is what `gen.program` takes, and its accuracy always stands
+beside that of the float simulation.
+"""
+
+__all__ = ["classified", "configured", "main", "right"]
+
+import argparse
+import copy
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from golden.commands.methods import ABOUT
+from golden.commands.quantize_options import WIDTHS, command_line
+from golden.commands.report import report
+from golden.commands.report_figures import FIGURES, figures
+from golden.commands.report_layers import noise, observed
+from golden.data.imagenet import Folder, read_classes
+from golden.data.parallel import ordered
+from golden.deploy.deploy import Note, deploy, load_notes, save_notes, suited
+from golden.float import models
+from golden.float.models import Preprocessing
+from golden.float.preprocessing import chosen, dump, usual
+from golden.float.preprocessing_options import ANY
+from golden.float.shape import open_checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit
+from golden.network import file as network_file
+from golden.network.build import check
+from golden.network.fast import pixel_network
+from golden.network.run import Network
+from golden.ptq import METHODS
+from golden.ptq.folding import changes, rescaled
+from golden.ptq.folding import network as with_parameters
+from golden.ptq.method import Method
+from golden.ptq.record import Record
+from golden.ptq.resume import Ledger, key
+from golden.ptq.statistics import Statistics
+from vitforge.base.cli import run_command
+from vitforge.base.files import replace
+from vitforge.spec.config import Config, load
+
+#: Beside the record and the integer network.
+NOTES, REPORT = "notes.json", "report.md"
+#: Images that the signal-to-noise ratios are of.
+LAYERS = 2
+
+Integer = tuple[Network, tuple[Note, ...]]
+"""An integer network, and how it differs from its record."""
+
+
+def right(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
+          advance: Callable[[int], object] = lambda images: None,
+          keep: Callable[[int, int], object] = lambda done, found: None,
+          so_far: tuple[int, int] = (0, 0), threads: int = 1,
+          device: torch.device | str = "cpu") -> int:
+    """Count the images that a network classifies as labelled.
+
+    `keep` is told after each batch how many images are done and right; `so_far` is what it was
+    told last by a run that has done earlier batches. `threads` batches are computed at a time.
+    """
+    done, found = so_far
+    for classes, labels in classified(model, batches, threads, device):
+        found += int((classes == labels).sum())
+        done += len(labels)
+        advance(len(labels))
+        keep(done, found)
+    return found
+
+
+def classified(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]],
+               threads: int = 1, device: torch.device | str = "cpu",
+               ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the classes that a network on a device finds, and the labels, of every batch."""
+    def classify(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        with torch.inference_mode():
+            return model(images.to(device)).argmax(1).cpu(), labels
+
+    return ordered(classify, batches, threads)
+
+
+def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str]) -> Method:
+    """Build a method by its name.
+
+    Parameters
+    ----------
+    widths
+        Settings, by their names.
+    assignments
+        More of them, as text ``NAME=VALUE``.
+
+    Raises
+    ------
+    ValueError
+        If the method has no such setting, or not with this value.
+    """
+    kind = METHODS[name]
+    defaults = kind().settings
+    given: dict[str, object] = dict(widths)
+    known = {field.name: field for field in dataclasses.fields(defaults)}
+    for text in assignments:
+        setting, equals, value = text.partition("=")
+        if not equals or setting not in known:
+            raise ValueError(f"--set must be one of {', '.join(known)} with =VALUE, not {text!r}")
+        given[setting] = _value(value, getattr(defaults, setting))
+    return kind(dataclasses.replace(defaults, **given))   # type: ignore[call-arg,arg-type]
+
+
+def _method(args: argparse.Namespace) -> Method:
+    """Build the chosen method with the options that were given."""
+    return configured(args.method, {name: getattr(args, name) for name in WIDTHS
+                                    if getattr(args, name) is not None}, args.set)
+
+
+def _value(text: str, default: object) -> object:
+    if text in ("true", "false"):
+        return text == "true"
+    if isinstance(default, tuple):
+        return tuple(float(part) for part in text.split(","))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _ledger(args: argparse.Namespace, calibration: Folder,
+            evaluation: Folder | None) -> Ledger | None:
+    """Look for what a killed run with the same arguments has done; None without --output."""
+    if args.output is None:
+        return None
+    options = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    files = (*calibration.files, *(evaluation.files if evaluation else ()))
+    configs = [Path(args.config)] if Path(args.config).is_file() else []
+    ledger = Ledger.open(_record_path(args.output), key(options, [
+        path for path in (args.checkpoint, args.classes, *configs) if path is not None], files))
+    if ledger.record is not None:
+        print(f"golden.quantize: goes on with {ledger.path}", file=sys.stderr)
+    return ledger
+
+
+def _record_path(output: Path) -> Path:
+    return output if output.suffix == ".json" else output / "record.json"
+
+
+@dataclass
+class _Work:
+    """One run: what it decides, deploys and counts, and where that is written."""
+
+    args: argparse.Namespace
+    method: Method
+    model: Vit | Swin
+    how: Preprocessing
+    config: Config
+    ledger: Ledger | None
+    observe: Callable[[], Statistics]
+    uneven: Mapping[str, Tensor]
+    device: torch.device
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the integer network goes; None if only a record is wanted, or nothing."""
+        output: Path | None = self.args.output
+        return output if output is not None and output.suffix != ".json" else None
+
+    def decide(self, bar: Callable[[str, int], Callable[[int], object]],
+               ) -> tuple[Record, Integer | None]:
+        """Make, or take from a killed run, the record and the integer network."""
+        ledger = self.ledger
+        record = ledger.record if ledger else None
+        if record is not None:
+            return record, self.deployed(record)
+        statistics = self.observe()
+        record = self.method.decide_visibly(statistics, bar)
+        # A record holds what differs from the checkpoint.
+        record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
+        integer = self.deploy(record, statistics)
+        if ledger:
+            ledger.path.unlink(missing_ok=True)   # its record won't be that of the network
+            ledger.output.parent.mkdir(parents=True, exist_ok=True)
+            self.save(record, integer)
+            ledger.decided(record)
+        return record, integer
+
+    def save(self, record: Record, integer: Integer | None) -> None:
+        """Write the integer network and its notes, if there is a folder for them."""
+        if self.folder and integer:
+            network_file.save(self.folder / network_file.NAME, integer[0],
+                              {"model": self.args.model, "method": record.method,
+                               "preprocessing": dump(self.how)})
+            save_notes(self.folder / NOTES, integer[1])
+
+    def deployed(self, record: Record) -> Integer | None:
+        """Read the integer network of a killed run, or make it once more."""
+        if isinstance(self.model, Swin):
+            return None
+        try:
+            if self.folder:
+                return (network_file.load(self.folder), load_notes(self.folder / NOTES))
+        except ValueError:
+            pass
+        integer = self.deploy(record, self.observe())
+        self.save(record, integer)
+        return integer
+
+    def deploy(self, record: Record, statistics: Statistics) -> Integer | None:
+        """Make the integer network; Swin has none."""
+        if isinstance(self.model, Swin):
+            return None
+        config = suited(self.config, record) if self.args.suit else self.config
+        return deploy(self.model, record, config, statistics=statistics, preprocessing=self.how)
+
+    def count(self, name: str, network: Callable[[Tensor], Tensor], evaluation: Folder,
+              advance: Callable[[int], object]) -> int:
+        """Count the images that one network classifies rightly."""
+        args, ledger = self.args, self.ledger
+        so_far = ledger.counts.get(name, (0, 0)) if ledger else (0, 0)
+        advance(so_far[0])
+        rest = Folder(evaluation.files[so_far[0]:], evaluation.labels[so_far[0]:])
+        return right(network, rest.batches(self.how, args.batch, resize=not args.no_resize),
+                     advance, functools.partial(ledger.counted, name) if ledger
+                     else lambda *_: None, so_far,
+                     1 if self.device.type == "cuda" else torch.get_num_threads(), self.device)
+
+    def report(self, folder: Path, record: Record, integer: Integer,
+               simulated: Callable[[Tensor], Tensor], counts: Mapping[str, tuple[int, int]],
+               images: Tensor) -> None:
+        """Write the page, its pictures first."""
+        model = self.model
+        assert isinstance(model, Vit) and isinstance(simulated, Vit)
+        rescaled = with_parameters(model, record.parameters)
+        pictures = figures(model, record, observed(model, images), observed(rescaled, images))
+        for name, picture in pictures.items():
+            _write(folder / name, picture)
+        _write(folder / REPORT, report(
+            self.args.model, record, integer[0], integer[1], counts,
+            noise(model, simulated, images, integer=integer[0], how=self.how), FIGURES))
+
+
+def _write(path: Path, text: str) -> None:
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is the GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here")
+    return torch.device(name)
+
+
+def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
+    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
+
+
+def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
+    """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
+    if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
+        if args.heads is not None:
+            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
+    found = open_checkpoint(args.checkpoint, args.model, args.heads)
+    check(found.model.spec, config)
+    how = chosen(args, usual(found.model.spec, args.model))
+    if args.model == ANY:
+        print(f"golden.quantize: {args.checkpoint}: {found}", file=sys.stderr)
+    return found.model, how
+
+
+def _run(args: argparse.Namespace) -> int:
+    method = _method(args)
+    args.images = ABOUT[args.method].images if args.images is None else args.images
+    if args.images < 1 or args.batch < 1:
+        raise ValueError("--images and --batch must be at least 1")
+    config = load(args.config)
+    device = _device(args.device)
+    classes = read_classes(args.classes) if args.classes else ()
+    calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
+    evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
+    model, how = _opened(args, config)
+    uneven: dict[str, Tensor] = {}
+    if args.spread is not None:
+        model, before = rescaled(model, args.spread), model
+        uneven = changes(before, model)
+    ledger = _ledger(args, calibration, evaluation)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        def bar(text: str, total: int) -> Callable[[int], object]:
+            return functools.partial(progress.advance, progress.add_task(text, total=total))
+
+        def observe() -> Statistics:
+            return method.observe(
+                model, (images for images, _ in calibration.batches(how, args.batch)),
+                bar("calibration", len(calibration)))
+
+        work = _Work(args, method, model, how, config, ledger, observe, uneven, device)
+        record, integer = work.decide(bar)
+        simulated = method.apply(model, record)
+        networks: dict[str, Callable[[Tensor], Tensor]] = {
+            "float": _placed(model, device), "simulated": _placed(simulated, device)}
+        if args.no_float:
+            del networks["float"]
+        if integer:
+            networks["integer"] = pixel_network(integer[0], how, device)
+        counts: dict[str, tuple[int, int]] = {}
+        if evaluation is not None:
+            total = len(evaluation)
+            for name, network in networks.items():
+                found = work.count(name, network, evaluation, bar(name, total))
+                counts[name] = found, total
+                print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
+        if integer is None:
+            print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
+        if work.folder and integer:
+            few, _ = next(calibration.batches(how, LAYERS))
+            bar("report", 1)
+            work.report(work.folder, record, integer, simulated, counts, few)
+        if ledger:
+            ledger.complete()
+    if args.output is not None:
+        print(f"results: {args.output}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when it has quantized, 2 for input that can't be used."""
+    return run_command(_run, command_line(), argv)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of `golden.quantize`, which is read before PyTorch is imported."""
+
+__all__ = ["WIDTHS", "command_line"]
+
+import argparse
+from pathlib import Path
+
+from golden.commands.methods import ABOUT, About
+from golden.float.preprocessing_options import ANY, add_heads, add_preprocessing
+from vitforge.spec.config import preset_names
+
+_ABOUT = """\
+Quantize a checkpoint by a published method, and measure it in float simulation and in integers.
+
+The integer network (`golden.deploy`) is what `gen.program` takes, and its accuracy always stands
+beside that of the float simulation.
+"""
+#: Options of all methods that are widths.
+WIDTHS = ("weights", "activations", "attention", "stream")
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    lines = "\n".join(f"  {name:<12}{about.summary}" for name, about in ABOUT.items())
+    few = f"{About.images} but for " + ", ".join(
+        f"{name}: {about.images}" for name, about in ABOUT.items() if about.images != About.images)
+    parser = argparse.ArgumentParser(
+        prog="golden.quantize", description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"methods:\n{lines}\n\nexample: python -m golden.quantize --method minmax "
+               "--checkpoint F.safetensors \\\n    --calibration DIR --evaluate DIR --weights 6 "
+               "-o build/minmax")
+    parser.add_argument("--method", choices=ABOUT, required=True)
+    parser.add_argument("--model", default=ANY, metavar="NAME",
+                        help="network, by timm's name; classes and image size are those of its "
+                             "file (default: %(default)s, any ViT or DeiT, whose whole shape is "
+                             "its file's)")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
+                        help="its state dict with timm's names, .safetensors, .pth, .pt or .bin")
+    add_heads(parser)
+    parser.add_argument("--calibration", type=Path, required=True, metavar="DIR",
+                        help="folder of class folders with pictures")
+    parser.add_argument("--evaluate", type=Path, metavar="DIR",
+                        help="the same, to measure with; labels are the folders in sorted order "
+                             "or in that of --classes")
+    parser.add_argument("--classes", type=Path, metavar="FILE",
+                        help="class folders in label order, one a line")
+    for name in WIDTHS:
+        parser.add_argument(f"--{name}", type=int, metavar="BITS",
+                            help="width, 3 to 8 (stream: 0 is floating point)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="any other option of the method; repeatable")
+    parser.add_argument("--images", type=int, metavar="N",
+                        help="calibration images, or all if there are fewer (default: those of "
+                             f"the paper, {few})")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="draws the calibration images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=25, metavar="N",
+                        help="images at a time (default: %(default)s)")
+    add_preprocessing(parser)
+    parser.add_argument("--no-resize", action="store_true",
+                        help="pictures of --evaluate are scaled already: only crop")
+    parser.add_argument("--spread", type=float, metavar="GAIN",
+                        help="make LayerNorm outputs uneven first, a channel GAIN times as large, "
+                             "without changing what the float network computes")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where networks are measured; calibration is on the processor, so "
+                             "records and integers are the same (default: a GPU if there is one)")
+    parser.add_argument("--no-float", action="store_true",
+                        help="don't measure the float network")
+    parser.add_argument("--config", default="edge16", metavar="C",
+                        help="configuration of the integer network: "
+                             f"{', '.join(preset_names())} or a .toml file (default: %(default)s)")
+    parser.add_argument("--suit", action="store_true",
+                        help="give that configuration the method's attention codes")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR",
+                        help="write record.json, the integer network (model.json, "
+                             "model.safetensors), notes.json and report.md with pictures there, "
+                             "or, if it ends with .json, the record alone; a killed run goes on "
+                             "if started again with the same arguments")
+    return parser

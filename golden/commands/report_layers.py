@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far every tensor of a quantized network is from the float one's, on a few images."""
+
+__all__ = ["noise", "observed"]
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from golden.float.models import Preprocessing
+from golden.float.swin import Swin
+from golden.float.vit import Vit
+from golden.network.run import Call, Network, run
+from golden.ptq.sites import INPUT, sites
+from golden.ptq.statistics import observed_sites
+
+
+def observed(model: Vit | Swin, images: Tensor) -> dict[str, Tensor]:
+    """Return the values of every site but the image, for normalised images."""
+    seen: dict[str, Tensor] = {}
+
+    def see(name: str, value: Tensor) -> None:
+        seen[name] = value.detach()
+
+    with observed_sites(model, [site for site in sites(model) if site.name != INPUT], see), \
+            torch.inference_mode():
+        model(images)
+    return seen
+
+
+def _integers(network: Network, images: Tensor, how: Preprocessing) -> dict[str, Tensor]:
+    """Return the values that the integer network's codes stand for, by the sites' names."""
+    found: dict[str, Tensor] = {}
+    heads = network.spec.heads
+
+    def see(call: Call) -> None:
+        if call.unit == "systolic":
+            return
+        name = call.name.replace("mlp.fc1", "mlp.act")
+        if name.endswith("qkv"):
+            batch, tokens, width = call.output.shape
+            parts = call.output.reshape(batch, tokens, 3, heads, width // 3 // heads)
+            for part, codes in zip("qkv", parts.permute(2, 0, 3, 1, 4), strict=True):
+                item = network.formats[name.replace("qkv", part)]
+                values = codes - getattr(item, "zero_point", 0)
+                scale = torch.as_tensor(item.scale)
+                if scale.ndim:   # one for each channel of V
+                    scale = scale.reshape(heads, 1, -1)
+                found[name.replace("qkv", part)] = values * scale
+        elif name in network.formats:
+            found[name] = network.formats[name].dequantize(call.output)
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
+    run(network, ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8), see)
+    return found
+
+
+def _decibels(real: Tensor, found: Tensor) -> float:
+    error = (real.double() - found.double()).square().sum()
+    return float(10 * (real.double().square().sum() / error.clamp_min(1e-300)).log10())
+
+
+def noise(model: Vit | Swin, simulated: Vit | Swin, images: Tensor, *,
+          integer: Network | None = None, how: Preprocessing | None = None,
+          ) -> dict[str, Mapping[str, float]]:
+    """Return signal-to-noise ratios in decibels, by site, of "simulated" and "integer".
+
+    A tensor that reparameterization rescales is far from the float network's without being worse:
+    LayerNorm's results say nothing for methods that do that.
+    """
+    real = observed(model, images)
+    others = {"simulated": observed(simulated, images)}
+    if integer is not None and how is not None:
+        others["integer"] = _integers(integer, images, how)
+    if isinstance(model, Vit):   # the classifier reads the class token alone
+        for values in (real, others["simulated"]):
+            values["norm"] = values["norm"][:, :1]
+    return {name: {which: _decibels(value, values[name])
+                   for which, values in others.items() if name in values}
+            for name, value in real.items()}

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a record of formats to the integers of the datapath."""

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The accelerator, bit by bit: interprets the bytes of a program.
+
+A pass is done at once: its words are gathered into one matrix of operands, which is multiplied by
+its weights in float64. That is exact: an operand has at most 17 bits, a weight 8, and a pass takes
+at most ``4095 * 64 < 2**18`` products a sum, so every partial sum is below
+``2**16 * 2**7 * 2**18 = 2**41``.
+"""
+
+__all__ = ["PassRecord", "Run", "execute"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from golden.formats.attention import log2_format
+from golden.formats.formats import Format, Log2, TwoScale, Uniform
+from golden.machine.encode import encode_any
+from golden.machine.program import Fault, Instruction, parse
+from golden.machine.state import HALF, State
+from golden.units.encoding import KINDS, Encoding
+from golden.units.layernorm import normalize
+from golden.units.requant import Requantization, operate, scale_values
+from golden.units.softmax import ShiftScale, log2_codes
+from golden.units.softmax_levels import level_words
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
+
+_BANKS = {number: name for name, number in DESTINATIONS.items()}
+_OPERATIONS = {number: name for name, number in OPERATIONS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class PassRecord:
+    """One pass: what entered the array and what left the drain.
+
+    Attributes
+    ----------
+    instruction, number
+        Index among the instructions, and among the passes.
+    fields
+        Of the instruction.
+    operands, weights, acc
+        int64 ``[T, K]``, ``[K, cols]`` and ``[T, cols]``.
+    result
+        Codes ``[T, cols]``; accumulators with bias if the pass is raw.
+    """
+
+    instruction: int
+    number: int
+    fields: Mapping[str, int]
+    operands: Tensor
+    weights: Tensor
+    acc: Tensor
+    result: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that came to its END: the output buffer, the memories, and the count of passes."""
+
+    output: bytes
+    state: State
+    passes: int
+
+
+def execute(program: bytes, image: bytes, config: Config, output: int,
+            record: Callable[[PassRecord], object] | None = None,
+            state: State | None = None) -> Run:
+    """Run a program.
+
+    Parameters
+    ----------
+    program, image
+        Bytes of the program's buffer and of the input buffer.
+    output
+        Bytes of the output buffer; what isn't written is 0.
+    record
+        Called with every pass.
+    state
+        Memories as an earlier run left them; None is all zero.
+
+    Raises
+    ------
+    Fault
+        Where the accelerator would stop with one. `Fault.instruction` is the instruction at fault;
+        the hardware, which reads ahead, may name a later one for a scratchpad overflow. A "bad
+        field" that is not `Fault.checked` is a value of the parameters or the statistics that has
+        no meaning (docs/registers.md lists them): the hardware goes on and computes something.
+    """
+    for name, size in (("program", len(program)), ("input", len(image)), ("output", output)):
+        if size % LINE or (name == "program" and not size):
+            raise Fault("bad length", 0, size, f"{name} buffer of {size} bytes")
+    machine = _Machine(config, state or State(config), output)
+    number = 0
+    for index, item in enumerate(parse(program, config, image=len(image), output=output)):
+        if item.kind == "LOAD":
+            offset = item.fields["offset"]
+            data = item.data or image[offset:offset + item.fields["bytes"]]
+            machine.state.load(item.fields, data, index)
+        elif item.kind == "PASS":
+            found = machine.run_pass(item, index, number)
+            if record:
+                record(found)
+            number += 1
+    return Run(bytes(machine.output), machine.state, number)
+
+
+def _codes(kind: int, fields: Mapping[str, int]) -> Format:
+    """Format of plain operands."""
+    match KINDS[kind]:
+        case "two-scale":
+            return TwoScale(scale=1.0, bits=fields["operand_bits"], m=fields["operand_m"],
+                            signed=bool(fields["operand_signed"]))
+        case "log2":
+            return Log2.of_bits(fields["operand_bits"])
+    # A table of probabilities gives mantissas, and there is no other.
+    return Uniform(scale=1.0, zero_point=fields["operand_zero_point"])
+
+
+class _Machine:
+    def __init__(self, config: Config, state: State, output: int) -> None:
+        self.config, self.state = config, state
+        self.output = bytearray(output)
+
+    def run_pass(self, item: Instruction, index: int, number: int) -> PassRecord:
+        fields, state = item.fields, self.state
+        if item.thresholds is not None:
+            state.thresholds = item.thresholds
+        if item.norm is not None:
+            state.store_norm(fields["norm_slot"], item.norm)
+        try:
+            operands = self._operands(fields, index)
+            weights = self._weights(item, index)
+            acc = (operands.double() @ weights.double()).to(torch.int64)
+            acc = self._wrap(acc, self.config.acc_bits)
+            result = self._drain(item, acc, index)
+        except Fault:
+            raise
+        except ValueError as error:
+            raise Fault("bad field", index, why=str(error), checked=False) from None
+        return PassRecord(index, number, fields, operands, weights, acc, result)
+
+    @staticmethod
+    def _wrap(values: Tensor, bits: int) -> Tensor:
+        """Keep the low bits, as an adder does; the compiler proves that nothing is lost."""
+        half = 1 << bits - 1
+        return (values + half & (1 << bits) - 1) - half
+
+    def _operands(self, fields: Mapping[str, int], index: int) -> Tensor:
+        """Return operands int64 ``[T, tiles * rows]``."""
+        tokens, tiles, rows = fields["tokens"], fields["tiles"], self.config.rows
+        addresses = fields["a_base"] + fields["a_stride"] * np.arange(tiles) \
+            + np.arange(tokens)[:, None]
+        bank = "residual" if fields["from_residual"] else "scratch"
+        codes = self.state.read(bank, addresses, index).reshape(tokens, -1)
+        if fields["operand"] == OPERANDS["norm"]:
+            operands = self._normalized(fields, codes)
+        elif fields["operand"] == OPERANDS["softmax"]:
+            keep = torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
+            offset = self.state.probabilities[fields["probability_slot"], :tokens]
+            operands = self._probabilities(fields, codes - HALF, keep.expand(codes.shape), offset)
+        else:
+            operands = _codes(fields["operand_format"], fields).operand(codes)
+        if fields["blank_first"]:
+            operands[0] = 0
+        return operands
+
+    def _probabilities(self, fields: Mapping[str, int], scores: Tensor, keep: Tensor,
+                       offset: Tensor) -> Tensor:
+        """Operands of probabilities, in the codes of the configuration."""
+        config, multiplier = self.config, fields["softmax_multiplier"]
+        if config.attention == "log2":
+            found = log2_codes(scores, keep, offset, ShiftScale(multiplier), config)
+            # Offsets of other rows may give codes below 0: as the hardware, saturate.
+            return log2_format(config.attention_bits).operand(found.clamp_min(0))
+        words = level_words(scores, offset, multiplier, fields["softmax_shift"],
+                            fields["operand_m"], config)
+        operands = _codes(fields["operand_format"], fields).operand(words)
+        return torch.where(keep, operands, 0)
+
+    def _normalized(self, fields: Mapping[str, int], codes: Tensor) -> Tensor:
+        norm = self.state.norm[fields["norm_slot"]]
+        if not norm or len(norm["shift"]) < codes.shape[1]:
+            raise ValueError("no norm parameters for these channels")
+        gamma, offset, shift = (norm[name][:codes.shape[1]]
+                                for name in ("gamma", "offset", "shift"))
+        factors = self.state.factors[:len(codes)]
+        x = codes - fields["norm_zero_point"] << shift
+        channels = int(factors[0, 0])
+        found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config)
+        return found - fields["operand_zero_point"]
+
+    def _weights(self, item: Instruction, index: int) -> Tensor:
+        """Return weights int64 ``[tiles * rows, cols]``."""
+        fields, rows, cols = item.fields, self.config.rows, self.config.cols
+        if item.weights is None:
+            words = np.arange(cols if fields["by_column"] else rows)
+            addresses = fields["w_base"] \
+                + fields["w_stride"] * np.arange(fields["tiles"])[:, None] + words
+            tiles = self.state.read("stationary", addresses, index) - HALF
+        else:
+            tiles = torch.from_numpy(item.weights.astype(np.int64))
+        if fields["by_column"]:
+            tiles = tiles.transpose(1, 2)
+        return tiles.reshape(-1, cols)
+
+    def _drain(self, item: Instruction, acc: Tensor, index: int) -> Tensor:
+        fields, state = item.fields, self.state
+        assert item.parameters is not None
+        columns = {name: torch.from_numpy(column) for name, column in item.parameters.items()}
+        if fields["operation"] == OPERATIONS["raw"]:
+            result = self._wrap(acc + columns["bias"], 32)
+            data = result.numpy().astype("<i4").tobytes()
+            self.output[fields["offset"]:fields["offset"] + len(data)] = data
+            return result
+        bank = _BANKS[fields["destination"]]
+        target = self.state.index(bank, fields["d_base"] + np.arange(len(acc)), index)
+        operation = _OPERATIONS[fields["operation"]]
+        residual = None
+        if operation == "residual":
+            codes = self.state.banks["residual"][target]
+            residual = codes - fields["residual_zero_point"] << columns["residual_shift"]
+        layer = Requantization(
+            bias=columns["bias"], multiplier=columns["multiplier"], shift=columns["shift"],
+            operation=operation, encoding=Encoding(), multiplier2=fields["multiplier2"])
+        value = scale_values(acc, layer.bias, layer.multiplier, layer.shift, self.config)
+        result = encode_any(operate(value, layer, self.config, residual), fields,
+                            state.thresholds, columns["encode_shift"], self.config)
+        self.state.banks[bank][target] = result
+        if fields["statistics"] == STATISTICS["norm"]:
+            self.state.gather_norm(fields, result, columns["statistics_shift"])
+        elif fields["statistics"] == STATISTICS["softmax"]:
+            self.state.gather_softmax(fields, result)
+        return result

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accumulators behind the array: two banks, one collects a pass while the other is drained."""
+
+__all__ = ["Accumulator"]
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.array.systolic import SystolicArray
+from hw.lib.stream import delay, signature
+from vitforge.spec.config import Config
+
+
+class Accumulator(wiring.Component):
+    """Add the partial sums of a pass's tiles, token by token.
+
+    Sums of tile 0 replace what a bank holds; those of later tiles are added to it, in four cycles
+    (read, register, add, write), which the same token never undercuts: its next sums come `rows`
+    >= 4 cycles later at the earliest. Passes alternate between the banks.
+
+    No sum is rounded or saturated: the compiler proves that acc_bits hold every sum of a program.
+
+    Members
+    -------
+    passes : In(stream of tiles)
+        Number of tiles of every pass, there before its first sums.
+    sums : In(output words of the array)
+        Always ready.
+    complete : Out(1)
+        Pulses in the cycle after the last sum of a pass was written; it may be read from then on.
+    read_enable, read_bank, read_token : In
+        A bank that isn't collecting is read: `data` follows two cycles later.
+    data : Out(cols x acc_bits)
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.token_bits = max(1, (config.max_tokens - 1).bit_length())
+        self._layout = data.ArrayLayout(signed(config.acc_bits), config.cols)
+        super().__init__({
+            "passes": In(stream.Signature(12)),
+            "sums": In(signature(SystolicArray.words(config)["o"])),
+            "complete": Out(1),
+            "read_enable": In(1), "read_bank": In(1), "read_token": In(self.token_bits),
+            "data": Out(self._layout),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        token = Signal(self.token_bits)
+        tile = Signal(12)
+        # Whether a tile is the first of its pass, and the last, if it isn't the first: the number
+        # of tiles of a pass is there before its first sums, but how long before isn't known.
+        first = Signal(init=1)
+        last = Signal()
+        bank = Signal()
+        accept = Signal()
+        final = Signal()
+        m.d.comb += [
+            self.sums.ready.eq(1),
+            accept.eq(self.sums.valid),
+            final.eq(accept & self.sums.payload.last
+                     & Mux(first, self.passes.payload == 1, last)),
+            self.passes.ready.eq(final),
+        ]
+        with m.If(accept):
+            m.d.sync += token.eq(token + 1)
+        with m.If(accept & self.sums.payload.last):
+            m.d.sync += [token.eq(0), tile.eq(tile + 1), first.eq(0),
+                         last.eq(tile == self.passes.payload - 2)]
+        with m.If(final):
+            m.d.sync += [tile.eq(0), first.eq(1), bank.eq(~bank)]
+
+        def late(value: Signal, cycles: int, name: str, init: int | None = None) -> Signal:
+            return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
+
+        sums = late(self.sums.payload.sums.as_value(), 2, "sums")
+        fresh = late(first, 2, "fresh")
+        write_bank = late(bank, 3, "write_bank")
+        write_token = late(token, 3, "write_token")
+        write = late(accept, 3, "write", init=0)
+        m.d.comb += self.complete.eq(late(final, 4, "complete", init=0))
+
+        chosen = late(self.read_bank, 2, "chosen")
+        results = []
+        for index in range(2):
+            memory: Memory = Memory(shape=self.config.cols * self.config.acc_bits,
+                                    depth=self.config.max_tokens, init=[],
+                                    attrs={"no_rw_check": "1"})
+            m.submodules[f"bank_{index}"] = memory
+            read = memory.read_port()
+            port = memory.write_port()
+            result = Signal(self._layout, name=f"result_{index}", reset_less=True)
+            total = Signal(self._layout, name=f"total_{index}", reset_less=True)
+            drained = Signal(name=f"drained_{index}")
+            m.d.comb += [
+                drained.eq(self.read_enable & (self.read_bank == index)),
+                read.en.eq(1),
+                read.addr.eq(Mux(drained, self.read_token, token)),
+                port.addr.eq(write_token),
+                port.data.eq(total),
+                port.en.eq(write & (write_bank == index)),
+            ]
+            m.d.sync += result.eq(read.data)
+            partial = data.View(self.sums.payload.shape()["sums"].shape, sums)
+            for column in range(self.config.cols):
+                m.d.sync += total[column].eq(
+                    Mux(fresh, 0, result[column]) + partial[column])
+            results.append(result)
+        m.d.comb += self.data.eq(Mux(chosen, results[1], results[0]))
+        return m

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One bank of the scratchpad: a memory with one write and one read port."""
+
+__all__ = ["Bank"]
+
+from amaranth.hdl import Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vitforge.spec.config import Config
+from vitforge.spec.sizes import ADDRESS_BITS
+
+
+class Bank(wiring.Component):
+    """`depth` words of `rows` codes of 8 bits.
+
+    Latency 2: a word is in `data` two steps of `read_enable` after its address (the memory, and a
+    register for its way across the chip); it may be read in the cycle after it was written.
+
+    Members
+    -------
+    read_enable : In(1)
+        Both registers of the read port take a step.
+    read, read_address : In(1), In(24)
+        A word is wanted; only checks the address.
+    data : Out(rows * 8)
+    write, write_address, write_data, write_mask : In
+        One mask bit for each `lanes` codes.
+    overflow : Out(1)
+        Pulses one cycle after an address of a read or of a write beyond the bank. Such a write
+        does nothing.
+    """
+
+    latency = 2
+
+    def __init__(self, config: Config, depth: int):
+        self.config = config
+        self.depth = depth
+        super().__init__({
+            "read_enable": In(1), "read": In(1), "read_address": In(ADDRESS_BITS),
+            "data": Out(config.rows * 8),
+            "write": In(1), "write_address": In(ADDRESS_BITS),
+            "write_data": In(config.rows * 8), "write_mask": In(config.rows // config.lanes),
+            "overflow": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # Nobody reads a word in the cycle in which it is written, so synthesis need not build what
+        # a block memory would do otherwise.
+        m.submodules.memory = memory = Memory(shape=self.config.rows * 8, depth=self.depth, init=[],
+                                              attrs={"no_rw_check": "1"})
+        read = memory.read_port()
+        write = memory.write_port(granularity=self.config.lanes * 8)
+        beyond = Signal()
+        m.d.comb += [
+            read.addr.eq(self.read_address),
+            read.en.eq(self.read_enable),
+            beyond.eq(self._beyond(self.write_address)),
+            write.addr.eq(self.write_address),
+            write.data.eq(self.write_data),
+            write.en.eq(self.write_mask & (self.write & ~beyond).replicate(len(self.write_mask))),
+        ]
+        with m.If(self.read_enable):
+            m.d.sync += self.data.eq(read.data)
+        m.d.sync += self.overflow.eq(self.write & beyond
+                                     | self.read & self._beyond(self.read_address))
+        return m
+
+    def _beyond(self, address: Value) -> Value:
+        if self.depth & self.depth - 1:
+            return address >= self.depth
+        return address[(self.depth - 1).bit_length():].any()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Array side of a pass: which word of the scratchpad is wanted when, and when it has to wait."""
+
+__all__ = ["Feeder"]
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.lib.layouts import layout
+from vitforge.spec.config import Config
+from vitforge.spec.pass_fields import OPERAND_FIELDS, REQUEST_FIELDS
+from vitforge.spec.sizes import ADDRESS_BITS
+
+
+class Feeder(wiring.Component):
+    """Walk over the tiles and tokens of every pass, one word a step of `advance`.
+
+    The first word of a tile waits
+
+    - of tile 0, until the accumulators are free: at most one pass that has begun isn't released;
+    - of tile 0, until at most two passes that have begun haven't landed;
+    - from tile `late` on, until at most `pending` of the passes before this one haven't landed.
+
+    A pass follows another without a gap. A word that is issued in cycle n is in `request` from
+    cycle n + 1 on (steps of `advance`).
+
+    Members
+    -------
+    passes : In(stream of REQUEST_FIELDS)
+    advance : In(1)
+        The operand path takes a step.
+    released, landed : In(1)
+        Pulses of the drain: a pass's accumulators may be written, all that it wrote is there.
+    request : Out(struct)
+        The word that is wanted, with `valid`; held while `advance` is low.
+    waiting : Out(1)
+        A word isn't issued because of the drain.
+    operand : Out(2)
+        What that word would be, of `vitforge.spec.instruction.OPERANDS`.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.tile_bits = 12
+        request = layout(OPERAND_FIELDS, valid=1, token=(config.max_tokens - 1).bit_length() or 1,
+                         tile=self.tile_bits, address=ADDRESS_BITS, from_residual=1, last=1,
+                         blank=1, valid_rows=8)
+        super().__init__({
+            "passes": In(stream.Signature(layout(REQUEST_FIELDS))),
+            "advance": In(1), "released": In(1), "landed": In(1),
+            "request": Out(request), "waiting": Out(1), "operand": Out(2),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        active = Signal()
+        current: Any = Signal(layout(REQUEST_FIELDS), reset_less=True)
+        token = Signal(len(current.tokens))
+        tile = Signal(self.tile_bits)
+        address = Signal(ADDRESS_BITS, reset_less=True)
+        next_base = Signal(ADDRESS_BITS, reset_less=True)
+        last_token = Signal.like(token, reset_less=True)
+        last_tile = Signal.like(tile, reset_less=True)
+        until_late = Signal(self.tile_bits, reset_less=True)    # tiles before the late ones
+        first_token = Signal()          # of a tile
+        first_tile = Signal()           # of a pass
+        final_token = Signal()
+        final_tile = Signal()
+        late = Signal()
+
+        unreleased = Signal(3)
+        unlanded = Signal(3)
+        gate = Signal()
+        issue = Signal()
+        move = Signal()
+        begin = Signal()
+        load = Signal()
+        with m.If(first_tile):
+            m.d.comb += gate.eq((unreleased <= 1)
+                                & (unlanded <= Mux(late, current.pending, 2)))
+        with m.Else():
+            m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
+        m.d.comb += [
+            issue.eq(active & (~first_token | gate)),
+            self.waiting.eq(active & ~issue),
+            self.operand.eq(current.operand),
+            move.eq(issue & self.advance),
+            begin.eq(move & first_token & first_tile),
+            load.eq(~active | (move & final_token & final_tile)),
+            self.passes.ready.eq(load),
+        ]
+        m.d.sync += [unreleased.eq(unreleased + begin - self.released),
+                     unlanded.eq(unlanded + begin - self.landed)]
+
+        coming = self.passes.payload
+        with m.If(load):
+            m.d.sync += [
+                active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
+                first_token.eq(1), first_tile.eq(1),
+                final_token.eq(coming.tokens == 1), final_tile.eq(coming.tiles == 1),
+                address.eq(coming.a_base), next_base.eq(coming.a_base + coming.a_stride),
+                late.eq(coming.late == 0), until_late.eq(coming.late),
+                last_token.eq(coming.tokens - 1), last_tile.eq(coming.tiles - 1),
+            ]
+        with m.Elif(move & final_token):
+            m.d.sync += [
+                token.eq(0), first_token.eq(1), tile.eq(tile + 1), first_tile.eq(0),
+                final_token.eq(last_token == 0), final_tile.eq(tile + 1 == last_tile),
+                until_late.eq(until_late - 1), late.eq(late | (until_late == 1)),
+                address.eq(next_base), next_base.eq(next_base + current.a_stride),
+            ]
+        with m.Elif(move):
+            m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + 1),
+                         final_token.eq(token + 1 == last_token)]
+
+        request: data.View = self.request
+        with m.If(self.advance):
+            m.d.sync += [
+                request.valid.eq(issue),
+                request.token.eq(token),
+                request.tile.eq(tile),
+                request.address.eq(address),
+                request.from_residual.eq(current.from_residual),
+                request.last.eq(final_token),
+                request.blank.eq(current.blank_first & first_token),
+                request.valid_rows.eq(Mux(final_tile, current.valid, self.config.rows)),
+                *(request[name].eq(current[name]) for name in OPERAND_FIELDS),
+            ]
+        return m

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drain: from finished accumulators to codes in the scratchpad, with their statistics."""
+
+__all__ = ["Drain"]
+
+from typing import Any
+
+from amaranth.hdl import Array, Module, Signal, ValueLike, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.drain.issue import Issue, start_layout
+from hw.drain.norm_gather import NormGather, factor_write_layout
+from hw.drain.parameters import ParameterMemory, parameter_write_layout
+from hw.drain.raw import RawOutput
+from hw.drain.residual import Residual
+from hw.drain.softmax_gather import SoftmaxGather, probability_write_layout
+from hw.drain.track import TRACK_FIELDS, Track
+from hw.lib.layouts import layout, raw_layout
+from hw.lib.memories import MemoryDelay
+from hw.lib.queue import Queue
+from hw.lib.stream import delay
+from hw.requant.unit import Requantizer
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import STATISTICS
+from vitforge.spec.requant_fields import THRESHOLDS
+from vitforge.spec.sizes import ADDRESS_BITS, groups, token_bits
+
+#: Passes between their start and their last codes, at most.
+UNDER_WAY = 16
+
+
+class Drain(wiring.Component):
+    """Requantize a bank of accumulators, `lanes` channels a cycle, token by token.
+
+    With G = cols / lanes, a pass of T tokens that is accepted in cycle s issues group g of token t
+    in cycle ``n = s + 1 + t*G + g``; only groups of raw passes may be later, while `raw` has no
+    room. All else follows n at a fixed distance::
+
+        n                         residual read, with g = 0
+        n + 1                     accumulator read
+        n + write_latency         write of the codes
+        n + factor_latency        factors of the token, with g = G - 1
+        n + probability_latency   softmax result of the token, with g = G - 1
+        n + latency               complete, with the pass's last group
+
+    A start is accepted while nothing is left to issue, or with the last issue before it: passes
+    follow each other without a gap, but for two rules. Two starts with statistics are at least
+    ``revisit = G + 3`` cycles apart, so that a token's state is there when its row goes on. And at
+    most `UNDER_WAY` passes are between their start and their last codes, which passes of three
+    groups or more never reach.
+
+    A residual must be in its bank when it is read: no write is waited for. A parameter slot is read
+    until 3 cycles after the last issue.
+
+    Parameters
+    ----------
+    config
+        With as many columns as rows, `lanes` of which divide them, and the shift-based softmax to
+        log2 codes.
+    early
+        Issues that may be left when `release` comes.
+
+    Members
+    -------
+    start : In(stream.Signature(start_layout()))
+        A pass whose bank is complete, with its parameter slot and its bank.
+    thresholds : In
+        Of the formats that have some; see `hw.requant`.
+    accumulator : Out(StructLayout({en, bank, token}))
+        In every cycle with a group of the token.
+    accumulator_data : In(ArrayLayout(signed(acc_bits), cols))
+        Two cycles after a read, and only then.
+    parameter_write : In(parameter_write_layout(config))
+        A part of a slot.
+    residual : Out(StructLayout({en, address}))
+        Once a token, of passes with the operation residual.
+    residual_data : In(rows * 8)
+        Two cycles after a read, and only then.
+    write : Out(StructLayout({en, destination, address, mask, data}))
+        The codes, repeated in every group of the word; `mask` has the bit of theirs. Not for raw
+        passes.
+    raw : Out(stream.Signature(raw_layout(config)))
+        ``acc + bias`` of raw passes, in the order of the groups.
+    factor_write : Out(factor_write_layout(config))
+    probability_write : Out(probability_write_layout(config))
+    release : Out(1)
+        Pulses with the first issue after which at most `early` are left; of a raw pass, and of one
+        of less than `SHORT` tokens, with its last one. A read follows one cycle after its issue.
+    complete : Out(1)
+        Pulses when all that a pass writes may be read, and a raw pass's sums are offered.
+    """
+
+    def __init__(self, config: Config, early: int = 0):
+        if config.cols != config.rows:
+            raise ValueError(f"cols must be rows ({config.rows}) in the accelerator, "
+                             f"not {config.cols}")
+        if config.rows % config.lanes:
+            raise ValueError(f"lanes must divide rows ({config.rows}), not {config.lanes}")
+        self.config = config
+        self.early = early
+        self._issue = Issue(config, early)
+        self._norm = NormGather(config)
+        self._softmax = SoftmaxGather(config)
+        self.revisit = self._issue.revisit
+        #: Cycles from an issue to its accumulators in the requantizer.
+        self._fed_at = 4
+        self.write_latency = self._fed_at + Requantizer.latency + 1
+        self.factor_latency = self.write_latency + self._norm.latency
+        self.probability_latency = self.write_latency + self._softmax.latency
+        # What is written in one cycle may be read in the next.
+        self.latency = 1 + max(self.factor_latency, self.probability_latency)
+        self._accumulators = data.ArrayLayout(signed(config.acc_bits), config.cols)
+        super().__init__({
+            "start": In(stream.Signature(start_layout())),
+            "thresholds": In(data.ArrayLayout(signed(config.value_bits + 1), THRESHOLDS)),
+            "accumulator": Out(data.StructLayout({
+                "en": 1, "bank": 1, "token": token_bits(config)})),
+            "accumulator_data": In(self._accumulators),
+            "parameter_write": In(parameter_write_layout(config)),
+            "residual": Out(data.StructLayout({"en": 1, "address": ADDRESS_BITS})),
+            "residual_data": In(config.rows * 8),
+            "write": Out(data.StructLayout({
+                "en": 1, "destination": 2, "address": ADDRESS_BITS, "mask": groups(config),
+                "data": config.rows * 8})),
+            "raw": Out(stream.Signature(raw_layout(config))),
+            "factor_write": Out(factor_write_layout(config)),
+            "probability_write": Out(probability_write_layout(config)),
+            "release": Out(1), "complete": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.issue = issue = self._issue
+        m.submodules.passes = passes = Queue(layout(("d_base", *TRACK_FIELDS)), UNDER_WAY)
+        m.submodules.parameters = parameters = ParameterMemory(config)
+        m.submodules.residual = residual = Residual(config)
+        m.submodules.raw_output = raw_output = RawOutput(config)
+        m.submodules.requantizer = requantizer = Requantizer(config, flowing=True)
+        wiring.connect(m, wiring.flipped(self.raw), raw_output.o)
+
+        def late(value: ValueLike, cycles: int, name: str, init: int | None = None) -> Signal:
+            return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
+
+        fields = issue.fields
+        begin = Signal()
+        m.d.comb += [
+            issue.start.valid.eq(self.start.valid),
+            issue.start.payload.eq(self.start.payload),
+            self.start.ready.eq(issue.start.ready),
+            issue.space.eq(passes.i.ready),
+            passes.i.valid.eq(self.start.valid & self.start.ready),
+            *(passes.i.payload[name].eq(self.start.payload[name])
+              for name in passes.i.payload.shape().members),
+            issue.room.eq(raw_output.room),
+            self.release.eq(issue.release),
+            raw_output.issue.eq(issue.valid & issue.raw),
+            begin.eq(issue.group == 0),
+            self.residual.en.eq(issue.adds & begin),
+            self.residual.address.eq(issue.address),
+            self.accumulator.en.eq(late(issue.valid, 1, "read", 0)),
+            self.accumulator.bank.eq(late(fields.bank, 1, "bank")),
+            self.accumulator.token.eq(late(issue.token, 1, "token")),
+            parameters.write.eq(self.parameter_write),
+        ]
+
+        # Accumulators, parameters and residual of a group meet at the requantizer. A parameter
+        # that the residual needs is used one register earlier than the others.
+        group = late(issue.group, 3, "group")
+        chosen = Signal(data.ArrayLayout(signed(config.acc_bits), config.lanes), reset_less=True)
+        found = Signal.like(parameters.data, reset_less=True)
+        words = Array(self.accumulator_data.as_value().word_select(
+            number, config.lanes * config.acc_bits) for number in range(groups(config)))
+        m.d.sync += [chosen.eq(words[group]), found.eq(parameters.data)]
+        m.d.comb += [
+            parameters.slot.eq(late(fields.slot, 3, "slot")),
+            parameters.group.eq(group),
+            residual.load.eq(late(begin, 2, "begin")),
+            residual.codes.eq(self.residual_data),
+            residual.zero_point.eq(late(fields.residual_zero_point, 2, "residual_zero_point")),
+            *(residual.shift[lane].eq(parameters.data[lane].residual_shift)
+              for lane in range(config.lanes)),
+        ]
+
+        word = requantizer.i.payload
+        fed = late(issue.valid, self._fed_at, "fed", 0)
+        m.d.comb += [
+            requantizer.thresholds.eq(self.thresholds),
+            requantizer.i.valid.eq(fed),
+            word.acc.eq(chosen),
+            word.residual.eq(residual.operands),
+            word.last.eq(late(issue.last, self._fed_at, "last")),
+            *(word[name].eq(late(fields[name], self._fed_at, name))
+              for name in ("operation", "multiplier2", "format", "zero_point", "bits", "m",
+                           "signed")),
+            *(word[name][lane].eq(found[lane][name]) for lane in range(config.lanes)
+              for name in ("bias", "multiplier", "shift", "encode_shift")),
+            raw_output.valid.eq(late(issue.valid & issue.raw, self._fed_at, "fed_raw", 0)),
+            raw_output.acc.eq(chosen),
+            *(raw_output.bias[lane].eq(found[lane].bias) for lane in range(config.lanes)),
+        ]
+        self._deliver(m, passes, requantizer, found)
+        return m
+
+    def _deliver(self, m: Module, passes: Queue, requantizer: Requantizer, found: Any) -> None:
+        """Write the codes and gather the statistics."""
+        config = self.config
+        m.submodules.track = track = Track(config)
+        m.submodules.norm = norm = self._norm
+        m.submodules.softmax = softmax = self._softmax
+        wiring.connect(m, passes.o, track.passes)
+
+        # The slot may be written again by the time the codes come.
+        m.submodules.shifts = shifts = MemoryDelay(3 * config.lanes, Requantizer.latency + 2)
+        m.d.comb += [shifts.i.word_select(lane, 3).eq(found[lane].statistics_shift)
+                     for lane in range(config.lanes)]
+
+        fields = track.fields
+        end = Signal()
+        m.d.comb += [
+            track.valid.eq(requantizer.o.valid),
+            track.last.eq(requantizer.o.payload.last),
+            track.codes.eq(requantizer.o.payload.codes),
+            end.eq(track.group == groups(config) - 1),
+            self.write.en.eq(track.writes),
+            self.write.destination.eq(fields.destination),
+            self.write.address.eq(track.address),
+            self.write.mask.eq(1 << track.group),
+            self.write.data.eq(track.o_codes.as_value().replicate(groups(config))),
+            norm.zero_point.eq(fields.zero_point),
+            norm.channels.eq(fields.channels),
+            norm.shift.eq(shifts.o),
+            softmax.group.eq(track.group),
+            softmax.keys.eq(fields.valid),
+            softmax.multiplier.eq(fields.softmax_multiplier),
+            softmax.slot.eq(fields.probability_slot),
+            self.factor_write.eq(norm.write),
+            self.probability_write.eq(softmax.write),
+            self.complete.eq(delay(m, track.o_last, advance=1, name="complete", init=0,
+                                   cycles=self.latency - self.write_latency)),
+        ]
+        gathers: dict[str, Any] = {"norm": norm, "softmax": softmax}
+        for name, gather in gathers.items():
+            m.d.comb += [
+                gather.valid.eq(track.writes & (fields.statistics == STATISTICS[name])),
+                gather.codes.eq(track.o_codes),
+                gather.token.eq(track.token),
+                gather.begin.eq(track.group == 0),
+                gather.end.eq(end),
+                gather.first.eq(fields.statistics_first),
+                gather.last.eq(fields.statistics_last),
+                gather.final.eq(track.o_last),
+            ]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a code to the mantissa and the shift that the array takes, by the code's format."""
+
+__all__ = ["Decoder", "FORMATS"]
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
+
+from hw.lib.stream import delay
+from hw.operand.format import CODE_BITS
+from vitforge.spec.config import Config
+
+#: Formats of `operand_format`. Softmax's table gives mantissas, which are uniform codes.
+FORMATS = {"uniform": 0, "two-scale": 1, "log2": 2, "table": 3}
+
+
+class Decoder:
+    """What all lanes share of the decoding: masks instead of widths.
+
+    - uniform: ``code - zero_point``, shift 0;
+    - two-scale: the lower ``bits - 1`` bits, two's complement if `signed`, shift m if the bit above
+      them is set;
+    - log2: 1 with the shift ``2**bits - 1 - code``; 0 from the highest code on, or beyond it if
+      `whole`.
+
+    Parameters
+    ----------
+    format, zero_point, scale, sign, bits
+        The fields of the instruction, one step before the codes.
+    whole
+        Whether the highest code of `bits` bits is a power of two.
+    """
+
+    def __init__(self, m: Module, config: Config, advance: Value, *, format: Value,
+                 zero_point: Value, scale: Value, sign: Value, bits: Value,
+                 whole: ValueLike = 0) -> None:
+        self.config = config
+        self.two_scale = Signal(reset_less=True)
+        self.log2 = Signal(reset_less=True)
+        self.zero_point = Signal(CODE_BITS, reset_less=True)
+        self.scale = Signal(config.shift_bits, reset_less=True)
+        #: Bits of the magnitude; the region's bit, and the sign's, or none.
+        self.low = Signal(CODE_BITS, reset_less=True)
+        self.region = Signal(CODE_BITS, reset_less=True)
+        self.sign = Signal(CODE_BITS, reset_less=True)
+        self.whole: Value = Const(0)
+        if not isinstance(whole, int):
+            self.whole = delay(m, whole, advance=advance, name="whole")
+        two_scale = Signal()
+        top = Signal(CODE_BITS + 1)
+        m.d.comb += [
+            two_scale.eq(format == FORMATS["two-scale"]),
+            # One bit: the first above the magnitude.
+            top.eq(1 << Mux(two_scale, bits - 1, bits)[:4]),
+        ]
+        with m.If(advance):
+            m.d.sync += [
+                self.two_scale.eq(two_scale),
+                self.log2.eq(format == FORMATS["log2"]),
+                self.zero_point.eq(zero_point),
+                self.scale.eq(scale),
+                self.low.eq(top - 1),
+                self.region.eq(top),
+                self.sign.eq(Mux(sign, top >> 1, 0)),
+            ]
+
+    def decode(self, code: Value) -> tuple[Value, Value]:
+        """Return mantissa (9 bits, signed) and shift of a code, unregistered."""
+        rest = ~code & self.low
+        one = (rest.any() | self.whole) & ~(code & ~self.low).any()
+        negative = (code & self.sign).any()
+        magnitude = Cat(code & self.low | ~self.low & negative.replicate(CODE_BITS), negative)
+        mantissa = Mux(self.two_scale, magnitude.as_signed(),
+                       Mux(self.log2, one, code - self.zero_point))
+        shift = Mux(self.two_scale, self.scale & (code & self.region).any().replicate(
+            len(self.scale)), rest & self.log2.replicate(CODE_BITS))
+        return mantissa, shift[:len(self.scale)]

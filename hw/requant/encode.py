@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Third step of the requantizer, one lane: search among thresholds, shift, round, clamp."""
+
+__all__ = ["Encode"]
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.lib.stream import delay
+from hw.requant.multiply import FINE, STEPS, multiply, shift_power
+from vitforge.spec.config import Config
+
+
+class Encode(wiring.Component):
+    """Code of one integer: uniform, two-scale, log2 or table.
+
+    A binary search of four steps counts the thresholds that aren't above y: the code of the table
+    format, the complement of the one of log2, and the region of the two-scale format, whose low
+    region lies between thresholds 3 and 11. The first two steps are one: three comparisons with
+    what is the same for all lanes cost no more than two with a multiplexer. So the region is known
+    before the shift, and one shifter serves both regions: y times ``2**(16 - shift)``. A count
+    goes the same way, as ``8 * (count * 2**13)``.
+
+    Widths: y takes ``value_bits + 1`` bits. After the shift, all above bit 8 is only a sign and
+    whether the rest equals it, because an offset of at most 255 can't bring it back.
+
+    Members
+    -------
+    advance : In(1)
+        The pipeline takes a step.
+    y : In(signed(value_bits + 1))
+        In step 0.
+    middle, lower, upper : In(signed(value_bits + 1))
+        Thresholds 7, 3 and 11; static.
+    address : In(3)
+    fourth, second : In(signed(value_bits))
+        Thresholds ``4 * (address % 4) + 1`` and ``2 * address``, written on every clock cycle.
+    m : In(4)
+        More shift for the high region: 0 but in the two-scale format; in step 1.
+    encode_shift : In(4)
+        In step 2.
+    early_search, search : In(1)
+        Whether the code comes from the search; in step 2 and 3.
+    offset : In(8)
+        Added before the clamp, in step 7; 0 with `search`.
+    mask, late_mask, flip : In(8)
+        The clamp is to ``0..mask``. Then bits of the mask are inverted by `flip`; others are zero,
+        or say with `flip` whether it is the high region. In step 8, 10 and 10.
+    code : Out(8)
+        In step 10, from some logic.
+    """
+
+    latency = 10
+
+    def __init__(self, config: Config):
+        self.config = config
+        wide, narrow = signed(config.value_bits + 1), signed(config.value_bits)
+        super().__init__({
+            "advance": In(1), "y": In(wide),
+            "middle": In(wide), "lower": In(wide), "upper": In(wide),
+            "address": In(3), "fourth": In(narrow), "second": In(narrow),
+            "m": In(4), "encode_shift": In(4), "early_search": In(1), "search": In(1),
+            "offset": In(8), "mask": In(8), "late_mask": In(8), "flip": In(8),
+            "code": Out(8),
+        })
+
+    def _register(self, m: Module, value: Value, name: str) -> Signal:
+        register = Signal.like(value, name=name, reset_less=True)
+        with m.If(self.advance):
+            m.d.sync += register.eq(value)
+        return register
+
+    def _memory(self, m: Module, name: str, address: Value, data: Value) -> Signal:
+        m.submodules[name] = memory = Memory(shape=signed(self.config.value_bits),
+                                             depth=1 << len(address), init=[],
+                                             attrs={"ram_style": "distributed"})
+        write = memory.write_port()
+        read = memory.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(self.address),
+            write.data.eq(data),
+            write.en.eq(1),
+            read.addr.eq(address),
+        ]
+        return read.data
+
+    def _search(self, m: Module, y: list[Signal]) -> tuple[Value, Value]:
+        """Whether it is the high region, after one step, and the count, after three."""
+        lower = self._register(m, y[0] >= self.lower, "above_lower")
+        middle = self._register(m, y[0] >= self.middle, "above_middle")
+        upper = self._register(m, y[0] >= self.upper, "above_upper")
+        found: Value = Cat(Mux(middle, upper, lower), middle)
+        third = self._memory(m, "fourths", found, self.fourth)
+        found = self._register(m, Cat(y[1] >= third, found), "found_3")
+        last = self._memory(m, "seconds", found, self.second)
+        return ~lower | upper, self._register(m, Cat(y[2] >= last, found), "count")
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        y = [self.y]
+        for step in range(1, 4):
+            y.append(self._register(m, y[-1], f"y_{step}"))
+        high, count = self._search(m, y)
+
+        more_shift = Signal(4, reset_less=True)
+        # The initial value is the one of a synchronous set.
+        operand = Signal(signed(self.config.value_bits + 1), reset_less=True, init=8)
+        with m.If(self.advance):
+            m.d.sync += [
+                more_shift.eq(Mux(high, self.m, 0)),
+                operand.eq(Mux(self.search, 8, y[3])),
+            ]
+        amount = self._register(m, Mux(self.early_search, 0, (self.encode_shift + more_shift)[:4]),
+                                "amount")
+        power = shift_power(m, amount, advance=self.advance, other=count, use_other=self.search)
+        # Bit 0 is the rounding bit.
+        shifted = multiply(m, operand, power, advance=self.advance, name="shifted", low=FINE - 1,
+                           high=FINE + len(operand)).as_signed()
+
+        # The lowest column adds the constant 1 to the rounding bit. With 8 bits x below a sign of
+        # 1, the sum means ``x - 256``.
+        double = Signal(10)
+        m.d.comb += double.eq(shifted[:9] + Cat(Const(1, 1), self.offset))
+        total = self._register(m, double[1:], "total")
+        sign = self._register(m, shifted[-1], "sign")
+        rest = shifted[9:-1] ^ shifted[-1].replicate(len(shifted) - 10)
+        more = Cat(self._register(m, rest[first:first + 3].any(), f"more_{first}")
+                   for first in range(0, len(rest), 3)).any()
+
+        # A synchronous reset and a set clamp without logic.
+        beyond = (total[:8] & ~self.mask).any()
+        above = self._register(
+            m, Mux(sign, ~more & total[8] & beyond, more | total[8] | beyond), "above")
+        raised = Signal(8, reset_less=True)
+        clamped = Signal(8, reset_less=True, init=0xff)
+        with m.If(self.advance):
+            m.d.sync += [
+                raised.eq(Mux(sign & (more | ~total[8]), 0, total[:8])),
+                clamped.eq(Mux(above, 0xff, raised)),
+            ]
+        high = delay(m, high, advance=self.advance, cycles=STEPS + 6, name="high_late")
+        m.d.comb += self.code.eq(Cat(
+            Mux(self.late_mask[place], clamped[place] ^ self.flip[place], self.flip[place] & high)
+            for place in range(8)))
+        return m

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The accelerator and its bench in Verilog, under Icarus Verilog in both of its languages."""
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from gen.compiler.command import host_files, memory_image
+from gen.compiler.compile import compile_network
+from gen.verilog import package
+from golden.float.vit import Vit, VitSpec
+from golden.machine.cycles import Buffers, predict
+from golden.network.calibrate import calibrate
+from vitforge.spec.config import load
+
+pytestmark = [pytest.mark.rtl,
+              pytest.mark.skipif(not shutil.which("iverilog"),
+                                 reason="Icarus Verilog is not installed")]
+
+#: Every kind of pass in a few thousand cycles.
+SPEC = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=5, dim=8, depth=1, heads=2,
+               mlp_hidden=8)
+
+
+@cache
+def run_files() -> tuple[dict[str, str], int]:
+    """Return the files of a run of a small network, and its cycles."""
+    config = load("tiny")
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(256, (3, 1, 8, 8), generator=generator).to(torch.uint8)
+    compiled = compile_network(calibrate(Vit(SPEC).initialize(5).eval(), images, config))
+    image = memory_image(compiled, images[:1])
+    buffers = Buffers(*(image.buffers[name][0] for name in ("program", "input", "output")))
+    exact = predict(compiled.program, config, buffers=buffers)
+    return host_files(compiled, image), exact.cycles
+
+
+def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = (folder / "host.args").read_text().split()
+    return subprocess.run(["vvp", "-n", "host.vvp", *arguments, *more], cwd=folder, timeout=300,
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("language", ["-g2005", "-g2012"])
+def test_accelerator_runs_a_network(tmp_path: Path, language: str) -> None:
+    files, cycles = run_files()
+    texts = {**package(["accelerator"], load("tiny")), **files}
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run(["iverilog", language, "-Wall", "-Iregisters", "-s", "accelerator_host",
+                    "-P", "accelerator_host.BITS=64", "-P", f"accelerator_host.BYTES={1 << 16}",
+                    "-o", "host.vvp", "rtl/accelerator.v",
+                    *(name for name in texts if name.startswith("sim/"))],
+                   cwd=tmp_path, check=True, timeout=300, capture_output=True)
+    done = simulate(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "PASSED"
+    assert f"{cycles} cycles, array busy in " in done.stdout
+
+    done = simulate(tmp_path, "+limit=100")
+    assert done.returncode != 0 and "FAILED: no interrupt" in done.stdout
+    (tmp_path / "host.args").write_text("")
+    done = simulate(tmp_path)
+    assert done.returncode != 0 and "FAILED: plusargs are missing" in done.stdout

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions of the accelerator: 64 bytes each, little-endian, with what follows them in memory.
+
+A program is one sequence of bytes that the accelerator reads from front to back, once: every
+instruction is followed by the parameters and weights it uses, each block padded to `LINE` bytes.
+So weights are fetched behind the computation with no address to compute, in the longest bursts.
+
+`PASS` makes one tile of `cols` output channels for all its tokens::
+
+    for tile in tiles:                      # K in steps of `rows`
+        for token in tokens:
+            acc[token] += operand(bank[a_base + tile * a_stride + token]) @ weights[tile]
+    for token in tokens:                    # drained while the next pass runs
+        bank[d_base + token] = requantize(acc[token])
+
+Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channels if `has_norm`;
+16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of `cols`
+channels; ``tiles * rows * cols`` weights of `weight_bits` bits if they come
+from the stream, word by word (`cols` weights, padded to whole bytes).
+
+`LOAD` reads the input buffer and scatters its pieces over a bank, or brings `bytes` of words of its
+own. `END` finishes the program.
+"""
+
+__all__ = ["DESTINATIONS", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
+           "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
+           "STATISTICS", "THRESHOLD"]
+
+from vitforge.spec.words import Field, Word
+
+#: Bytes of an instruction, and the alignment of every block and buffer.
+LINE = 64
+#: Nested loops of a LOAD.
+LOOPS = 6
+#: A `late` beyond every tile.
+LATE_NEVER = (1 << 12) - 1
+
+OPCODES = {"LOAD": 1, "PASS": 2, "END": 3}
+#: How a word of a bank becomes operands.
+OPERANDS = {"plain": 0, "norm": 1, "softmax": 2}
+#: What the drain does with a requantized value; `raw` writes ``acc + bias`` to memory.
+OPERATIONS = {"linear": 0, "gelu": 1, "residual": 2, "raw": 3}
+#: What the drain gathers a row at a time.
+STATISTICS = {"none": 0, "norm": 1, "softmax": 2}
+#: Banks of the scratchpad; `memory` is the output buffer.
+DESTINATIONS = {"scratch": 0, "residual": 1, "stationary": 2, "memory": 3}
+
+
+def _instruction(*groups: tuple[Field, ...]) -> Word:
+    """Fields in groups of 32 bits, with the unused bits as fields `reserved_n`."""
+    fields: list[Field] = []
+    for number in range(LINE // 4):
+        group = groups[number] if number < len(groups) else ()
+        free = 32 - sum(item.bits for item in group)
+        if free < 0:
+            raise ValueError(f"group {number} has more than 32 bits")
+        fields += group
+        if free:
+            fields.append(Field(f"reserved_{number}", free, text="0"))
+    return Word(tuple(fields))
+
+
+_OPCODE = Field("opcode", 8, text="kind of the instruction")
+
+PASS = _instruction(
+    (_OPCODE,
+     Field("stationary", 1, text="weights come from the stationary bank, not from the stream"),
+     Field("by_column", 1, text="a word of weights is a column of its tile"),
+     Field("weight_bits", 4, text="width of the stream's weights, 2 to 8"),
+     Field("operand", 2, text="0 plain, 1 norm, 2 softmax"),
+     Field("blank_first", 1, text="the first token's operands are zero"),
+     Field("has_norm", 1, text="norm parameters follow"),
+     Field("has_thresholds", 1, text="thresholds follow"),
+     Field("norm_slot", 1, text="half of the norm parameter memory"),
+     Field("probability_slot", 1, text="half of the softmax statistics, read or written"),
+     Field("statistics", 2, text="0 none, 1 norm, 2 softmax"),
+     Field("statistics_first", 1, text="rows begin with this pass"),
+     Field("statistics_last", 1, text="rows end with this pass"),
+     Field("destination", 2, text="0 scratch, 1 residual, 2 stationary, 3 memory"),
+     Field("operation", 2, text="0 linear, 1 GeLU, 2 residual, 3 raw")),
+    (Field("tokens", 12, text="T"), Field("tiles", 12, text="K / rows"),
+     Field("valid", 8, text="keys: of the last tile (softmax operand), or of this pass's columns "
+                            "(softmax statistics)")),
+    (Field("late", 12, text="first tile whose operands the passes just before make"),
+     Field("pending", 2, text="of these, those that need not have landed by then"),
+     Field("channels", 12, text="C of the norm statistics"),
+     Field("from_residual", 1, text="operands come from the residual bank, not from scratch")),
+    (Field("a_base", 24, text="word of tile 0, token 0"),),
+    (Field("a_stride", 24, text="words from tile to tile"),),
+    (Field("w_base", 24, text="first word of tile 0 in the stationary bank"),),
+    (Field("w_stride", 24, text="words from tile to tile"),),
+    (Field("d_base", 24, text="word of token 0 in the destination"),),
+    (Field("operand_format", 2, text="0 uniform, 1 two-scale, 2 log2, 3 table"),
+     Field("operand_zero_point", 8, text="of uniform codes, and of norm's result"),
+     Field("operand_m", 4, text="two-scale: shift between the regions"),
+     Field("operand_signed", 1, text="two-scale: two's complement"),
+     Field("operand_bits", 4, text="two-scale, log2: width of a code"),
+     Field("norm_zero_point", 8, text="of the codes that norm reads")),
+    (Field("softmax_multiplier", 18, text="log2(e) * scale of the scores"),
+     Field("softmax_shift", 12, signed=True, text="log2 of the probabilities' scale, but for a "
+           "constant, in 1/128: uniform, two-scale and table codes")),
+    (Field("format", 2, text="0 uniform or PTF, 1 two-scale, 2 log2, 3 table"),
+     Field("zero_point", 8, text="of uniform codes"),
+     Field("bits", 4, text="width of a code"),
+     Field("m", 4, text="two-scale: shift between the regions"),
+     Field("signed", 1, text="two-scale: two's complement"),
+     Field("residual_zero_point", 8, text="of the residual's codes")),
+    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),),
+    (Field("offset", 32, text="bytes from the start of the output buffer"),),
+)
+
+LOAD = _instruction(
+    (_OPCODE,
+     Field("inline", 1, text="the data follow in the program, words of the bank from `base` on; "
+                             "neither offset nor loops count"),
+     Field("destination", 2, text="0 scratch, 1 residual"),
+     Field("piece", 3, text="log2 of the bytes of a piece, lanes to rows")),
+    (Field("offset", 32, text="bytes"),),
+    (Field("bytes", 32, text=f"a multiple of {LINE}; what the loops don't take is dropped"),),
+    (Field("base", 28, text="place of the first piece, in pieces"),),
+    *((Field(f"count_{loop}", 12, text="times; loop 0 is the innermost"),
+       Field(f"delta_{loop}", 20, signed=True, text="pieces from one place to the next when this "
+             "loop steps and all inner ones start again")) for loop in range(LOOPS)),
+)
+
+END = _instruction((_OPCODE,))
+
+INSTRUCTIONS = {"LOAD": LOAD, "PASS": PASS, "END": END}
+
+#: Requantization of one output channel.
+PARAMETER = Word((
+    Field("bias", 32, True, text="added to the accumulator"),
+    Field("multiplier", 16, text="then multiplied"),
+    Field("shift", 6, text="then shifted right, rounding half up"),
+    Field("encode_shift", 4, text="right shift before the code"),
+    Field("residual_shift", 3, text="left shift of the residual's mantissa"),
+    Field("statistics_shift", 3, text="left shift of the result's mantissa in norm statistics"),
+))
+
+#: One of the 15 static thresholds of the formats two-scale, log2 and table (`hw.requant`), and a
+#: last one that isn't used.
+THRESHOLD = Word((Field("value", 32, True, text="compared with a requantized value"),))
+
+#: LayerNorm of one input channel.
+NORM_PARAMETER = Word((
+    Field("gamma", 18, True, text="in 1/256 output steps"),
+    Field("offset", 20, True, text="beta + zero point + 1/2, in 1/256 output steps"),
+    Field("shift", 3, text="left shift of the input's mantissa"),
+    Field("reserved", 23, text="0"),
+))

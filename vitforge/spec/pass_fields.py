@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each engine of the accelerator needs to know of a pass: subsets of the instruction."""
+
+__all__ = ["DRAIN_FIELDS", "OPERAND_FIELDS", "PASSES", "PASS_SLOTS", "REQUEST_FIELDS",
+           "WEIGHT_FIELDS"]
+
+
+
+
+#: Passes that may be under way from the sequencer to the scratchpad, and slots of the drain's
+#: parameter memory: one is fetched, one computes, one is drained, one lands.
+PASSES = 4
+PASS_SLOTS = PASSES
+
+#: Travel with every word through the operand path.
+OPERAND_FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
+                  "operand_bits", "norm_zero_point", "norm_slot", "probability_slot",
+                  "softmax_multiplier", "softmax_shift")
+REQUEST_FIELDS = ("tokens", "tiles", "valid", "late", "pending", "from_residual", "a_base",
+                  "a_stride", "blank_first", *OPERAND_FIELDS)
+WEIGHT_FIELDS = ("tiles", "stationary", "by_column", "w_base", "w_stride")
+DRAIN_FIELDS = ("tokens", "valid", "channels", "probability_slot", "statistics",
+                "statistics_first", "statistics_last", "destination", "operation", "d_base",
+                "softmax_multiplier", "format", "zero_point", "bits", "m", "signed",
+                "residual_zero_point", "multiplier2", "offset")

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probabilities as uniform, two-scale, log-sqrt2 or table codes: one small table of a distance.
+
+What the read path of the scores knows is the distance ``-log2 p``. A log2 code is its rounding; any
+other code is a function of it, and a function of few bits is a memory. With a constant added to
+the distance for the format's scale::
+
+    i = floor(128 * (-log2 p + shift / 128))        mantissa = entry[max(i, 0)], 0 beyond the table
+
+- *uniform* (b bits) and *two-scale* (b - 1 bits beside the region): an entry is ``full * 2**-d``
+  rounded, with ``full = 2**bits - 1/2``, so that the distance 0 is where codes saturate.
+- *two-scale*: a negative i means that the value doesn't fit the low region; then m octaves are
+  added to it, so both regions read the same entries.
+- *log-sqrt2* (RepQ-ViT, arXiv 2212.08254): ``2**(-c/2)`` as two-scale codes of 8 bits. Half of the
+  codes c lie in each region, m octaves; an entry is ``127 * 2**(-c/2)`` rounded for the c of a
+  region, whose boundaries are a quarter of an octave before the levels.
+- *table*: an entry is the level that is nearest to ``255 * 2**-d``. There are two tables of tangent
+  levels, of which m selects one.
+
+Plain Python, so that `hw` and `golden` read the same entries.
+"""
+
+__all__ = ["CODES", "FRACTION", "KINDS", "SHIFT_BITS", "SLOPES", "TOP", "Levels",
+           "root_integers", "tangent_integers"]
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from vitforge.spec.config import Config
+
+#: Values of `Config.attention` that take this way.
+KINDS = ("uniform", "two-scale", "log-sqrt2", "table")
+#: All that the accelerator multiplies.
+CODES = ("log2", *KINDS)
+#: Fraction bits of a distance in the index of the table, and of the shift.
+FRACTION = 7
+#: Signed width of the shift: 16 octaves either way.
+SHIFT_BITS = 12
+#: Integer of a table's highest level.
+TOP = 255
+#: Mantissa of the code 0 of log-sqrt2.
+_ROOT_TOP = 127
+#: Slopes of the two tangent tables. On every block of DeiT-Tiny and of the network for digits the
+#: better of them is within 10 % of the squared error of the best of all slopes.
+SLOPES = (1.3, 1.4)
+
+
+def tangent_integers(bits: int, slope: float) -> tuple[int, ...]:
+    """Return the levels of a tangent quantizer in steps of ``1 / TOP``, ascending.
+
+    After TanQ of DopQ-ViT (arXiv 2408.03291), a reconstruction: codes that are even behind a
+    tangent, so dense near 0 and near 1.
+    """
+    last = (1 << bits) - 1
+    places = (2 * code / last - 1 for code in range(last + 1))
+    return tuple(math.floor(TOP * (1 + math.atan(place * math.tan(slope)) / slope) / 2 + 0.5)
+                 for place in places)
+
+
+def root_integers(m: int) -> tuple[int, ...]:
+    """Return the mantissas of a region of m octaves of log-sqrt2 codes, descending from 127."""
+    return tuple(math.floor(_ROOT_TOP * 2.0 ** (-code / 2) + 0.5) for code in range(2 * m))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The table of a configuration, and its widths.
+
+    Raises
+    ------
+    ValueError
+        If the configuration's attention isn't one of `KINDS`.
+    """
+
+    config: Config
+
+    def __post_init__(self) -> None:
+        if self.config.attention not in KINDS:
+            raise ValueError(f"attention must be one of {', '.join(KINDS)}, "
+                             f"not {self.config.attention}")
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return self.config.attention
+
+    @property
+    def bits(self) -> int:
+        """Unsigned width of a mantissa."""
+        bits = self.config.attention_bits
+        return {"uniform": bits, "two-scale": bits - 1, "log-sqrt2": _ROOT_TOP.bit_length(),
+                "table": TOP.bit_length()}[self.kind]
+
+    @property
+    def regions(self) -> bool:
+        """Whether a word has a region above the mantissa."""
+        return self.kind in ("two-scale", "log-sqrt2")
+
+    @property
+    def octaves(self) -> int:
+        """Octaves of a region of log-sqrt2 codes: there are two codes in each."""
+        return 1 << self.config.attention_bits - 2
+
+    @property
+    def full(self) -> float:
+        """Value at the distance 0, in steps of the mantissa."""
+        return {"table": float(TOP), "log-sqrt2": _ROOT_TOP * 2**0.25}.get(
+            self.kind, (1 << self.bits) - 0.5)
+
+    @property
+    def tables(self) -> int:
+        """Tables in the memory; a power of two."""
+        return len(SLOPES) if self.kind == "table" else 1
+
+    @cached_property
+    def octaves_bits(self) -> int:
+        """log2 of the octaves of a table.
+
+        ``full * 2**-(bits+1) < 1/2`` rounds to 0. The least level of a tangent table but 0 is 2 or
+        more, so the same holds from ``255 * 2**-8 < 1`` on.
+        """
+        octaves = {"table": self.bits, "log-sqrt2": self.octaves}.get(self.kind, self.bits + 1)
+        return (octaves - 1).bit_length()
+
+    @cached_property
+    def index_bits(self) -> int:
+        """Unsigned width of the index in one table."""
+        return self.octaves_bits + FRACTION
+
+    def values(self, number: int) -> tuple[int, ...]:
+        """Levels of a table, ascending."""
+        return tangent_integers(self.config.attention_bits, SLOPES[number])
+
+    @cached_property
+    def entries(self) -> tuple[int, ...]:
+        """All tables, one behind the other; entry i is right in the middle of its distances."""
+        return tuple(self._entry(number, (index + 0.5) / (1 << FRACTION))
+                     for number in range(self.tables) for index in range(1 << self.index_bits))
+
+    def _entry(self, number: int, distance: float) -> int:
+        value = self.full * 2.0**-distance
+        if self.kind == "table":
+            return max((high for low, high in pairwise(self.values(number))
+                        if low + high <= 2 * value), default=0)
+        if self.kind == "log-sqrt2":
+            return root_integers(self.octaves)[int(2 * distance)]
+        return math.floor(value + 0.5)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latencies that the accelerator's engines promise, as formulas of the configuration.
+
+`golden` predicts cycles by them, without a line of gateware; `hw.core` compares them with those of
+its engines whenever a core is built, and refuses to be built with others.
+"""
+
+__all__ = ["LATENCY", "Timing"]
+
+from dataclasses import dataclass
+from typing import Self
+
+from vitforge.spec.config import Config
+from vitforge.spec.layernorm_widths import NormFormat
+from vitforge.spec.sizes import groups
+
+#: Of the memory, if nothing else is said: from a read address to its first beat.
+LATENCY = 60
+#: Of the operand path: from a request to its operands.
+OPERAND = 13
+#: Of the requantizer: scale, operation, code, and its skid buffer.
+REQUANT = 11 + 9 + 10 + 1
+#: From a group's issue to its accumulators in the requantizer.
+FED = 4
+
+
+def _levels(lanes: int) -> int:
+    """Return the registers on the way through a tree over the lanes."""
+    return (lanes - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Constants of the gateware, in cycles.
+
+    Attributes
+    ----------
+    depth
+        Steps from a word's issue by the feeder to its offer to the array.
+    sums
+        From a word taken by the array to its sums.
+    early
+        Groups that a drain has left when it releases its accumulators.
+    landed
+        From a drain's last group to the pulse that all it wrote is there.
+    revisit
+        Between the starts of two drains with statistics, at least.
+    """
+
+    depth: int
+    sums: int
+    early: int
+    landed: int
+    revisit: int
+
+    #: From a pass's last sums to the pulse that they are in the accumulators.
+    collect = 4
+    #: From a drain's start to its first group.
+    first_group = 1
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Return those of the core of a configuration."""
+        depth = 1 + OPERAND
+        # A word crosses the array row by row and column by column.
+        sums = config.rows + config.cols + 3
+        levels = _levels(config.lanes)
+        # Decode and square, add up, keep, the variance, the search for its leading zeros (two steps
+        # a cycle), the table.
+        norm = 3 + levels + 1 + 3 + 7 + -(-NormFormat(config).pairs.bit_length() // 2)
+        # The comparison of keys, the exponents, both trees, the logarithm.
+        softmax = 1 + 10 + max(levels, 1) + levels
+        written = FED + REQUANT + 1
+        # What is written in one cycle may be read in the next.
+        return cls(depth=depth, sums=sums, early=depth + sums + 5,
+                   landed=written + max(norm, softmax) + 1, revisit=groups(config) + 3)
