@@ -28,10 +28,15 @@ from vitforge.spec.probability_levels import CODES
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matrix:
-    """Weights of a layer: int64 `codes` ``[N, K]``, and the real step of each row, ``[N]``."""
+    """Weights of a layer: integer `codes` ``[N, K]``, and the real step of each row, ``[N]``."""
 
     codes: Tensor
     scale: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """The codes as a product takes them: int64 ``[K, N]``."""
+        return self.codes.T.contiguous().to(torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +130,7 @@ class _Builder:
         return Network(config=self.config, spec=self.spec, embedding=embedding, position=position,
                        position_format=position_format, blocks=tuple(blocks),
                        norm=self.norm("norm", before), head_input=normed,
-                       head=head.codes.T.contiguous(),
+                       head=head.weights,
                        head_bias=_steps(plan.parameters["head.bias"] / step), logit_scale=step,
                        formats=self.formats)
 
@@ -175,7 +180,7 @@ class _Builder:
         constant = constant - middle
         position = self.position(constant)
         layer = self.residual(scale, middle, float(position.scale), self.stream("embedding"))
-        return (Linear(input=pixel, weights=matrix.codes.T.contiguous(), requantization=layer),
+        return (Linear(input=pixel, weights=matrix.weights, requantization=layer),
                 position.quantize(constant), position)
 
     def position(self, constant: Tensor) -> Shifted:
@@ -202,7 +207,7 @@ class _Builder:
         matrix, read = self.plan.matrices[name], self.plan.formats[source]
         layer = self.residual(matrix.scale * read.scale, self.plan.parameters[f"{name}.bias"],
                               float(self.stream(before).scale), self.stream(after))
-        return Linear(input=read, weights=matrix.codes.T.contiguous(), requantization=layer)
+        return Linear(input=read, weights=matrix.weights, requantization=layer)
 
     def residual(self, scale: Tensor, bias: Tensor, before: float,
                  after: Shifted) -> Requantization:
@@ -236,7 +241,7 @@ class _Builder:
         step = torch.cat([_each(self.uniform(part).scale, dim) for part in parts])
         down = torch.cat([torch.full((dim,), self.narrowing(part)) for part in parts])
         multiplier, shift = self.dyadic(scale / step * 2.0**down)
-        return Linear(input=source, weights=matrix.codes.T.contiguous(),
+        return Linear(input=source, weights=matrix.weights,
                       requantization=Requantization(
             bias=_steps(self.plan.parameters[f"{name}.bias"] / scale), multiplier=multiplier,
             shift=shift, encoding=Encoding(bits=bits, zero_point=1 << bits - 1),
@@ -285,7 +290,7 @@ class _Builder:
             bias=_steps(self.plan.parameters[f"{name}.fc1.bias"] / scale), multiplier=multiplier,
             shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
             encoding=encoding)
-        return Linear(input=read, weights=matrix.codes.T.contiguous(), requantization=layer)
+        return Linear(input=read, weights=matrix.weights, requantization=layer)
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:

@@ -69,15 +69,16 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     check(model.spec, config)
-    seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
-    weights = {name: value.double() for name, value in model.state_dict().items()}
-    plan = _Calibration(seen, config, stream, gelu)
     widths = _widths(model, config, weight_bits)
+    seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
+    plan = _Calibration(seen, config, stream, gelu)
     plan.activations(model.spec)
-    matrices = {name: plan.matrix(name, weights[f"{name}.weight"], bits)
+    seen.clear()   # of a large network they take as much memory as its integers
+    weights = model.state_dict()
+    matrices = {name: plan.matrix(name, weights.pop(f"{name}.weight").double(), bits)
                 for name, bits in widths.items()}
-    return build(Plan(spec=model.spec, config=config, parameters=weights, matrices=matrices,
-                      formats=plan.formats))
+    return build(Plan(spec=model.spec, config=config, matrices=matrices, formats=plan.formats,
+                      parameters={name: value.double() for name, value in weights.items()}))
 
 
 def _widths(model: Vit, config: Config, given: int | Mapping[str, int] | None) -> dict[str, int]:
@@ -112,7 +113,7 @@ class _Calibration:
         weight = weight.flatten(1)
         if name == "head":
             head = Uniform.symmetric(float(weight.abs().max()), bits)
-            return Matrix(codes=head.quantize(weight),
+            return Matrix(codes=head.quantize(weight).to(torch.int8),
                           scale=torch.as_tensor(head.scale, dtype=torch.float64))
         found = Uniform.symmetric(weight.abs().amax(1, keepdim=True), bits)
         if self.shift_only:
@@ -120,7 +121,7 @@ class _Calibration:
             found = Uniform(scale=coarser(found.scale, unit), bits=bits, signed=True)
         self.formats[f"{name}.weight"] = found
         assert isinstance(found.scale, Tensor)
-        return Matrix(codes=found.quantize(weight), scale=found.scale[:, 0])
+        return Matrix(codes=found.quantize(weight).to(torch.int8), scale=found.scale[:, 0])
 
     def activations(self, spec: VitSpec) -> None:
         """Find the formats of all activations."""
