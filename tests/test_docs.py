@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import hw.units
+from golden.ptq import METHODS
+
 ROOT = Path(__file__).parents[1]
 UNITS = sorted((ROOT / "docs" / "units").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,3 +68,26 @@ def test_links_in_a_page_lead_somewhere(page):
 def test_examples_of_a_unit_give_what_the_page_says(page):
     done = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert done.attempted >= 3 and not done.failed
+
+
+@pytest.mark.parametrize("unit", hw.units.UNITS)
+def test_every_unit_has_its_rooms_and_its_page(unit):
+    for path in (f"golden/units/{unit}.py", f"sim/cases/{unit}.py", f"tests/test_{unit}.py",
+                 f"docs/units/{unit}.md"):
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_method_has_a_row():
+    """The names that the command line takes, each with its module."""
+    rows = re.findall(r"^\| `([\w-]+)` \| `(golden\.ptq\.\w+)` \|",
+                      (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(rows) == sorted((name, kind.__module__) for name, kind in METHODS.items())
+
+
+def test_tests_that_the_recipes_name_exist():
+    found = _quoted(ROOT / "CONTRIBUTING.md")
+    named = re.findall(r"`(test_\w+)` in `(tests/\w+\.py)`",
+                       (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(named) >= 7 and len(named) == sum(name.startswith("test_") for name in found)
+    for name, file in named:
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name

@@ -50,7 +50,9 @@ LAZY = {
 
 
 def _floor(module: str) -> int:
-    return next(number for number, floor in enumerate(FLOORS) if module.split(".")[1] in floor)
+    found = [number for number, floor in enumerate(FLOORS) if module.split(".")[1] in floor]
+    assert found, f"{module} is on no floor"
+    return found[0]
 
 
 def test_the_picture_and_the_table_have_the_same_rooms():
