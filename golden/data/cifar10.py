@@ -20,8 +20,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from golden.commands.options import cifar10 as command_line
 from golden.data.mnist import DataError, Split
+from golden.data.options import cifar10 as command_line
 from golden.data.pictures import Splits, write
 from golden.float import models
 from vitforge.base.cli import run_command

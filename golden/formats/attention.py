@@ -20,9 +20,8 @@ from golden.formats.formats import Format, Log2, LogSqrt2, Table, TwoScale, Unif
 from golden.units.softmax import LevelScale, PolynomialScale, ShiftScale, softmax_scale
 from vitforge.spec.config import Config
 from vitforge.spec.probability_levels import FRACTION, SHIFT_BITS, SLOPES, Levels
+from vitforge.spec.softmax_widths import log2_depth
 
-#: log2 codes that the array multiplies: beyond them a probability is 0.
-_LOG2_DEPTH = 15
 #: Values that `fit` looks at.
 _SEARCHED = 50_000
 #: Quantiles that are tried as the largest value of tables and log-sqrt2 codes: the few values
@@ -31,11 +30,8 @@ _QUANTILES = (1.0, 0.99999, 0.9999, 0.999, 0.99)
 
 
 def log2_format(bits: int) -> Log2:
-    """Return the log2 format of a core: operands have at most 15 zeros behind their one.
-
-    With 5 bits the codes 0 to 15 are powers of two (with 4 bits 15 is 0), and the others are 0.
-    """
-    return Log2.of_bits(bits, min((1 << bits) - 1, _LOG2_DEPTH))
+    """Return the log2 format of a core, of the depth `vitforge.spec.softmax_widths.log2_depth`."""
+    return Log2.of_bits(bits, log2_depth(bits))
 
 
 def level_format(shift: int, m: int, config: Config) -> Format:
