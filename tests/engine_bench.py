@@ -89,21 +89,30 @@ class Trace(Agent):
 class Source(Agent):
     """Offers words in order, each until it is taken; noise while there is none.
 
+    Parameters
+    ----------
+    port, words
+    give
+        Probability that a word is offered in a cycle in which it could be.
+    whole
+        The simulation goes on until the last is taken.
+
     Attributes
     ----------
     words, cycles
         Those that are still to come, and the cycles in which the others were taken.
     """
 
-    def __init__(self, port: Any, words: Iterable[Any] = (), *, give: float = 1, seed: Any = 0):
-        self.port, self.words, self.give = port, deque(words), give
+    def __init__(self, port: Any, words: Iterable[Any] = (), *, give: float = 1,
+                 whole: bool = True, seed: Any = 0):
+        self.port, self.words, self.give, self.whole = port, deque(words), give, whole
         self.cycles: list[int] = []
         self.valid = False
         self._rng = random.Random(f"source {seed}")
 
     @property
     def done(self) -> bool:     # type: ignore[override]
-        return not self.words
+        return not (self.words and self.whole)
 
     def drive(self, ctx: Any) -> None:
         if not self.valid:
