@@ -6,7 +6,8 @@ has both from a model, for every port that it names; a `Source` and a `Sink` are
 stream, with stalls; a `Script` does by hand what is left.
 """
 
-__all__ = ["Agent", "Cycle", "Script", "Sink", "Source", "Trace", "simulate", "wait"]
+__all__ = ["Agent", "Cycle", "Script", "Sink", "Source", "Trace", "simulate", "until_taken",
+           "wait"]
 
 import random
 from collections import deque
@@ -172,7 +173,7 @@ class Sink(Agent):
 class Script(Agent):
     """Runs a generator, which gets the simulation's context and yields at the end of each cycle.
 
-    It comes after the agents that are named before it, so it sees what they have set.
+    Named first, it sees what the registers hold, and gives words that a source offers at once.
     """
 
     def __init__(self, steps: Callable[[Any], Generator[None]]):
@@ -194,6 +195,15 @@ def wait(cycles: int) -> Generator[None]:
     """Let some cycles pass in a script."""
     for _ in range(cycles):
         yield
+
+
+def until_taken(source: Source, most: int = HANG) -> Generator[None]:
+    """Let a source offer its words, in a script, until the last is taken."""
+    for _ in range(most):
+        if not source.words:
+            return
+        yield
+    raise AssertionError("nothing is taken any more")
 
 
 def simulate(dut: Any, *rounds: Iterable[Agent], processes: Iterable[Any] = (),
