@@ -480,15 +480,15 @@ def test_sums_that_could_overflow_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"cols": 16}, "cols must be 8 for the accelerator, not 16"),
-    ({"rows": 12, "cols": 12}, "rows must be a power of two for the accelerator, not 12"),
-    ({"lanes": 16}, r"lanes must divide rows \(8\), not be 16"),
+    ({"cols": 16}, r"cols must be rows \(8\) for an accelerator, not 16"),
+    ({"rows": 12, "cols": 12}, "rows must be 4, 8, 16, 32 or 64 for an accelerator, not 12"),
+    ({"lanes": 16}, "lanes must be a power of two from cols / 8 to rows / 2 .*, not 16"),
     ({"max_tokens": 4}, "max_tokens must be at least 5 for this network's tokens, not 4"),
-    ({"max_channels": 10}, "max_channels must be at least 16 for this network's channels, not 10"),
-    ({"score_bits": 6}, "score_bits must be 8 for the accelerator, not 6"),
-    ({"exponential": "iexp"}, "exponential must be shift for the accelerator, not iexp"),
-    ({"weight_bits": 6}, "weight_bits must be 8 for the accelerator, not 6"),
-    ({"multiplier_bits": 17}, "multiplier_bits must be at most 16 for the accelerator, not 17"),
+    ({"max_channels": 8}, "max_channels must be at least 10 for this network's channels, not 8"),
+    ({"score_bits": 6}, "score_bits must be 8 for an accelerator, not 6"),
+    ({"exponential": "iexp"}, "exponential must be shift for an accelerator, not iexp"),
+    ({"weight_bits": 6}, r"weight_bits must be 8 \(keys .*\) for an accelerator, not 6"),
+    ({"multiplier_bits": 17}, "multiplier_bits must be at most 16 for an accelerator, not 17"),
     ({"residual_words": 16}, r"residual_words: this network needs .* has 128 \(16 words\)"),
 ], ids=str)
 def test_what_can_not_run_is_refused(changes: dict[str, Any], message: str) -> None:
