@@ -18,9 +18,9 @@ from golden.units.requant import Requantization, requantize
 from golden.units.softmax import ShiftScale, row_offset, statistics
 from hw.drain.drain import Drain
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, PARAMETER, STATISTICS
 from vitforge.spec.layernorm_widths import NormFormat
-from vitforge.spec.requant_fields import FORMATS
 from vitforge.spec.sizes import SHORT
 from vitforge.spec.softmax_widths import ShiftWidths
 

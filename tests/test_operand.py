@@ -14,10 +14,10 @@ from golden.units.layernorm import layernorm, offset, reciprocal_root
 from golden.units.softmax import ShiftScale, _exponents, log_softmax, row_offset, statistics
 from golden.units.softmax_levels import level_codes
 from hw.array.systolic import SystolicArray
-from hw.operand.decode import FORMATS
 from hw.operand.format import OperandFormat
 from hw.operand.path import OperandPath
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import NORM_PARAMETER, OPERANDS
 from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
 from vitforge.spec.softmax_widths import ShiftWidths

@@ -20,16 +20,18 @@ from golden.formats.attention import log2_format
 from golden.formats.formats import Format, Log2, TwoScale, Uniform
 from golden.machine.encode import encode_any
 from golden.machine.program import Fault, Instruction, parse
-from golden.machine.state import HALF, State
-from golden.units.encoding import KINDS, Encoding
+from golden.machine.state import State
+from golden.units.encoding import Encoding
 from golden.units.layernorm import normalize
 from golden.units.requant import Requantization, operate, scale_values
 from golden.units.softmax import ShiftScale, log2_codes
 from golden.units.softmax_levels import level_words
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS, MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 
 _BANKS = {number: name for name, number in DESTINATIONS.items()}
+_FORMATS = {number: name for name, number in FORMATS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
 
 
@@ -111,7 +113,7 @@ def execute(program: bytes, image: bytes, config: Config, output: int,
 
 def _codes(kind: int, fields: Mapping[str, int]) -> Format:
     """Format of plain operands."""
-    match KINDS[kind]:
+    match _FORMATS[kind]:
         case "two-scale":
             return TwoScale(scale=1.0, bits=fields["operand_bits"], m=fields["operand_m"],
                             signed=bool(fields["operand_signed"]))
@@ -162,7 +164,7 @@ class _Machine:
         elif fields["operand"] == OPERANDS["softmax"]:
             keep = torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
             offset = self.state.probabilities[fields["probability_slot"], :tokens]
-            operands = self._probabilities(fields, codes - HALF, keep.expand(codes.shape), offset)
+            operands = self._probabilities(fields, codes - MIDDLE, keep.expand(codes.shape), offset)
         else:
             operands = _codes(fields["operand_format"], fields).operand(codes)
         if fields["blank_first"]:
@@ -201,7 +203,7 @@ class _Machine:
             words = np.arange(cols if fields["by_column"] else rows)
             addresses = fields["w_base"] \
                 + fields["w_stride"] * np.arange(fields["tiles"])[:, None] + words
-            tiles = self.state.read("stationary", addresses, index) - HALF
+            tiles = self.state.read("stationary", addresses, index) - MIDDLE
         else:
             tiles = torch.from_numpy(item.weights.astype(np.int64))
         if fields["by_column"]:
