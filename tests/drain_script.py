@@ -13,8 +13,8 @@ from torch import Tensor
 from golden.machine.engines.drain import DrainPass, norm_results, requantized, softmax_results
 from golden.units.encoding import Encoding, thresholds
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, STATISTICS
-from vitforge.spec.requant_fields import FORMATS
 
 #: The encoding whose thresholds a run holds, beside uniform ones.
 KINDS = {

@@ -26,9 +26,10 @@ from golden.machine.state import State
 from golden.network import run as network
 from golden.network.calibrate import calibrate
 from golden.network.run import Call, Network
-from golden.units.encoding import KINDS, Encoding, encode, thresholds
+from golden.units.encoding import Encoding, encode, thresholds
 from golden.units.softmax import LevelScale
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import LINE, PARAMETER
 from vitforge.spec.register_map import FAULTS
 
@@ -381,7 +382,7 @@ def test_extreme_sums_are_exact(bias: int, wanted: int) -> None:
 def test_thresholds_hold_for_the_passes_after(encoding: Encoding) -> None:
     config = load("tiny")
     state = filled(config)
-    fields = pass_fields(tokens=40, tiles=1, weight_bits=8, format=KINDS.index(encoding.kind),
+    fields = pass_fields(tokens=40, tiles=1, weight_bits=8, format=FORMATS[encoding.kind],
                          bits=encoding.bits, m=encoding.m, signed=int(encoding.signed),
                          operand_zero_point=128)
     block = columns(4, encode_shift=1)

@@ -9,7 +9,6 @@ import torch
 
 from golden.formats.attention import level_format
 from golden.machine.engines.operand import (
-    MIDDLE,
     Norm,
     factors,
     half,
@@ -25,9 +24,9 @@ from hw.operand.format import OperandFormat
 from hw.operand.path import OperandPath
 from tests.engine_bench import Cycle, Trace, simulate
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import FORMATS, MIDDLE
 from vitforge.spec.instruction import NORM_PARAMETER, OPERANDS
 from vitforge.spec.layernorm_widths import GAMMA_BITS
-from vitforge.spec.requant_fields import FORMATS
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.timing import OPERAND
 

@@ -25,6 +25,7 @@ from gen.compiler.memory import bank_words
 from golden.machine.program import Array, Instruction
 from golden.units.softmax_bound import row_bound
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS, FORMATS, MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
 
 #: A pass that has landed whenever one asks.
@@ -109,15 +110,14 @@ def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[in
 
 def operand_bound(fields: Mapping[str, int]) -> int:
     """Return the largest absolute operand that a pass's format can give."""
-    bits = fields["operand_bits"] or 8
-    match fields["operand_format"]:
-        case 0 | 3:
-            zero = fields["operand_zero_point"]
-            return max(zero, (1 << bits) - 1 - zero)
-        case 1:
-            half = fields["operand_signed"]
-            return ((1 << bits - 1 - half) - 1 + half) << fields["operand_m"]
-    return 1 << (1 << bits) - 1
+    bits = fields["operand_bits"] or CODE_BITS
+    if fields["operand_format"] == FORMATS["two-scale"]:
+        half = fields["operand_signed"]
+        return ((1 << bits - 1 - half) - 1 + half) << fields["operand_m"]
+    if fields["operand_format"] == FORMATS["log2"]:
+        return 1 << (1 << bits) - 1
+    zero = fields["operand_zero_point"]
+    return max(zero, (1 << bits) - 1 - zero)
 
 
 def bound(instruction: Instruction, config: Config) -> int:
@@ -135,9 +135,9 @@ def bound(instruction: Instruction, config: Config) -> int:
         result = weights * operand_bound(fields)
     elif fields["operand"] == OPERANDS["softmax"]:
         keys = (fields["tiles"] - 1) * config.rows + fields["valid"]
-        result = (row_bound(keys, config) if log2 else keys * operand_bound(fields)) << 7
+        result = (row_bound(keys, config) if log2 else keys * operand_bound(fields)) * MIDDLE
     else:
-        result = fields["tiles"] * config.rows * operand_bound(fields) << 7
+        result = fields["tiles"] * config.rows * operand_bound(fields) * MIDDLE
     if fields["operation"] == OPERATIONS["raw"]:
         assert instruction.parameters is not None
         result += int(np.abs(instruction.parameters["bias"]).max())

@@ -11,11 +11,12 @@ from gen.compiler.compile import Compiled
 from gen.compiler.memory import bank_words
 from golden.machine.cycles import predict
 from golden.machine.program import Instruction
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
 from vitforge.spec.timing import LATENCY
 
 _OPERANDS = {number: name for name, number in OPERANDS.items()}
-_FORMATS = ("uniform", "two-scale", "log2", "table")
+_FORMATS = {number: name for name, number in FORMATS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
 _STATISTICS = {number: name for name, number in STATISTICS.items()}
 _DESTINATIONS = {number: name for name, number in DESTINATIONS.items()}

@@ -31,10 +31,10 @@ from gen.compiler.steps import (
     take_matrix,
     tiles_of,
 )
-from golden.formats.formats import Format, Log2, Shifted, Table, TwoScale, Uniform
+from golden.formats.formats import Shifted
 from golden.machine.program import Columns
 from golden.network.run import Attention, Block, Linear, Network, Norm
-from golden.units.encoding import KINDS, Encoding
+from golden.units.encoding import Encoding
 from golden.units.layernorm import offset
 from golden.units.requant import Requantization
 from golden.units.softmax import LevelScale, ShiftScale
@@ -200,7 +200,7 @@ class _Builder:
                 a_stride=spec.tokens, w_stride=self.stride, probability_slot=head % 2,
                 statistics=STATISTICS["softmax"], statistics_first=int(tile == 0),
                 statistics_last=int(tile == tiles - 1), destination=DESTINATIONS["scratch"],
-                softmax_multiplier=layer.scale.multiplier, **operand_fields(layer.query),
+                softmax_multiplier=layer.scale.multiplier, **layer.query.operand_fields(),
                 **requantization_fields(layer.scores))
             yield Step(f"{name}.attn.scores", f"head {head}, keys {tile * self.width}", fields,
                        Vectors(layer.scores).parameters(np.zeros(config.cols, np.int64)),
@@ -250,7 +250,7 @@ class _Builder:
                 weight_bits=self.bits[name], tokens=spec.tokens,
                 tiles=len(rows) // self.config.rows,
                 a_stride=spec.tokens, destination=DESTINATIONS[target.bank],
-                **operand_fields(layer.input), **requantization_fields(requantization), **more)
+                **layer.input.operand_fields(), **requantization_fields(requantization), **more)
             if normed:
                 fields |= normed.fields
             if before and after:
@@ -288,31 +288,11 @@ def _carried(normed: _Normed) -> _Normed:
     return _Normed(normed.slot, normed.fields | {"has_norm": 0}, normed.parameters)
 
 
-def operand_fields(source: Format) -> dict[str, int]:
-    """Fields of a PASS that say how codes become operands."""
-    match source:
-        case Uniform(signed=False):
-            return {"operand_zero_point": source.zero_point, "operand_bits": source.bits}
-        case TwoScale():
-            return {"operand_format": KINDS.index("two-scale"), "operand_m": source.m,
-                    "operand_signed": int(source.signed), "operand_bits": source.bits}
-        case Log2():
-            # Of wider codes those of this width are powers of two, and the others 0.
-            return {"operand_format": KINDS.index("log2"),
-                    "operand_bits": source.depth.bit_length()}
-    raise ValueError(f"operands must be uniform, two-scale or log2 codes, not {source}")
-
-
 def probability_fields(layer: Attention) -> dict[str, int]:
     """Fields of a PASS that say how scores become operands."""
     scale = layer.scale
     assert isinstance(scale, ShiftScale)
-    fields = {"softmax_multiplier": scale.multiplier}
-    if isinstance(layer.probability, Table):
-        # The table that the hardware looks up gives mantissas.
-        fields |= {"operand_format": KINDS.index("table"), "operand_bits": 8}
-    else:
-        fields |= operand_fields(layer.probability)
+    fields = {"softmax_multiplier": scale.multiplier, **layer.probability.probability_fields()}
     if isinstance(scale, LevelScale):
         fields |= {"softmax_shift": scale.shift, "operand_m": scale.m}
     return fields

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from golden.machine.program import Columns, Instruction
-from golden.units.encoding import KINDS, Encoding
+from golden.units.encoding import Encoding
 from golden.units.requant import Requantization
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import LATE_NEVER, OPERATIONS, PASS
 
 Array = npt.NDArray[np.int64]
@@ -141,7 +142,7 @@ def split(indices: Array, width: int) -> Sequence[Array]:
 def requantization_fields(layer: Requantization) -> dict[str, int]:
     """Fields of a PASS that the drain needs."""
     encoding = layer.encoding
-    return {"format": KINDS.index(encoding.kind), "zero_point": encoding.zero_point,
+    return {"format": FORMATS[encoding.kind], "zero_point": encoding.zero_point,
             "bits": encoding.bits, "m": encoding.m, "signed": int(encoding.signed),
             "operation": OPERATIONS[layer.operation], "multiplier2": layer.multiplier2}
 

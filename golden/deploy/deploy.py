@@ -32,7 +32,7 @@ from golden.float.models import Preprocessing
 from golden.float.swin import Swin
 from golden.float.vit import Vit, VitSpec
 from golden.formats.attention import attend, fit, log2_format
-from golden.formats.formats import Format, Log2, LogSqrt2, Shifted, Table, TwoScale, Uniform
+from golden.formats.formats import Format, LogSqrt2, Uniform
 from golden.network import build as network_build
 from golden.network.build import Matrix, Plan, build
 from golden.network.run import Network
@@ -44,6 +44,7 @@ from golden.ptq.statistics import Observed, Statistics
 from vitforge.base.files import replace
 from vitforge.spec import limits
 from vitforge.spec.config import Config
+from vitforge.spec.formats import ATTENTION
 
 #: By how much the class token may be larger than in calibration.
 _HEADROOM = 1.5
@@ -88,25 +89,20 @@ def words(item: TensorFormat | Format | None) -> str:
     """Say what a format is."""
     if item is None:
         return "float"
-    kind = item.kind if isinstance(item, TensorFormat) else {
-        Uniform: "uniform", Shifted: "shifted", TwoScale: "two-scale", Log2: "log2",
-        LogSqrt2: "log-sqrt2", Table: "table"}.get(type(item), type(item).__name__)
-    bits = item.code_bits if isinstance(item, LogSqrt2) else item.bits
-    text = f"{kind} {bits} bits"
-    scale = item.scale
-    if isinstance(scale, tuple) or (isinstance(scale, Tensor) and scale.numel() > 1):
+    if isinstance(item, Format):
+        return item.words()
+    text = f"{item.kind} {item.bits} bits"
+    if isinstance(item.scale, tuple):
         text += ", a step for each channel"
-    elif kind != "log2":
-        text += f", step {float(scale):.4g}"
-    zero = getattr(item, "zero_point", 0)
-    if isinstance(zero, tuple):
+    elif item.kind != "log2":
+        text += f", step {item.scale:.4g}"
+    if isinstance(item.zero_point, tuple):
         text += ", a zero point for each channel"
-    elif zero:
-        text += f", zero at {zero}"
-    shift = getattr(item, "shift", ())
-    if kind == "shifted":
-        text += f", shifts up to {int(max(shift))}"
-    return text + (f", m = {item.m}" if kind == "two-scale" else "")   # type: ignore[union-attr]
+    elif item.zero_point:
+        text += f", zero at {item.zero_point}"
+    if item.kind == "shifted":
+        text += f", shifts up to {max(item.shift)}"
+    return text + (f", m = {item.m}" if item.kind == "two-scale" else "")
 
 
 def check(spec: VitSpec, config: Config) -> None:
@@ -323,10 +319,9 @@ def suited(config: Config, record: Record) -> Config:
     if item is None:
         return config
     kind = {"tangent": "table", "shifted": "uniform"}.get(item.kind, item.kind)
-    if kind in ("log-sqrt2", "table") and item.bits > 4:
+    if kind != "log2" and item.bits > ATTENTION[kind]:
         kind = "two-scale"
-    most = {"log2": 5, "log-sqrt2": 4, "table": 4}.get(kind, 8)
-    changes = {"attention": kind, "attention_bits": min(item.bits, most)}
+    changes = {"attention": kind, "attention_bits": min(item.bits, ATTENTION[kind])}
     if all(getattr(config, name) == value for name, value in changes.items()):
         return config
     name = f"{config.name}-{kind}{changes['attention_bits']}"

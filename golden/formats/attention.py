@@ -11,22 +11,18 @@ arithmetic.
 __all__ = ["attend", "fit", "level_format", "log2_format"]
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from golden.formats.formats import Format, Log2, LogSqrt2, Table, TwoScale, Uniform
+from golden.formats.formats import LEVELS, Format, Log2, Probability
 from golden.units.softmax import LevelScale, PolynomialScale, ShiftScale, softmax_scale
 from vitforge.spec.config import Config
-from vitforge.spec.probability_levels import FRACTION, SHIFT_BITS, SLOPES, Levels
+from vitforge.spec.probability_levels import FRACTION, SHIFT_BITS, Levels
 from vitforge.spec.softmax_widths import log2_depth
 
 #: Values that `fit` looks at.
 _SEARCHED = 50_000
-#: Quantiles that are tried as the largest value of tables and log-sqrt2 codes: the few values
-#: beyond cost less than what the others gain.
-_QUANTILES = (1.0, 0.99999, 0.9999, 0.999, 0.99)
 
 
 def log2_format(bits: int) -> Log2:
@@ -44,14 +40,7 @@ def level_format(shift: int, m: int, config: Config) -> Format:
     """
     levels = Levels(config)
     scale = 2.0 ** (shift / (1 << FRACTION)) / levels.full
-    if levels.kind == "table":
-        return Table(scale=scale, bits=config.attention_bits,
-                     values=levels.values(m % levels.tables))
-    if levels.kind == "two-scale":
-        return TwoScale(scale=scale, bits=config.attention_bits, m=m)
-    if levels.kind == "log-sqrt2":
-        return LogSqrt2(scale=scale, m=m)
-    return Uniform(scale=scale, bits=config.attention_bits)
+    return LEVELS[levels.kind].of_levels(scale, m, levels)
 
 
 def attend(score_scale: float, wanted: Format, config: Config) \
@@ -72,30 +61,15 @@ def attend(score_scale: float, wanted: Format, config: Config) \
         If the core has no such format, or a scale is out of range.
     """
     scale = softmax_scale(score_scale, config)
-    kind = {Log2: "log2", Uniform: "uniform", TwoScale: "two-scale", LogSqrt2: "log-sqrt2",
-            Table: "table"}.get(type(wanted), type(wanted).__name__)
-    bits = wanted.code_bits if isinstance(wanted, LogSqrt2) else wanted.bits
-    if (kind, bits) != (config.attention, config.attention_bits):
+    if (wanted.kind, wanted.code_bits) != (config.attention, config.attention_bits):
         raise ValueError(f"attention must be {config.attention} codes of {config.attention_bits} "
-                         f"bits in this configuration, not {kind} codes of {bits}")
-    if kind == "log2":
+                         f"bits in this configuration, not {wanted.kind} codes of "
+                         f"{wanted.code_bits}")
+    if isinstance(wanted, Log2):
         return scale, log2_format(wanted.bits)
-    levels, m = Levels(config), 0
-    if isinstance(wanted, Table):
-        tables = [levels.values(number) for number in range(levels.tables)]
-        if wanted.values not in tables:
-            slopes = " or ".join(map(str, SLOPES))
-            raise ValueError(f"values of the attention's table must be those of a tangent of slope "
-                             f"{slopes}, not {wanted.values}")
-        m = tables.index(wanted.values)
-    if isinstance(wanted, TwoScale):
-        m = wanted.m
-        if wanted.signed or not 0 <= m <= config.operand_bits - 1 - levels.bits:
-            raise ValueError(f"m of the attention's two-scale codes must be 0 to "
-                             f"{config.operand_bits - 1 - levels.bits}, and they unsigned")
-    if isinstance(wanted, Uniform) and (wanted.signed or wanted.zero_point):
-        raise ValueError("attention's uniform codes must be unsigned with zero_point 0, not "
-                         f"{wanted.zero_point}")
+    assert isinstance(wanted, Probability)
+    levels = Levels(config)
+    m = wanted.level(levels)
     shift = round(math.log2(float(wanted.scale) * levels.full) * (1 << FRACTION))
     if not -1 << SHIFT_BITS - 1 <= shift < 1 << SHIFT_BITS - 1:
         raise ValueError(f"scale of attention codes must lie within 2**16 of "
@@ -114,31 +88,11 @@ def fit(seen: Tensor, config: Config) -> Format:
     if config.attention == "log2":
         return log2_format(config.attention_bits)
     seen = seen.flatten().double()
-    if config.attention == "uniform":
-        peak = max(float(seen.max()), 1e-6)
-        return Uniform(scale=peak / ((1 << config.attention_bits) - 1), bits=config.attention_bits)
     values = seen[::max(1, seen.numel() // _SEARCHED)]
     values = torch.cat((values, seen.max()[None]))
 
     def error(item: Format) -> float:
         return float((item.dequantize(item.quantize(values)) - values).square().sum())
 
-    return min(_candidates(seen, config), key=error)
-
-
-def _candidates(seen: Tensor, config: Config) -> Iterator[Format]:
     levels = Levels(config)
-    if levels.kind in ("table", "log-sqrt2"):
-        ordered = seen.sort().values
-        for share in _QUANTILES:
-            peak = max(float(ordered[round((len(ordered) - 1) * share)]), 1e-6)
-            if levels.kind == "log-sqrt2":
-                yield LogSqrt2.of_peak(peak, config.attention_bits)
-            for number in range(levels.tables if levels.kind == "table" else 0):
-                yield Table(scale=peak / levels.full, bits=config.attention_bits,
-                            values=levels.values(number))
-        return
-    peak, top = max(float(seen.max()), 1e-6), (1 << levels.bits) - 1
-    for m in range(1, min(7, config.operand_bits - 1 - levels.bits) + 1):
-        for percent in range(100, 60, -5):
-            yield TwoScale(scale=peak * percent / 100 / (top << m), bits=config.attention_bits, m=m)
+    return min(LEVELS[levels.kind].candidates(seen, levels), key=error)

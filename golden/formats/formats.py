@@ -1,92 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Number formats: what a code means, as a real number and as the integer that the array multiplies.
 
-Every format knows four things: `quantize` (real to code), `decode` (code to mantissa and left
-shift), `dequantize` (code to real) and its `scale`, with
-``dequantize(code) == operand(code) * scale`` exactly, where ``operand = mantissa << shift``.
-Quantizing a real value is calibration and evaluation; the deployed path only decodes.
+What a format knows is in `golden.formats.format`. Quantizing a real value is calibration and
+evaluation; the deployed path only decodes.
 
 Real values are rounded half up, ``floor(x + 0.5)``, like every integer of the datapath.
 """
 
-__all__ = ["Format", "Log2", "LogSqrt2", "Shifted", "Table", "TwoScale", "Uniform", "tangent_table"]
+__all__ = ["LEVELS", "Probability", "Format", "Log2", "LogSqrt2", "Shifted", "Table", "TwoScale",
+           "Uniform", "tangent_table"]
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from golden.formats.format import LEAST, Format, Probability, peaks, real, rounded
 from golden.formats.tangent import tangent_levels
 from golden.units.arithmetic import integers
-from vitforge.spec.probability_levels import root_integers
-
-
-def _round(x: Tensor) -> Tensor:
-    return (x + 0.5).floor().to(torch.int64)
-
-
-def _real(x: Tensor) -> Tensor:
-    if not x.is_floating_point():
-        raise TypeError(f"x must be real values, not {x.dtype}")
-    if not bool(x.isfinite().all()):
-        raise ValueError("x must be finite")
-    return x.double()
-
-
-def _positive(scale: Tensor | float) -> None:
-    values = torch.as_tensor(scale, dtype=torch.float64)
-    if not bool(((values > 0) & values.isfinite()).all()):
-        raise ValueError(f"scale must be positive and finite, not {scale}")
+from vitforge.spec.formats import CODE_BITS, FORMATS
+from vitforge.spec.probability_levels import SLOPES, Levels, root_integers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Format(ABC):
-    """A code of `bits` bits with a real step.
-
-    Attributes
-    ----------
-    scale
-        Real value of an operand of 1: a number, or per channel, broadcast against the codes.
-    bits
-        Width of a code.
-    """
-
-    scale: Tensor | float
-    bits: int = 8
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"bits must be 2 to 8, not {self.bits}")
-        _positive(self.scale)
-
-    @abstractmethod
-    def quantize(self, x: Tensor) -> Tensor:
-        """Return the int64 codes of real values; TypeError for integers."""
-
-    @abstractmethod
-    def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (mantissa, shift), both int64 and of the shape of `code`."""
-
-    def operand(self, code: Tensor) -> Tensor:
-        """Return the integer operand ``mantissa << shift``."""
-        mantissa, shift = self.decode(code)
-        return mantissa << shift
-
-    def dequantize(self, code: Tensor) -> Tensor:
-        """Return float64 ``operand * scale``."""
-        return self.operand(code).double() * self.scale
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Uniform(Format):
+class Uniform(Probability):
     """``value = (code - zero_point) * scale``; unsigned codes, or two's complement if `signed`.
 
     Symmetric weights are signed with zero point 0; their `scale` is per output channel.
     """
+
+    kind = "uniform"
 
     zero_point: int = 0
     signed: bool = False
@@ -107,7 +54,7 @@ class Uniform(Format):
 
     def quantize(self, x: Tensor) -> Tensor:
         low = -(1 << self.bits - 1) if self.signed else 0
-        codes = _round(_real(x) / self.scale) + self.zero_point
+        codes = rounded(real(x) / self.scale) + self.zero_point
         return codes.clamp(low, low + (1 << self.bits) - 1)
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,16 +62,42 @@ class Uniform(Format):
         mantissa = code.to(torch.int64) - self.zero_point
         return mantissa, torch.zeros_like(mantissa)
 
+    @property
+    def details(self) -> str:
+        return f", zero at {self.zero_point}" if self.zero_point else ""
+
+    def operand_fields(self) -> dict[str, int]:
+        if self.signed:
+            return super().operand_fields()
+        return {"operand_zero_point": self.zero_point, "operand_bits": self.bits}
+
+    @classmethod
+    def of_levels(cls, scale: float, m: int, levels: Levels) -> Self:
+        return cls(scale=scale, bits=levels.width)
+
+    def level(self, levels: Levels) -> int:
+        if self.signed or self.zero_point:
+            raise ValueError("attention's uniform codes must be unsigned with zero_point 0, not "
+                             f"{self.zero_point}")
+        return 0
+
+    @classmethod
+    def candidates(cls, seen: Tensor, levels: Levels) -> Iterator[Self]:
+        peak = max(float(seen.max()), LEAST)
+        yield cls(scale=peak / ((1 << levels.width) - 1), bits=levels.width)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shifted(Format):
     """``value = ((code - zero_point) << shift[c]) * scale``: PTF and O-2SF (`formats.ptf`)."""
 
+    kind = "shifted"
+
     zero_point: int
     shift: Tensor
 
     def quantize(self, x: Tensor) -> Tensor:
-        codes = _round(_real(x) / (self.scale * 2.0**self.shift.double())) + self.zero_point
+        codes = rounded(real(x) / (self.scale * 2.0**self.shift.double())) + self.zero_point
         return codes.clamp(0, (1 << self.bits) - 1)
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,14 +105,21 @@ class Shifted(Format):
         mantissa = code.to(torch.int64) - self.zero_point
         return mantissa, self.shift.expand(mantissa.shape)
 
+    @property
+    def details(self) -> str:
+        zero = f", zero at {self.zero_point}" if self.zero_point else ""
+        return f"{zero}, shifts up to {int(self.shift.max())}"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TwoScale(Format):
+class TwoScale(Probability):
     """V-2SF of TSPTQ-ViT (arXiv 2305.12901), a reconstruction: a region bit above ``bits - 1``.
 
     ``value = (u << m * region) * scale``; u is unsigned, or two's complement if `signed`. A value
     is in region 0 exactly if it fits there.
     """
+
+    kind = "two-scale"
 
     m: int
     signed: bool = False
@@ -148,9 +128,9 @@ class TwoScale(Format):
         width = self.bits - 1
         offset = 1 << width - 1 if self.signed else 0
         mask = (1 << width) - 1
-        x = _real(x) / self.scale
-        low = _round(x) + offset
-        high = (_round(x / 2**self.m) + offset).clamp(0, mask)
+        x = real(x) / self.scale
+        low = rounded(x) + offset
+        high = (rounded(x / 2**self.m) + offset).clamp(0, mask)
         fits = (low >= 0) & (low <= mask)
         u = torch.where(fits, low, high) - offset & mask
         return (~fits).to(torch.int64) << width | u
@@ -164,6 +144,32 @@ class TwoScale(Format):
             u = u - (u >> width - 1 << width)
         return u, self.m * (code >> width)
 
+    @property
+    def details(self) -> str:
+        return f", m = {self.m}"
+
+    def operand_fields(self) -> dict[str, int]:
+        return {"operand_format": FORMATS["two-scale"], "operand_m": self.m,
+                "operand_signed": int(self.signed), "operand_bits": self.bits}
+
+    @classmethod
+    def of_levels(cls, scale: float, m: int, levels: Levels) -> Self:
+        return cls(scale=scale, bits=levels.width, m=m)
+
+    def level(self, levels: Levels) -> int:
+        most = levels.config.operand_bits - 1 - levels.bits
+        if self.signed or not 0 <= self.m <= most:
+            raise ValueError(f"m of the attention's two-scale codes must be 0 to {most}, and they "
+                             "unsigned")
+        return self.m
+
+    @classmethod
+    def candidates(cls, seen: Tensor, levels: Levels) -> Iterator[Self]:
+        peak, top = max(float(seen.max()), LEAST), (1 << levels.bits) - 1
+        for m in range(1, min(7, levels.config.operand_bits - 1 - levels.bits) + 1):
+            for percent in range(100, 60, -5):
+                yield cls(scale=peak * percent / 100 / (top << m), bits=levels.width, m=m)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LogSqrt2(TwoScale):
@@ -174,6 +180,8 @@ class LogSqrt2(TwoScale):
     one is 0.
     """
 
+    kind = "log-sqrt2"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bits != 8 or self.signed or self.m not in (2, 4):
@@ -181,7 +189,7 @@ class LogSqrt2(TwoScale):
                              f"{self.bits} and {self.m}")
 
     @classmethod
-    def of_peak(cls, peak: float, bits: int = 4) -> "LogSqrt2":
+    def of_peak(cls, peak: float, bits: int = 4) -> Self:
         """Return the format with ``2**bits`` values of c, 3 or 4 bits."""
         m = 1 << bits - 2
         return cls(scale=peak / (127 << m), m=m)
@@ -193,11 +201,24 @@ class LogSqrt2(TwoScale):
 
     def quantize(self, x: Tensor) -> Tensor:
         half = 2 * self.m
-        ratio = _real(x).clamp_min(2.0**-300) / (float(self.scale) * (127 << self.m))
-        code = _round(-2 * ratio.log2()).clamp(0, 2 * half)
+        ratio = real(x).clamp_min(2.0**-300) / (float(self.scale) * (127 << self.m))
+        code = rounded(-2 * ratio.log2()).clamp(0, 2 * half)
         mantissas = torch.tensor([*root_integers(self.m), 0])
         low = torch.where(code < half, code, code - half)
         return mantissas[low] | (code < half).to(torch.int64) << 7
+
+    @property
+    def details(self) -> str:
+        return ""
+
+    @classmethod
+    def of_levels(cls, scale: float, m: int, levels: Levels) -> Self:
+        return cls(scale=scale, m=m)
+
+    @classmethod
+    def candidates(cls, seen: Tensor, levels: Levels) -> Iterator[Self]:
+        for peak in peaks(seen):
+            yield cls.of_peak(peak, levels.width)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -207,6 +228,8 @@ class Log2(Format):
     `scale` is ``2**-depth``, the shift ``depth - code``; the depth is ``2**bits - 1``, or less:
     then codes beyond it are 0 as well.
     """
+
+    kind = "log2"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,8 +250,8 @@ class Log2(Format):
 
     def quantize(self, x: Tensor) -> Tensor:
         top = (1 << self.bits) - 1
-        exponent = -_real(x).clamp_min(2.0**-300).log2()
-        return _round(exponent).clamp(0, top)
+        exponent = -real(x).clamp_min(2.0**-300).log2()
+        return rounded(exponent).clamp(0, top)
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
         integers(code=code)
@@ -236,10 +259,20 @@ class Log2(Format):
         lives = (code <= self.depth) & (code < (1 << self.bits) - 1)
         return lives.to(torch.int64), (self.depth - code).clamp_min(0)
 
+    @property
+    def step(self) -> str:
+        return ""
+
+    def operand_fields(self) -> dict[str, int]:
+        # Of wider codes those of this width are powers of two, and the others 0.
+        return {"operand_format": FORMATS["log2"], "operand_bits": self.depth.bit_length()}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Table(Format):
+class Table(Probability):
     """``value = values[code] * scale``: any ascending table of ``2**bits`` integers."""
+
+    kind = "table"
 
     values: tuple[int, ...]
 
@@ -255,12 +288,39 @@ class Table(Format):
 
     def quantize(self, x: Tensor) -> Tensor:
         levels = torch.tensor(self.thresholds(), dtype=torch.float64)
-        return torch.searchsorted(levels, _real(x).contiguous(), right=True)
+        return torch.searchsorted(levels, real(x).contiguous(), right=True)
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
         integers(code=code)
         mantissa = torch.tensor(self.values, dtype=torch.int64)[code]
         return mantissa, torch.zeros_like(mantissa)
+
+    def probability_fields(self) -> dict[str, int]:
+        # The table that the hardware looks up gives mantissas.
+        return {"operand_format": FORMATS["table"], "operand_bits": CODE_BITS}
+
+    @classmethod
+    def of_levels(cls, scale: float, m: int, levels: Levels) -> Self:
+        return cls(scale=scale, bits=levels.width, values=levels.values(m % levels.tables))
+
+    def level(self, levels: Levels) -> int:
+        tables = [levels.values(number) for number in range(levels.tables)]
+        if self.values not in tables:
+            slopes = " or ".join(map(str, SLOPES))
+            raise ValueError(f"values of the attention's table must be those of a tangent of slope "
+                             f"{slopes}, not {self.values}")
+        return tables.index(self.values)
+
+    @classmethod
+    def candidates(cls, seen: Tensor, levels: Levels) -> Iterator[Self]:
+        for peak in peaks(seen):
+            for number in range(levels.tables):
+                yield cls.of_levels(peak / levels.full, number, levels)
+
+
+#: Formats of `vitforge.spec.probability_levels`, by their kind.
+LEVELS: dict[str, type[Probability]] = {
+    item.kind: item for item in (Uniform, TwoScale, LogSqrt2, Table)}
 
 
 def tangent_table(bits: int = 4, slope: float = 1.4, top: int = 255) -> Table:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from golden.units.encoding import KINDS
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 
 _BYTE = 255
+_NAMES = {number: name for name, number in FORMATS.items()}
 
 
 def decode_any(codes: Tensor, fields: Mapping[str, int], config: Config) -> Tensor:
@@ -31,7 +32,7 @@ def decode_any(codes: Tensor, fields: Mapping[str, int], config: Config) -> Tens
         If an operand is wider than `operand_bits` of the configuration: what the array makes of it
         depends on its style.
     """
-    kind = KINDS[fields["operand_format"]]
+    kind = _NAMES[fields["operand_format"]]
     if kind not in ("two-scale", "log2"):
         return codes - fields["operand_zero_point"]
     width = fields["operand_bits"] - (kind == "two-scale") & 15

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from golden.units.arithmetic import round_shift
-from golden.units.encoding import KINDS
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 
 
 def _cut(values: Sequence[int], bits: int) -> Tensor:
@@ -48,13 +48,13 @@ def encode_any(y: Tensor, fields: Mapping[str, int], thresholds: Sequence[int], 
     shift
         `encode_shift` of each channel, 0 to 15. With m added it is taken modulo 16.
     """
-    kind = KINDS[fields["format"]]
-    if kind in ("log2", "table"):
+    kind = fields["format"]
+    if kind >= FORMATS["log2"]:
         count, _ = _search(y, thresholds, config)
         top = (1 << fields["bits"]) - 1
         count = count.clamp_max(top)
-        return top - count if kind == "log2" else count
-    if kind == "uniform":
+        return top - count if kind == FORMATS["log2"] else count
+    if kind == FORMATS["uniform"]:
         return (round_shift(y, shift.expand(y.shape)) + fields["zero_point"]).clamp(
             0, (1 << fields["bits"]) - 1)
     _, high = _search(y, thresholds, config)

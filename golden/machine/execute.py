@@ -20,13 +20,14 @@ from golden.formats.attention import log2_format
 from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
 from golden.machine.program import Fault, Instruction, parse
-from golden.machine.state import HALF, State
+from golden.machine.state import State
 from golden.units.encoding import Encoding
 from golden.units.layernorm import normalize
 from golden.units.requant import Requantization, operate, scale_values
 from golden.units.softmax import ShiftScale, log2_codes
 from golden.units.softmax_levels import level_words
 from vitforge.spec.config import Config
+from vitforge.spec.formats import MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 
 _BANKS = {number: name for name, number in DESTINATIONS.items()}
@@ -160,7 +161,7 @@ class _Machine:
         elif fields["operand"] == OPERANDS["softmax"]:
             keep = torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
             offset = self.state.probabilities[fields["probability_slot"], :tokens]
-            operands = self._probabilities(fields, codes - HALF, keep.expand(codes.shape), offset)
+            operands = self._probabilities(fields, codes - MIDDLE, keep.expand(codes.shape), offset)
         else:
             operands = decode_any(codes, fields, self.config)
         if fields["blank_first"]:
@@ -200,7 +201,7 @@ class _Machine:
             words = np.arange(cols if fields["by_column"] else rows)
             addresses = fields["w_base"] \
                 + fields["w_stride"] * np.arange(fields["tiles"])[:, None] + words
-            tiles = self.state.read("stationary", addresses, index) - HALF
+            tiles = self.state.read("stationary", addresses, index) - MIDDLE
             if fields["by_column"]:
                 tiles = tiles.transpose(1, 2)
         else:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from golden.units.encoding import KINDS
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
     DESTINATIONS,
     INSTRUCTIONS,
@@ -271,7 +271,7 @@ def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple
             or (fields["destination"] == DESTINATIONS["memory"]) != raw \
             or (raw and fields["statistics"] != STATISTICS["none"]):
         return "bad field", 0
-    searched = fields["format"] >= KINDS.index("log2")
+    searched = fields["format"] >= FORMATS["log2"]
     if not raw and not 2 <= fields["bits"] <= (4 if searched else 8):
         return "bad field", 0
     if fields["operation"] in (OPERATIONS["gelu"], OPERATIONS["residual"]) \

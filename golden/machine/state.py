@@ -14,11 +14,10 @@ from golden.machine.program import Array, Columns, Fault
 from golden.units.encoding import SEARCH
 from golden.units.softmax import ShiftScale, row_offset, statistics
 from vitforge.spec.config import Config
+from vitforge.spec.formats import MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LOOPS
 from vitforge.spec.softmax_widths import ShiftWidths
 
-#: Scores are codes less this.
-HALF = 128
 #: Width of a word address.
 _ADDRESS = (1 << 24) - 1
 #: Places of pieces are counted modulo this.
@@ -129,8 +128,8 @@ class State:
         keep = (torch.arange(codes.shape[1]) < fields["valid"]).expand(codes.shape)
         before = None if fields["statistics_first"] else \
             (self.references[:tokens], self.totals[:tokens])
-        reference, total = statistics(codes - HALF, keep, ShiftScale(fields["softmax_multiplier"]),
-                                      self.config, before)
+        reference, total = statistics(
+            codes - MIDDLE, keep, ShiftScale(fields["softmax_multiplier"]), self.config, before)
         self.references[:tokens], self.totals[:tokens] = reference, total
         if fields["statistics_last"]:
             self.probabilities[fields["probability_slot"], :tokens] = row_offset(

@@ -26,6 +26,7 @@ from golden.units.requant import Requantization
 from golden.units.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
 from vitforge.spec import limits
 from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.formats import MIDDLE
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -196,16 +197,16 @@ class _Builder:
         The scale and, channel by channel, the shift of the least squared error.
         """
         shifts = self.config.norm_bits - self.config.mantissa_bits + 1
-        widest = max(float(constant.abs().max()), 1e-9) / (127 << shifts - 1)
+        widest = max(float(constant.abs().max()), 1e-9) / (MIDDLE - 1 << shifts - 1)
         best, least = None, float("inf")
         for percent in range(100, 45, -5):
             scale = widest * percent / 100
             errors = torch.stack([
                 (found.dequantize(found.quantize(constant)) - constant).square().sum(0)
-                for found in (Shifted(scale=scale, zero_point=128, shift=torch.tensor(shift))
+                for found in (Shifted(scale=scale, zero_point=MIDDLE, shift=torch.tensor(shift))
                               for shift in range(shifts))])
             if (error := float(errors.amin(0).sum())) < least:
-                best, least = Shifted(scale=scale, zero_point=128, shift=errors.argmin(0)), error
+                best, least = Shifted(scale=scale, zero_point=MIDDLE, shift=errors.argmin(0)), error
         assert best is not None
         return best
 

@@ -33,7 +33,8 @@ from golden.network.run import Attention, Linear, Network, Norm, image_codes, pa
 from golden.units.layernorm import offset
 from golden.units.requant import Requantization, encode, operate
 from vitforge.spec.config import Config
-from vitforge.spec.layernorm_widths import CODE_BITS, FRACTION, NormFormat
+from vitforge.spec.formats import CODE_BITS
+from vitforge.spec.layernorm_widths import FRACTION, NormFormat
 from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
 
 _SINGLE, _DOUBLE = 1 << 24, 1 << 53

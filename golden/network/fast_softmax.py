@@ -25,6 +25,7 @@ from golden.units.softmax import (
     statistics,
 )
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.probability_levels import FRACTION, Levels
 from vitforge.spec.softmax_widths import ShiftWidths
 
@@ -51,7 +52,7 @@ class FastSoftmax:
     def __init__(self, layer: Attention, tokens: int, config: Config,
                  device: torch.device) -> None:
         self.layer, self.tokens, self.config = layer, tokens, config
-        self.half = 1 << min(8, config.score_bits) - 1
+        self.half = 1 << min(CODE_BITS, config.score_bits) - 1
         if isinstance(layer.scale, PolynomialScale):
             self.largest = 1 << -int(torch.tensor(float(layer.probability.scale)).log2())
             return
@@ -108,13 +109,12 @@ class FastSoftmax:
         self.row_scale = 2.0 ** (FRACTION - widths.fraction)
         self.row_shift = scale.shift - unit   # less an infinitesimal: one step of the product
         size = 1 << levels.index_bits
-        two = levels.kind in ("two-scale", "log-sqrt2")
-        self.low = -(scale.m << FRACTION) if two else 0
+        self.low = -(scale.m << FRACTION) if levels.regions else 0
         entries = torch.tensor((*levels.entries, 0)).reshape(-1)
         entries = torch.cat((entries[:-1].reshape(levels.tables, size)[
-            scale.m % levels.tables if levels.kind == "table" else 0], entries[-1:]))
+            scale.m % levels.tables], entries[-1:]))
         index = torch.arange(self.low, size + 1)
-        region = (index < 0).to(torch.int64) if two else torch.zeros_like(index)
+        region = (index < 0).to(torch.int64) if levels.regions else torch.zeros_like(index)
         moved = index + region * (scale.m << FRACTION)
         self.table = (entries[moved] << scale.m * region).float().to(device)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoders of the activation formats: from an integer to a code of 2 to 8 bits."""
 
-__all__ = ["KINDS", "SEARCH", "Encoding", "encode", "thresholds"]
+__all__ = ["SEARCH", "Encoding", "encode", "thresholds"]
 
 from dataclasses import dataclass
 from math import isqrt
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from golden.units.arithmetic import integers, round_shift
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 
-KINDS = ("uniform", "two-scale", "log2", "table")
 #: Thresholds that the unit searches.
 SEARCH = 15
 
@@ -48,8 +48,8 @@ class Encoding:
     thresholds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.kind not in FORMATS:
+            raise ValueError(f"kind must be one of {', '.join(FORMATS)}, not {self.kind!r}")
         widest = 4 if self.kind in ("log2", "table") else 8
         if not 2 <= self.bits <= widest:
             raise ValueError(f"bits of {self.kind} codes must be 2 to {widest}, not {self.bits}")

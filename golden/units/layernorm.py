@@ -12,7 +12,8 @@ from torch import Tensor
 from golden.units.arithmetic import integers, saturate
 from golden.units.layernorm_cycles import LayerNormModel
 from vitforge.spec.config import Config
-from vitforge.spec.layernorm_widths import CODE_BITS, FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
+from vitforge.spec.formats import CODE_BITS
+from vitforge.spec.layernorm_widths import FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
 from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
 
 

@@ -24,8 +24,8 @@ from golden.units.encoding import Encoding, encode
 from golden.units.stream import PipelineModel
 from vitforge.spec.config import Config
 from vitforge.spec.gelu import bump_drop, bump_table
+from vitforge.spec.requant_fields import OPERATIONS
 
-OPERATIONS = ("linear", "gelu", "residual")
 #: Registers between the input and the skid buffer of the unit.
 STAGES = 30
 

@@ -12,6 +12,7 @@ from hw.array.systolic import SystolicArray
 from hw.lib.layouts import layout
 from hw.lib.stream import signature
 from vitforge.spec.config import Config
+from vitforge.spec.formats import MIDDLE
 from vitforge.spec.pass_fields import WEIGHT_FIELDS
 from vitforge.spec.sizes import ADDRESS_BITS
 
@@ -77,7 +78,7 @@ class WeightSource(wiring.Component):
         # A tile takes several words, so its number may be looked at a cycle late.
         final_tile = Signal()
         end = Signal()
-        bank = Cat(self.data.bit_select(index * 8, 8) ^ 0x80 for index in range(rows))
+        bank = Cat(self.data.bit_select(index * 8, 8) ^ MIDDLE for index in range(rows))
         m.d.comb += [
             advance.eq(~pipeline[-1] | self.w.ready),
             issue.eq(active & current.stationary & (unlanded <= 2)),

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from hw.control.sequencer_state import PARTS, SequencerState
 from hw.lib.layouts import layout, placement_layout
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
     DESTINATIONS,
     LOAD,
@@ -25,7 +26,7 @@ from vitforge.spec.instruction import (
 )
 from vitforge.spec.pass_fields import DRAIN_FIELDS, PASSES, REQUEST_FIELDS, WEIGHT_FIELDS
 from vitforge.spec.register_map import FAULTS
-from vitforge.spec.requant_fields import FORMATS, THRESHOLDS
+from vitforge.spec.requant_fields import THRESHOLDS
 from vitforge.spec.sizes import ADDRESS_BITS
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word

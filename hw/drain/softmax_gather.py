@@ -11,11 +11,9 @@ from hw.lib.memories import TokenState
 from hw.lib.stream import delay
 from hw.softmax.statistics import SoftmaxStatistics
 from vitforge.spec.config import Config
+from vitforge.spec.formats import MIDDLE
 from vitforge.spec.sizes import groups, token_bits
 from vitforge.spec.softmax_widths import ShiftWidths
-
-#: Width of a score's code, and its zero point.
-SCORE_BITS = 8
 
 
 def probability_write_layout(config: Config) -> data.StructLayout:
@@ -85,7 +83,7 @@ class SoftmaxGather(wiring.Component):
         ]
         for lane in range(lanes):
             code = delay(m, self.codes[lane], advance=1, name=f"code_{lane}")
-            m.d.comb += word.scores[lane].eq(code ^ 1 << SCORE_BITS - 1)
+            m.d.comb += word.scores[lane].eq(code ^ MIDDLE)
 
         # Every loop has a memory of its own, in its own time: so a row may go on as soon as after
         # the shorter of the loops' latencies.

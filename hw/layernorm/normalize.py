@@ -12,7 +12,8 @@ from hw.layernorm.scale import factors_word
 from hw.layernorm.statistics import elements_word
 from hw.lib.stream import Skid, delay, signature
 from vitforge.spec.config import Config
-from vitforge.spec.layernorm_widths import CODE_BITS, FRACTION, GAMMA_BITS, OFFSET_BITS
+from vitforge.spec.formats import CODE_BITS
+from vitforge.spec.layernorm_widths import FRACTION, GAMMA_BITS, OFFSET_BITS
 from vitforge.spec.words import Field, Word
 
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a code to the mantissa and the shift that the array takes, by the code's format."""
 
-__all__ = ["Decoder", "FORMATS"]
+__all__ = ["Decoder"]
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 
 from hw.lib.stream import delay
-from hw.operand.format import CODE_BITS
 from vitforge.spec.config import Config
-
-#: Formats of `operand_format`. Softmax's table gives mantissas, which are uniform codes.
-FORMATS = {"uniform": 0, "two-scale": 1, "log2": 2, "table": 3}
+from vitforge.spec.formats import CODE_BITS, FORMATS
 
 
 class Decoder:

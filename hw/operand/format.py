@@ -22,7 +22,7 @@ A lane of `hw.layernorm.lane` computes, for an element x::
 So the three modes share all multipliers and all registers of a lane.
 """
 
-__all__ = ["CODE_BITS", "LOG2_BITS", "PLACES", "Constants", "OperandFormat"]
+__all__ = ["PLACES", "Constants", "OperandFormat"]
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,14 +30,13 @@ from functools import cached_property
 from hw.layernorm.lane import LaneWidths
 from hw.layernorm.scale import factors_word
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS, LOG2_BITS
 from vitforge.spec.layernorm_widths import FRACTION, GAMMA_BITS, NormFormat
 from vitforge.spec.limits import Part, check
 from vitforge.spec.probability_levels import FRACTION as LEVEL_FRACTION
 from vitforge.spec.probability_levels import KINDS
 from vitforge.spec.softmax_widths import ShiftWidths
 
-#: Width of a code in the scratchpad.
-CODE_BITS = 8
 #: A code less a zero point is signed and one bit wider.
 CENTRED_BITS = CODE_BITS + 1
 #: Binary places that a softmax code is away from ``score * multiplier``.
@@ -45,8 +44,6 @@ PLACES = 16
 #: ``|score * L| < 2**24``, ``|o| < 2**9`` and ``|shift| < 2**4``, so
 #: ``|d| < 2**25 + 2**24 + 2**20``.
 DISTANCE_BITS = 27
-#: Widest log2 codes that are all powers of two, but for the highest.
-LOG2_BITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)

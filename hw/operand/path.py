@@ -14,11 +14,12 @@ from hw.array.systolic import SystolicArray
 from hw.layernorm.lane import lane
 from hw.layernorm.scale import factors_word
 from hw.lib.stream import delay, layout
-from hw.operand.decode import FORMATS, Decoder
-from hw.operand.format import CODE_BITS, LOG2_BITS, PLACES, OperandFormat
+from hw.operand.decode import Decoder
+from hw.operand.format import PLACES, OperandFormat
 from hw.operand.levels import LevelLookup
 from hw.operand.memory import NormParameters
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS, FORMATS, LOG2_BITS
 from vitforge.spec.instruction import OPERANDS, PASS
 from vitforge.spec.probability_levels import FRACTION
 

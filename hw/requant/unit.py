@@ -14,8 +14,9 @@ from hw.requant.operation import Operation
 from hw.requant.scale import Scale
 from hw.requant.thresholds import last_of, load_thresholds, mask_of, next_to
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.gelu import bump_bits, bump_table
-from vitforge.spec.requant_fields import FORMATS, OPERATIONS, THRESHOLDS
+from vitforge.spec.requant_fields import OPERATIONS, THRESHOLDS
 from vitforge.spec.words import Field, Word
 
 

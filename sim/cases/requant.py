@@ -17,7 +17,8 @@ from golden.units.requant import Requantization, RequantizerModel, operate, requ
 from hw.requant.unit import Requantizer
 from sim.cases.case import Case
 from vitforge.spec.config import Config
-from vitforge.spec.requant_fields import FORMATS, OPERATIONS
+from vitforge.spec.formats import FORMATS
+from vitforge.spec.requant_fields import OPERATIONS
 
 #: Rows of a real image that one case replays.
 IMAGE_ROWS = 4

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitforge.spec.formats import ATTENTION, CODE_BITS
+
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -61,11 +63,11 @@ class Config:
     max_keys: int = _integer(1, 1024, "longest softmax row", default=1024)
     exponential: str = _choice("shift", "iexp", text="softmax exponential: shift-based, or "
                                "FQ-ViT's polynomial")
-    attention: str = _choice("log2", "uniform", "two-scale", "log-sqrt2", "table", "linear",
+    attention: str = _choice(*ATTENTION, "linear",
                              text="softmax output: the codes that the accelerator multiplies, or "
                              "linear probabilities for the requantizer (the unit alone)")
-    attention_bits: int = _integer(3, 8, "width of an attention code: log2 3 to 5, log-sqrt2 and "
-                                   "table 3 or 4, uniform and two-scale 3 to 8", default=4)
+    attention_bits: int = _integer(3, CODE_BITS, "width of an attention code: " + ", ".join(
+        f"{kind} 3 to {widest}" for kind, widest in ATTENTION.items()), default=4)
     exp_fraction_bits: int = _integer(4, 14, "fraction bits of the base-2 exponents", default=10)
     exp_table_bits: int = _integer(0, 6, "log2 of the segments of the 2**-f and log2(1+f) tables",
                                    default=3)
@@ -107,7 +109,7 @@ class Config:
                               f"({self.burst_beats}), not {self.fetch_beats}")
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise ConfigError(f"name must be letters, digits, '-' and '_', not {self.name!r}")
-        widest = {"log2": 5, "log-sqrt2": 4, "table": 4}.get(self.attention, 8)
+        widest = ATTENTION.get(self.attention, CODE_BITS)
         if self.attention_bits > widest:
             raise ConfigError(f"attention_bits of {self.attention} codes must be 3 to {widest}, "
                               f"not {self.attention_bits}")

@@ -26,6 +26,8 @@ __all__ = ["DESTINATIONS", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", 
            "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
            "STATISTICS", "THRESHOLD"]
 
+from vitforge.spec import requant_fields
+from vitforge.spec.formats import FORMATS, numbered
 from vitforge.spec.words import Field, Word
 
 #: Bytes of an instruction, and the alignment of every block and buffer.
@@ -39,7 +41,7 @@ OPCODES = {"LOAD": 1, "PASS": 2, "END": 3}
 #: How a word of a bank becomes operands.
 OPERANDS = {"plain": 0, "norm": 1, "softmax": 2}
 #: What the drain does with a requantized value; `raw` writes ``acc + bias`` to memory.
-OPERATIONS = {"linear": 0, "gelu": 1, "residual": 2, "raw": 3}
+OPERATIONS = {**requant_fields.OPERATIONS, "raw": 3}
 #: What the drain gathers a row at a time.
 STATISTICS = {"none": 0, "norm": 1, "softmax": 2}
 #: Banks of the scratchpad; `memory` is the output buffer.
@@ -67,17 +69,17 @@ PASS = _instruction(
      Field("stationary", 1, text="weights come from the stationary bank, not from the stream"),
      Field("by_column", 1, text="a word of stationary weights is a column of its tile"),
      Field("weight_bits", 4, text="width of the stream's weights, 2 to 8"),
-     Field("operand", 2, text="0 plain, 1 norm, 2 softmax"),
+     Field("operand", 2, text=numbered(OPERANDS)),
      Field("blank_first", 1, text="the first token's operands are zero"),
      Field("has_norm", 1, text="norm parameters follow"),
      Field("has_thresholds", 1, text="thresholds follow"),
      Field("norm_slot", 1, text="half of the norm parameter memory"),
      Field("probability_slot", 1, text="half of the softmax statistics, read or written"),
-     Field("statistics", 2, text="0 none, 1 norm, 2 softmax"),
+     Field("statistics", 2, text=numbered(STATISTICS)),
      Field("statistics_first", 1, text="rows begin with this pass"),
      Field("statistics_last", 1, text="rows end with this pass"),
-     Field("destination", 2, text="0 scratch, 1 residual, 2 stationary, 3 memory"),
-     Field("operation", 2, text="0 linear, 1 GeLU, 2 residual, 3 raw")),
+     Field("destination", 2, text=numbered(DESTINATIONS)),
+     Field("operation", 2, text=numbered(OPERATIONS).replace("gelu", "GeLU"))),
     (Field("tokens", 12, text="T"), Field("tiles", 12, text="K / rows"),
      Field("valid", 8, text="keys: of the last tile (softmax operand), or of this pass's columns "
                             "(softmax statistics)")),
@@ -90,7 +92,7 @@ PASS = _instruction(
     (Field("w_base", 24, text="first word of tile 0 in the stationary bank"),),
     (Field("w_stride", 24, text="words from tile to tile"),),
     (Field("d_base", 24, text="word of token 0 in the destination"),),
-    (Field("operand_format", 2, text="0 uniform, 1 two-scale, 2 log2, 3 table"),
+    (Field("operand_format", 2, text=numbered(FORMATS)),
      Field("operand_zero_point", 8, text="of uniform codes, and of norm's result"),
      Field("operand_m", 4, text="two-scale: shift between the regions"),
      Field("operand_signed", 1, text="two-scale: two's complement"),
@@ -99,7 +101,7 @@ PASS = _instruction(
     (Field("softmax_multiplier", 18, text="log2(e) * scale of the scores"),
      Field("softmax_shift", 12, signed=True, text="log2 of the probabilities' scale, but for a "
            "constant, in 1/128: uniform, two-scale and table codes")),
-    (Field("format", 2, text="0 uniform or PTF, 1 two-scale, 2 log2, 3 table"),
+    (Field("format", 2, text=numbered(FORMATS).replace("uniform", "uniform or PTF")),
      Field("zero_point", 8, text="of uniform codes"),
      Field("bits", 4, text="width of a code"),
      Field("m", 4, text="two-scale: shift between the regions"),

@@ -15,15 +15,13 @@ Notation, for a row of ``C <= max_channels`` elements ``x`` of `norm_bits` bits:
 * ``V = 0`` exactly if all elements are equal; then ``C*x - S = 0`` too.
 """
 
-__all__ = ["CODE_BITS", "FRACTION", "GAMMA_BITS", "OFFSET_BITS", "NormFormat"]
+__all__ = ["FRACTION", "GAMMA_BITS", "OFFSET_BITS", "NormFormat"]
 
 from dataclasses import dataclass
 from functools import cached_property
 
 from vitforge.spec.config import Config
 
-#: Unsigned width of an output code.
-CODE_BITS = 8
 #: Fraction bits of gamma and of the offset, both in output steps.
 FRACTION = 8
 #: Signed width of gamma: below 512 output steps a standard deviation.

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vitforge.spec.config import Config, ConfigError
-from vitforge.spec.probability_levels import CODES
+from vitforge.spec.formats import ATTENTION
+from vitforge.spec.softmax_widths import log2_depth
 
 
 class Part(StrEnum):
@@ -61,7 +62,7 @@ def operand_bits(config: Config) -> int:
     Of 5 bits the codes beyond 15 are 0, for lack of room in an operand.
     """
     if config.attention == "log2":
-        return min((1 << config.attention_bits) - 1, LOG2_DEPTH) + 2
+        return log2_depth(config.attention_bits) + 2
     return 9
 
 
@@ -69,8 +70,6 @@ def _limit(field: str, parts: str, wanted: str, good: Callable[[Config], bool]) 
     return Limit(field, good, wanted, frozenset(Part[name] for name in parts.split()))
 
 
-#: log2 codes that the array multiplies: beyond them a probability is 0.
-LOG2_DEPTH = 15
 #: All limits; the first that isn't kept is the one that is said.
 LIMITS = (
     _limit("rows", "ACCELERATOR", "4, 8, 16, 32 or 64", lambda c: c.rows in (4, 8, 16, 32, 64)),
@@ -91,8 +90,8 @@ LIMITS = (
     _limit("multiplier_bits", "RECORD", "at least 2 (the ratios of its steps are no powers of two)",
            lambda c: c.multiplier_bits >= 2),
     _limit("acc_bits", "ACCELERATOR", "at most 32", lambda c: c.acc_bits <= 32),
-    _limit("attention", "ACCELERATOR DRAIN OPERAND NETWORK", f"one of {', '.join(CODES)}",
-           lambda c: c.attention in CODES),
+    _limit("attention", "ACCELERATOR DRAIN OPERAND NETWORK", f"one of {', '.join(ATTENTION)}",
+           lambda c: c.attention in ATTENTION),
     _limit("exponential", "ACCELERATOR DRAIN OPERAND", "shift", lambda c: c.exponential == "shift"),
     _limit("exponential", "NETWORK", "shift (attention is {attention})",
            lambda c: c.attention == "log2" or c.exponential == "shift"),

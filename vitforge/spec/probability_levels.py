@@ -20,20 +20,17 @@ the distance for the format's scale::
 Plain Python, so that `hw` and `golden` read the same entries.
 """
 
-__all__ = ["CODES", "FRACTION", "KINDS", "SHIFT_BITS", "SLOPES", "TOP", "Levels",
+__all__ = ["FRACTION", "KINDS", "SHIFT_BITS", "SLOPES", "TOP", "Levels",
            "root_integers", "tangent_integers"]
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 from vitforge.spec.config import Config
 
-#: Values of `Config.attention` that take this way.
-KINDS = ("uniform", "two-scale", "log-sqrt2", "table")
-#: All that the accelerator multiplies.
-CODES = ("log2", *KINDS)
 #: Fraction bits of a distance in the index of the table, and of the shift.
 FRACTION = 7
 #: Signed width of the shift: 16 octaves either way.
@@ -65,6 +62,69 @@ def root_integers(m: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
+class _Kind:
+    """What is particular of a kind of codes.
+
+    Attributes
+    ----------
+    bits
+        Unsigned width of a mantissa, of that of a code.
+    full
+        Value at the distance 0 in steps of the mantissa, of the width of a mantissa.
+    octaves
+        Octaves of a table, of both widths: from there on an entry is 0.
+    entry
+        Mantissa, of the value in steps of the mantissa, the distance, the width of a code and the
+        number of the table.
+    regions
+        Whether a word has a region above the mantissa.
+    tables
+        Tables in the memory, a power of two.
+    """
+
+    bits: Callable[[int], int]
+    entry: Callable[[float, float, int, int], int]
+    full: Callable[[int], float] = lambda bits: (1 << bits) - 0.5
+    # full * 2**-(bits+1) < 1/2 rounds to 0.
+    octaves: Callable[[int, int], int] = lambda bits, width: bits + 1
+    regions: bool = False
+    tables: int = 1
+
+
+def _rounded(value: float, distance: float, width: int, number: int) -> int:
+    return math.floor(value + 0.5)
+
+
+def _root(value: float, distance: float, width: int, number: int) -> int:
+    return root_integers(_root_octaves(width))[int(2 * distance)]
+
+
+def _root_octaves(width: int) -> int:
+    """Return the octaves of a region of log-sqrt2 codes: there are two codes in each."""
+    return 1 << width - 2
+
+
+def _nearest(value: float, distance: float, width: int, number: int) -> int:
+    levels = tangent_integers(width, SLOPES[number])
+    return max((high for low, high in pairwise(levels) if low + high <= 2 * value), default=0)
+
+
+_KINDS = {
+    "uniform": _Kind(bits=lambda width: width, entry=_rounded),
+    "two-scale": _Kind(bits=lambda width: width - 1, entry=_rounded, regions=True),
+    "log-sqrt2": _Kind(
+        bits=lambda width: _ROOT_TOP.bit_length(), entry=_root, regions=True,
+        full=lambda bits: _ROOT_TOP * 2**0.25, octaves=lambda bits, width: _root_octaves(width)),
+    # The least level of a tangent table but 0 is 2 or more: 255 * 2**-8 < 1 is nearer to 0.
+    "table": _Kind(
+        bits=lambda width: TOP.bit_length(), entry=_nearest, full=lambda bits: float(TOP),
+        octaves=lambda bits, width: bits, tables=len(SLOPES)),
+}
+#: Values of `Config.attention` that take this way.
+KINDS = tuple(_KINDS)
+
+
+@dataclass(frozen=True)
 class Levels:
     """The table of a configuration, and its widths.
 
@@ -87,42 +147,34 @@ class Levels:
         return self.config.attention
 
     @property
+    def width(self) -> int:
+        """Width of a code."""
+        return self.config.attention_bits
+
+    @property
     def bits(self) -> int:
         """Unsigned width of a mantissa."""
-        bits = self.config.attention_bits
-        return {"uniform": bits, "two-scale": bits - 1, "log-sqrt2": _ROOT_TOP.bit_length(),
-                "table": TOP.bit_length()}[self.kind]
+        return _KINDS[self.kind].bits(self.width)
 
     @property
     def regions(self) -> bool:
         """Whether a word has a region above the mantissa."""
-        return self.kind in ("two-scale", "log-sqrt2")
-
-    @property
-    def octaves(self) -> int:
-        """Octaves of a region of log-sqrt2 codes: there are two codes in each."""
-        return 1 << self.config.attention_bits - 2
+        return _KINDS[self.kind].regions
 
     @property
     def full(self) -> float:
         """Value at the distance 0, in steps of the mantissa."""
-        return {"table": float(TOP), "log-sqrt2": _ROOT_TOP * 2**0.25}.get(
-            self.kind, (1 << self.bits) - 0.5)
+        return _KINDS[self.kind].full(self.bits)
 
     @property
     def tables(self) -> int:
         """Tables in the memory; a power of two."""
-        return len(SLOPES) if self.kind == "table" else 1
+        return _KINDS[self.kind].tables
 
     @cached_property
     def octaves_bits(self) -> int:
-        """log2 of the octaves of a table.
-
-        ``full * 2**-(bits+1) < 1/2`` rounds to 0. The least level of a tangent table but 0 is 2 or
-        more, so the same holds from ``255 * 2**-8 < 1`` on.
-        """
-        octaves = {"table": self.bits, "log-sqrt2": self.octaves}.get(self.kind, self.bits + 1)
-        return (octaves - 1).bit_length()
+        """log2 of the octaves of a table."""
+        return (_KINDS[self.kind].octaves(self.bits, self.width) - 1).bit_length()
 
     @cached_property
     def index_bits(self) -> int:
@@ -130,8 +182,8 @@ class Levels:
         return self.octaves_bits + FRACTION
 
     def values(self, number: int) -> tuple[int, ...]:
-        """Levels of a table, ascending."""
-        return tangent_integers(self.config.attention_bits, SLOPES[number])
+        """Levels of a table of tangent levels, ascending."""
+        return tangent_integers(self.width, SLOPES[number])
 
     @cached_property
     def entries(self) -> tuple[int, ...]:
@@ -140,10 +192,4 @@ class Levels:
                      for number in range(self.tables) for index in range(1 << self.index_bits))
 
     def _entry(self, number: int, distance: float) -> int:
-        value = self.full * 2.0**-distance
-        if self.kind == "table":
-            return max((high for low, high in pairwise(self.values(number))
-                        if low + high <= 2 * value), default=0)
-        if self.kind == "log-sqrt2":
-            return root_integers(self.octaves)[int(2 * distance)]
-        return math.floor(value + 0.5)
+        return _KINDS[self.kind].entry(self.full * 2.0**-distance, distance, self.width, number)

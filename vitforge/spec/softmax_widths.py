@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vitforge.spec.config import Config
+from vitforge.spec.formats import LOG2_DEPTH
 
 #: Fraction bits of a segment's slope.
 SLOPE_FRACTION = 8
-#: Zeros behind the one of the largest operand of log2 codes; the array multiplies no wider one.
-LOG2_DEPTH = 15
 
 
 def log2_depth(bits: int) -> int:

@@ -20,14 +20,12 @@ from golden.units.layernorm import layernorm, reciprocal_root
 from golden.units.softmax import ShiftScale, _exponents, row_offset, statistics
 from golden.units.softmax_levels import level_codes
 from vitforge.spec.config import Config
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.layernorm_widths import NormFormat
-from vitforge.spec.requant_fields import FORMATS
 from vitforge.spec.softmax_widths import ShiftWidths
 
 #: Mantissa and shift of every lane.
 Operands = list[tuple[int, int | None]]
-#: The middle of scores, which their codes are counted from.
-MIDDLE = 128
 
 
 def _decode(form: Format, codes: Tensor) -> Operands:
