@@ -38,7 +38,9 @@ def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
     parser.add_argument("--fast", action="store_true",
                         help="a module in Verilog compares the same cycles, many times as fast, "
                              "and cocotb only starts it and judges")
-    parser.add_argument("--waves", action="store_true", help="write a VCD of every signal")
+    parser.add_argument("--waves", action="store_true",
+                        help="record every signal, with a save file for GTKWave (FST, or VCD "
+                             "without liblz4-dev and zlib1g-dev)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/sim"), metavar="DIR",
                         help="where models, logs and waves go (default: build/sim)")
     parser.set_defaults(run=_simulate, unit=unit)
@@ -64,7 +66,7 @@ def _simulate(args: argparse.Namespace) -> int:
           f"{result.cycles_per_second:,.0f} cycles/s")
     print(f"log: {result.directory / 'run.log'}")
     if result.waves:
-        print(f"waves: {result.waves}")
+        print(f"waves: {result.waves} (gtkwave {result.waves.with_suffix('.gtkw')})")
     return 0
 
 

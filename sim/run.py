@@ -23,6 +23,7 @@ from sim.cases.trace import PATTERNS
 from sim.lines import layout, write
 from sim.player import TOP, player
 from sim.toolchain import OPTIONS, Toolchain, find
+from sim.waves import annotated, fst, state
 from vitforge.spec.config import Config
 
 #: The warnings that generated Verilog may give, with the reasons; any other stops the build.
@@ -77,6 +78,8 @@ class Runner(Verilator):
     def _build_command(self) -> list[list[str]]:
         verilate, *rest = super()._build_command()
         verilate[1:1] = OPTIONS
+        if self._everything and fst(self.toolchain):
+            verilate[verilate.index("--trace")] = "--trace-fst"
         if not self._everything:
             at = verilate.index("--public-flat-rw")
             verilate[at:at + 1] = ["--public-depth", "1"]
@@ -120,11 +123,12 @@ def alone(folder: Path) -> Iterator[None]:
 def _build(runner: Runner, design: Design, config: Config, directory: Path, *, fast: bool,
            waves: bool) -> str:
     """Build the unit, beside a player if `fast`, and return the name of the top module."""
-    unit, text = design.unit, design.verilog
+    unit, text = design.unit, annotated(design) if waves else design.verilog
     if fast:
         text += player(unit, layout(design))
     top = TOP if fast else unit
-    inputs = (text, WAIVERS.read_text(encoding="utf-8"), OPTIONS, waves,
+    inputs = (text, WAIVERS.read_text(encoding="utf-8"), OPTIONS,
+              waves and fst(runner.toolchain),
               runner.toolchain.version_text)
     key = hashlib.sha256(repr(inputs).encode())
     stamp = directory / "built"
@@ -188,7 +192,8 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", fast:
         Whether a module in Verilog (`sim.player`) plays and compares, and Python only one case. It
         compares the same cycles, and finds the same first difference.
     waves
-        Whether to write a VCD of everything.
+        Whether to record everything as FST, or as VCD where FST can't be built (`sim.waves`), with
+        a save file for GTKWave beside it.
     directory
         Where builds are kept; a build whose Verilog is unchanged is used again.
     progress
@@ -212,6 +217,10 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", fast:
         noted = _simulate(runner, top, folder, what, fast=fast, seed=seed, waves=waves,
                           progress=progress)
         (folder / "trace.hex").unlink()   # megabytes; kept where something differs
+        dump = folder / f"dump.{'fst' if fst(runner.toolchain) else 'vcd'}"
+        if waves:
+            scope = f"{TOP}.unit" if fast else top
+            dump.with_suffix(".gtkw").write_text(state(design, scope, dump), encoding="ascii")
     compared = [note for note in noted if note["player"] == fast]
     cycles, words = (sum(note[name] for note in compared) for name in ("cycles", "words"))
     wanted = sum(run.cycles for run in runs), sum(run.words for run in runs)
@@ -225,4 +234,4 @@ def regress(unit: str, config: Config, *, seed: int = 1, image: str = "0", fast:
                   cycles=cycles, words=words,
                   build_seconds=built - start, run_seconds=time.monotonic() - built,
                   bench_seconds=sum(note["seconds"] for note in compared),
-                  directory=folder, waves=folder / "dump.vcd" if waves else None)
+                  directory=folder, waves=dump if waves else None)

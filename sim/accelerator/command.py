@@ -37,7 +37,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
                              "cycles are not compared (default: 0)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="of the stalls (default: 1)")
-    parser.add_argument("--waves", action="store_true", help="write a VCD of every signal")
+    parser.add_argument("--waves", action="store_true",
+                        help="record every signal (FST, or VCD without liblz4-dev and "
+                             "zlib1g-dev)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/sim"), metavar="DIR",
                         help="where models, logs and waves go, and the timeline (default: "
                              "build/sim)")

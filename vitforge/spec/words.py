@@ -17,13 +17,17 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Field:
-    """`count` elements of `bits` bits; ``count=None`` is a scalar."""
+    """`count` elements of `bits` bits; ``count=None`` is a scalar.
+
+    `text` says what it is, and `values`, if it is a code, what each value is called, from 0 on.
+    """
 
     name: str
     bits: int
     signed: bool = False
     count: int | None = None
     text: str = ""
+    values: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waves: fields of streams by name, in the file and in what the viewer shows at first."""
+
+import re
+import subprocess
+
+import pytest
+
+import sim.run
+from gen.elaborate import elaborate
+from hw.units import UNITS
+from sim.cases.image import all_cases
+from sim.run import WAIVERS, regress
+from sim.toolchain import find
+from sim.waves import annotated, fst, state
+from vitforge.spec.config import load
+
+
+def _shown(text):
+    """Return signals of a save file, by name: bits."""
+    found = {}
+    for line in text.splitlines():
+        if match := re.fullmatch(r"([\w.]+?)(?:\[(\d+):0\])?", line):
+            found[match[1]] = int(match[2] or 0) + 1
+    return found
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("unit", UNITS)
+def test_annotated_units_give_no_warning(unit, tmp_path):
+    design, tools = elaborate(unit, load("tiny")), find()
+    (tmp_path / f"{unit}.v").write_text(annotated(design))
+    done = subprocess.run([tools.verilator, "--lint-only", "-Wall", str(WAIVERS), f"{unit}.v",
+                           "--top-module", unit], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_save_file_has_every_field():
+    design = elaborate("requant", load("tiny"))
+    text = state(design, "player.unit", sim.run.Path("dump.fst"))
+    assert text.startswith('[dumpfile] "dump.fst"\n')
+    shown = _shown(text)
+    for name, word in design.streams.items():
+        fields = {signal.rpartition(".")[2] for signal in shown if f".stream_{name}." in signal}
+        assert fields == {"valid", "ready"} | {
+            f"{item.name}_{index}" if item.count else item.name for item in word.fields
+            for index in range(item.count or 1)}
+    assert shown["player.unit.stream_i.acc_1"] == 32 and shown["player.unit.stream_i.last"] == 1
+    assert re.search(r"^@420\nplayer\.unit\.stream_i\.acc_0\[31:0\]$", text, re.MULTILINE)
+    assert re.search(r"^@100000028\nplayer\.unit\.stream_i\.format\[1:0\]$", text, re.MULTILINE)
+
+
+def _vcd(path):
+    """Return the declared signals, name to (identifier, bits), and their values at the end."""
+    signals, values, scopes = {}, {}, []
+    with path.open(encoding="ascii") as file:
+        for line in file:
+            match line.split():
+                case ["$scope", _, name, "$end"]:
+                    scopes.append(name)
+                case ["$upscope", "$end"]:
+                    scopes.pop()
+                case ["$var", _, bits, code, name, *_]:
+                    signals[".".join([*scopes, name])] = code, int(bits)
+                case [value, code] if value[0] == "b":
+                    values[code] = int(value[1:], 2)
+                case [change] if change[0] in "01":
+                    values[change[1:]] = int(change[0])
+    return signals, values
+
+
+@pytest.mark.rtl
+def test_recorded_waves_have_what_is_shown(tmp_path, monkeypatch):
+    config = load("tiny")
+    monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: all_cases(*arguments)[:1])
+    packed = fst(find())
+    monkeypatch.setattr(sim.run, "fst", lambda tools: False)
+    plain = regress("requant", config, fast=True, waves=True, directory=tmp_path / "vcd").waves
+    assert plain.name == "dump.vcd"
+    signals, values = _vcd(plain)
+    shown = _shown(plain.with_suffix(".gtkw").read_text())
+    assert len(shown) == 30 and {name: signals[name][1] for name in shown} == shown
+    for name, word in elaborate("requant", config).streams.items():
+        inside = f"player.unit.stream_{name}."
+        fields = word.unpack([values[signals[f"{inside}payload"][0]]])
+        for item in word.fields:
+            for index, want in enumerate(fields[item.name].reshape(-1).tolist()):
+                element = f"{item.name}_{index}" if item.count else item.name
+                code, bits = signals[inside + element]
+                assert values.get(code, 0) == want % (1 << bits)
+    if not packed:
+        pytest.skip("there is no liblz4-dev or no zlib1g-dev")
+    monkeypatch.undo()
+    monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: all_cases(*arguments)[:1])
+    small = regress("requant", config, fast=True, waves=True, directory=tmp_path / "fst").waves
+    # An FST begins with a header block of 329 bytes.
+    assert small.name == "dump.fst" and small.read_bytes()[:9] == b"\0" + (329).to_bytes(8, "big")
+    assert '[dumpfile] "dump.fst"' in small.with_suffix(".gtkw").read_text()
+    assert small.stat().st_size < plain.stat().st_size / 5
