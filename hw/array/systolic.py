@@ -16,6 +16,10 @@ from vitforge.spec.words import Field, Word
 class SystolicArray(wiring.Component):
     """Multiply rows of shifted operands by tiles of weights, one row per cycle.
 
+    ``sums[c] = sum over r of (mantissa[r] << shift[r]) * weights[r, c]``
+
+    Rounding: none, sums are exact.
+
     Bit-exact with :func:`golden.units.systolic.matmul`, cycle-exact with
     :class:`golden.units.systolic.SystolicModel`, in both of `pe_style`: ``wide`` shifts the operand
     before the array and multiplies a wide operand, ``shift`` multiplies the mantissa and shifts

@@ -16,6 +16,10 @@ FORMATS = {"uniform": 0, "two-scale": 1, "log2": 2, "table": 3}
 class Decoder:
     """What all lanes share of the decoding: masks instead of widths.
 
+    ``operand = mantissa << shift``
+
+    Rounding: none.
+
     - uniform: ``code - zero_point``, shift 0;
     - two-scale: the lower ``bits - 1`` bits, two's complement if `signed`, shift m if the bit above
       them is set;
