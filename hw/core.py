@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All engines of the accelerator, between its registers and its memory bus."""
 
-__all__ = ["Core", "check"]
+__all__ = ["Core"]
 
 from functools import partial
 from typing import Any, TypeVar
@@ -26,10 +26,10 @@ from hw.drain.drain import Drain
 from hw.lib.layouts import layout
 from hw.lib.queue import Queue
 from hw.operand.path import OperandPath
-from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS
+from vitforge.spec.limits import check
 from vitforge.spec.pass_fields import DRAIN_FIELDS, PASSES
-from vitforge.spec.probability_levels import CODES
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.timing import Timing
 
@@ -42,36 +42,6 @@ _RESET_STEPS = {
     "scratch": 1, "residual": 1, "stationary": 1, "requests": 1, "weights_of": 1, "tiles": 1,
     "drains": 1, "feeder": 2, "source": 2, "operand": 3, "array": 4, "accumulator": 5, "drain": 6,
 }
-
-
-def check(config: Config) -> None:
-    """Refuse a configuration of which no accelerator can be built.
-
-    Raises
-    ------
-    ConfigError
-        The message names the field, and what would be accepted.
-    """
-    def need(good: bool, name: str, text: str) -> None:
-        if not good:
-            raise ConfigError(f"{name} must be {text} for an accelerator, "
-                              f"not {getattr(config, name)}")
-
-    need(config.rows in (4, 8, 16, 32, 64), "rows", "4, 8, 16, 32 or 64")
-    need(config.cols == config.rows, "cols", f"rows ({config.rows})")
-    need(config.lanes < config.rows and config.rows % config.lanes == 0, "lanes",
-         f"a power of two below rows ({config.rows})")
-    need(config.cols <= 8 * config.lanes, "lanes", f"at least cols / 8 ({config.cols // 8})")
-    need(config.weight_bits == 8, "weight_bits", "8 (keys and values are weights)")
-    need(config.mantissa_bits == 9, "mantissa_bits", "9 (codes less a zero point)")
-    need(config.score_bits == 8, "score_bits", "8")
-    need(config.multiplier_bits <= 16, "multiplier_bits", "at most 16")
-    need(config.acc_bits <= 32, "acc_bits", "at most 32")
-    need(config.attention != "linear", "attention", f"one of {', '.join(CODES)}")
-    need(config.exponential == "shift", "exponential", "shift")
-    need(config.max_tokens >= 2, "max_tokens", "at least 2")
-    need(config.max_channels % config.rows == 0, "max_channels",
-         f"a multiple of rows ({config.rows})")
 
 
 class Core(wiring.Component):

@@ -52,7 +52,7 @@ class Result:
 
     @property
     def cycles_per_second(self) -> float:
-        """Simulated clock cycles per second of the bench, with the comparison in Python."""
+        """Simulated clock cycles per second of the bench, with the comparison."""
         return self.cycles / self.bench_seconds
 
 

@@ -518,13 +518,13 @@ def test_timing_of_the_presets(name: str, timing: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"cols": 8}, r"cols must be rows \(4\) in the accelerator, not 8"),
-    ({"lanes": 3}, r"lanes must divide rows \(4\), not 3"),
-    ({"exponential": "iexp"}, "exponential must be shift in the accelerator, not iexp"),
+    ({"cols": 8}, r"cols must be rows \(4\) for a drain, not 8"),
+    ({"lanes": 3}, r"lanes must be a divisor of rows \(4\) for a drain, not 3"),
+    ({"exponential": "iexp"}, "exponential must be shift for a drain, not iexp"),
     ({"attention": "linear"},
-     ("attention must be one of log2, uniform, two-scale, log-sqrt2, table in the accelerator, "
+     ("attention must be one of log2, uniform, two-scale, log-sqrt2, table for a drain, "
      "not linear")),
-    ({"score_bits": 9}, "score_bits must be 8 in the accelerator, not 9"),
+    ({"score_bits": 9}, "score_bits must be 8 for a drain, not 9"),
 ])
 def test_configurations_that_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):

@@ -194,15 +194,19 @@ def test_other_widths_classify_too(changes: dict[str, Any], model: Vit,
     ({"max_keys": 49}, "max_keys must be at least 50 for this network's tokens, not 49"),
     ({"max_channels": 63}, "max_channels must be at least 64 for this network's channels, not 63"),
     ({"mantissa_bits": 8},
-     "mantissa_bits must be at least 9 for 8-bit codes less a zero point, not 8"),
-    ({"norm_bits": 8}, "norm_bits must be at least 9 for LayerNorm inputs, not 8"),
+     "mantissa_bits must be 9 (8-bit codes less a zero point) for an integer network, not 8"),
+    ({"norm_bits": 8},
+     "norm_bits must be at least mantissa_bits (9) for an integer network, not 8"),
     ({"attention_bits": 5, "operand_bits": 16},
-     "operand_bits must be at least 17 for attention codes of 5 bits, not 16"),
+     ("operand_bits must be at least 17 (attention codes are log2 of 5 bits) for an integer "
+      "network, not 16")),
+    ({"value_bits": 10},
+     "value_bits must be at least norm_bits (12) for an integer network, not 10"),
     ({"attention": "linear"},
-     ("attention must be one of log2, uniform, two-scale, log-sqrt2, table for this network, "
-     "not linear")),
+     ("attention must be one of log2, uniform, two-scale, log-sqrt2, table for an integer "
+     "network, not linear")),
     ({"attention": "table", "exponential": "iexp"},
-     "exponential must be shift for table attention, not iexp"),
+     "exponential must be shift (attention is table) for an integer network, not iexp"),
 ])
 def test_a_configuration_that_can_not_run_it_is_refused(
         changes: dict[str, Any], message: str, model: Vit, sample: mnist.Sample) -> None:

@@ -327,7 +327,7 @@ def test_words_of_all_modes_one_after_the_other(config):
     ("cols", {"cols": 8}), ("exponential", {"exponential": "iexp"}),
     ("attention", {"attention": "linear"}), ("score_bits", {"score_bits": 9}),
     ("mantissa_bits", {"mantissa_bits": 8}),
-    ("attention_bits", {"attention_bits": 5, "operand_bits": 16}),
+    ("operand_bits", {"attention_bits": 5, "operand_bits": 16}),
     ("max_channels", {"max_channels": 8})])
 def test_what_it_does_not_do_is_refused_by_name(name, values):
     with pytest.raises(ValueError, match=f"^{name} must be"):

@@ -22,6 +22,7 @@ from golden.float.models import IMAGENET, lookup
 from golden.float.vit import Vit, VitSpec
 from golden.formats.attention import level_format
 from golden.machine.cycles import predict
+from golden.machine.decode import decode_any
 from golden.machine.execute import PassRecord, execute
 from golden.machine.program import (
     Fault,
@@ -427,11 +428,10 @@ def test_bounds_hold_the_worst_operands(compiled8: Compiled) -> None:
     ({"operand_format": 3, "operand_bits": 8}, 255),
 ])
 def test_operand_bounds_are_reached(fields: dict[str, int], top: int) -> None:
-    from golden.machine.execute import _codes
     fields = pass_fields(**fields)
     codes = torch.arange(1 << fields["operand_bits"])
     assert operand_bound(fields) == top
-    assert int(_codes(fields["operand_format"], fields).operand(codes).abs().max()) == top
+    assert int(decode_any(codes, fields, load("edge8")).abs().max()) == top
 
 
 #: 577 tokens, as a picture of 384 pixels has them in patches of 16.
@@ -480,15 +480,15 @@ def test_sums_that_could_overflow_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"cols": 16}, "cols must be 8 for the accelerator, not 16"),
-    ({"rows": 12, "cols": 12}, "rows must be a power of two for the accelerator, not 12"),
-    ({"lanes": 16}, r"lanes must divide rows \(8\), not be 16"),
+    ({"cols": 16}, r"cols must be rows \(8\) for an accelerator, not 16"),
+    ({"rows": 12, "cols": 12}, "rows must be 4, 8, 16, 32 or 64 for an accelerator, not 12"),
+    ({"lanes": 16}, "lanes must be a power of two from cols / 8 to rows / 2 .*, not 16"),
     ({"max_tokens": 4}, "max_tokens must be at least 5 for this network's tokens, not 4"),
-    ({"max_channels": 10}, "max_channels must be at least 16 for this network's channels, not 10"),
-    ({"score_bits": 6}, "score_bits must be 8 for the accelerator, not 6"),
-    ({"exponential": "iexp"}, "exponential must be shift for the accelerator, not iexp"),
-    ({"weight_bits": 6}, "weight_bits must be 8 for the accelerator, not 6"),
-    ({"multiplier_bits": 17}, "multiplier_bits must be at most 16 for the accelerator, not 17"),
+    ({"max_channels": 8}, "max_channels must be at least 10 for this network's channels, not 8"),
+    ({"score_bits": 6}, "score_bits must be 8 for an accelerator, not 6"),
+    ({"exponential": "iexp"}, "exponential must be shift for an accelerator, not iexp"),
+    ({"weight_bits": 6}, r"weight_bits must be 8 \(keys .*\) for an accelerator, not 6"),
+    ({"multiplier_bits": 17}, "multiplier_bits must be at most 16 for an accelerator, not 17"),
     ({"residual_words": 16}, r"residual_words: this network needs .* has 128 \(16 words\)"),
 ], ids=str)
 def test_what_can_not_run_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from golden.network.run import Network
 from golden.units.encoding import thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS
-from vitforge.spec.probability_levels import CODES
+from vitforge.spec.limits import check, fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,30 +64,9 @@ def supported(spec: VitSpec, config: Config) -> None:
     ValueError
         The message names the field.
     """
-    if config.attention == "linear":
-        raise ValueError(f"attention must be one of {', '.join(CODES)} for the accelerator, "
-                         "not linear")
-    wanted = {"cols": config.rows, "exponential": "shift", "score_bits": 8,
-              "weight_bits": 8, "acc_bits": 32}
-    for name, value in wanted.items():
-        if getattr(config, name) != value:
-            raise ValueError(f"{name} must be {value} for the accelerator, "
-                             f"not {getattr(config, name)}")
-    if config.multiplier_bits > 16:
-        raise ValueError("multiplier_bits must be at most 16 for the accelerator, "
-                         f"not {config.multiplier_bits}")
-    for name in ("rows", "lanes"):
-        if (value := getattr(config, name)) & value - 1:
-            raise ValueError(f"{name} must be a power of two for the accelerator, not {value}")
-    if config.rows % config.lanes:
-        raise ValueError(f"lanes must divide rows ({config.rows}), not be {config.lanes}")
-    channels = -(-spec.dim // config.rows) * config.rows
-    for name, least, what in (("max_tokens", spec.tokens, "tokens"),
-                              ("max_keys", spec.tokens, "tokens"),
-                              ("max_channels", channels, "channels")):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least} for this network's {what}, "
-                             f"not {getattr(config, name)}")
+    check(config)
+    fits(config, max_tokens=spec.tokens, max_keys=spec.tokens,
+         max_channels=-(-spec.dim // config.rows) * config.rows)
     Patches(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
 
 
@@ -146,7 +125,11 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     _add_thresholds(passes, plan, config)
     top = 1 << config.acc_bits - 1
     for step, item in zip(plan.steps, passes, strict=True):
-        if (reach := bound(item, config)) >= top:
+        assert item.parameters is not None
+        bias = item.parameters["bias"]
+        # A bias has the width of the accumulators that it is added to.
+        reach = max(bound(item, config), int(bias.max()), -1 - int(bias.min()))
+        if reach >= top:
             raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
                              f"whose sums may reach {reach}")
     position = inline_load(plan.stream.base, plan.stream.words, config)

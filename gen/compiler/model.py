@@ -117,8 +117,9 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         raise ValueError(f"images must be at least 1, not {images}")
     if name == MNIST and calibration is None and seed is None:
         digits = checkpoint.load(file or WEIGHTS)
-        return calibrate(digits, mnist.sample().calibration.images,
-                         reading.suit(digits.spec, config), weight_bits)
+        config = reading.suit(digits.spec, config)
+        supported(digits.spec, config)
+        return calibrate(digits, mnist.sample().calibration.images, config, weight_bits)
     name = "mnist_vit" if name == MNIST else name
     if seed is not None and name != ANY:
         model = models.lookup(name).build()

@@ -29,7 +29,7 @@ from golden.commands.report_figures import FIGURES, figures
 from golden.commands.report_layers import noise, observed
 from golden.data.imagenet import Folder, read_classes
 from golden.data.parallel import ordered
-from golden.deploy.deploy import Note, deploy, load_notes, save_notes, suited
+from golden.deploy.deploy import Note, check, deploy, load_notes, save_notes, suited
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, dump, usual
@@ -38,7 +38,6 @@ from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
 from golden.network import file as network_file
-from golden.network.build import check
 from golden.network.fast import pixel_network
 from golden.network.run import Network
 from golden.ptq import METHODS, own

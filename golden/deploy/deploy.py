@@ -6,7 +6,7 @@ those that it does not have by the nearest ones, and finds formats from calibrat
 leaves a tensor in floating point. What it changed, it says: a `Note` for each tensor.
 """
 
-__all__ = ["Note", "deploy", "load_notes", "save_notes", "suited", "summary"]
+__all__ = ["Note", "check", "deploy", "load_notes", "save_notes", "suited", "summary"]
 
 import dataclasses
 import json
@@ -30,10 +30,11 @@ from golden.deploy.activations import (
 from golden.deploy.weights import Deployed, deploy_head, deploy_weights, folded_embedding
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
-from golden.float.vit import Vit
+from golden.float.vit import Vit, VitSpec
 from golden.formats.attention import attend, fit, log2_format
 from golden.formats.formats import Format, Log2, LogSqrt2, Shifted, Table, TwoScale, Uniform
-from golden.network.build import Matrix, Plan, build, check
+from golden.network import build as network_build
+from golden.network.build import Matrix, Plan, build
 from golden.network.run import Network
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.formats import TensorFormat
@@ -41,6 +42,7 @@ from golden.ptq.record import Record
 from golden.ptq.sites import INPUT, layers, sites
 from golden.ptq.statistics import Observed, Statistics
 from vitforge.base.files import replace
+from vitforge.spec import limits
 from vitforge.spec.config import Config
 
 #: By how much the class token may be larger than in calibration.
@@ -107,6 +109,18 @@ def words(item: TensorFormat | Format | None) -> str:
     return text + (f", m = {item.m}" if kind == "two-scale" else "")   # type: ignore[union-attr]
 
 
+def check(spec: VitSpec, config: Config) -> None:
+    """Refuse a configuration that can't run the network of a record.
+
+    Raises
+    ------
+    ConfigError
+        The message names the field, and what would be accepted.
+    """
+    network_build.check(spec, config)
+    limits.check(config, limits.Part.RECORD)
+
+
 def deploy(model: Vit | Swin, record: Record, config: Config, *,
            statistics: Statistics | None = None, preprocessing: Preprocessing | None = None,
            ) -> tuple[Network, tuple[Note, ...]]:
@@ -139,9 +153,6 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     if not isinstance(model, Vit):
         raise ValueError("only ViT and DeiT have an integer network, not Swin")
     check(model.spec, config)
-    if config.multiplier_bits == 1:
-        raise ValueError("multiplier_bits must be at least 2 for a record: the ratios of its steps "
-                         "are no powers of two")
     known = {site.name for site in sites(model)} | {f"{name}.weight" for name in layers(model)}
     for name in record.formats:
         if name not in known:

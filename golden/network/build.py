@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from golden.float.vit import VitSpec
-from golden.formats.attention import attend, log2_format
+from golden.formats.attention import attend
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.network.run import Attention, Block, Linear, Network, Norm
 from golden.units.encoding import Encoding
 from golden.units.layernorm import layernorm_parameters
 from golden.units.requant import Requantization
 from golden.units.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
+from vitforge.spec import limits
 from vitforge.spec.config import Config
-from vitforge.spec.probability_levels import CODES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,23 +76,8 @@ def check(spec: VitSpec, config: Config) -> None:
     ValueError
         The message names the field.
     """
-    # A log2 operand is a one in front of as many zeros.
-    wide = log2_format(config.attention_bits).depth + 2 if config.attention == "log2" else 9
-    for name, least, why in (("mantissa_bits", 9, "8-bit codes less a zero point"),
-                             ("operand_bits", wide,
-                              f"attention codes of {config.attention_bits} bits"),
-                             ("norm_bits", config.mantissa_bits, "LayerNorm inputs"),
-                             ("max_keys", spec.tokens, "this network's tokens"),
-                             ("max_channels", spec.dim, "this network's channels")):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least} for {why}, "
-                             f"not {getattr(config, name)}")
-    if config.attention == "linear":
-        raise ValueError(f"attention must be one of {', '.join(CODES)} for this network, "
-                         "not linear")
-    if config.attention != "log2" and config.exponential != "shift":
-        raise ValueError(f"exponential must be shift for {config.attention} attention, "
-                         f"not {config.exponential}")
+    limits.check(config, limits.Part.NETWORK)
+    limits.fits(config, max_keys=spec.tokens, max_channels=spec.dim)
 
 
 def levels(config: Config) -> int:
@@ -220,7 +205,8 @@ class _Builder:
         config = self.config
         extra = min(config.value_bits - config.norm_bits, 15 - int(after.shift.max()))
         coarsest, most = float(scale.max()), (1 << config.multiplier_bits) - 1
-        while extra and (before / float(after.scale) * 2**extra >= 0.999 * 2 ** (
+        largest = min(0.999, 1 - 2.0 ** -config.factor_bits)
+        while extra and (before / float(after.scale) * 2**extra >= largest * 2 ** (
                 config.value_bits - config.norm_bits)
                 or coarsest / float(after.scale) * 2**extra > most):
             extra -= 1

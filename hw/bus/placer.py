@@ -14,6 +14,7 @@ from hw.lib.chunks import Join, Split
 from hw.lib.layouts import COUNT_BITS, DELTA_BITS, PLACE_BITS, placement_layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS
+from vitforge.spec.limits import Part, check
 from vitforge.spec.sizes import ADDRESS_BITS
 
 
@@ -123,11 +124,7 @@ class Placer(wiring.Component):
     """
 
     def __init__(self, config: Config):
-        for name in ("rows", "lanes"):
-            if getattr(config, name) & getattr(config, name) - 1:
-                raise ValueError(f"{name} must be a power of two, not {getattr(config, name)}")
-        if config.lanes > config.rows:
-            raise ValueError(f"lanes must be at most rows ({config.rows}), not {config.lanes}")
+        check(config, Part.PLACER)
         self.config = config
         super().__init__({
             "command": In(stream.Signature(placement_layout())),

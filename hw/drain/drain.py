@@ -23,6 +23,7 @@ from hw.lib.stream import delay
 from hw.requant.unit import Requantizer
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import STATISTICS
+from vitforge.spec.limits import Part, check
 from vitforge.spec.requant_fields import THRESHOLDS
 from vitforge.spec.sizes import ADDRESS_BITS, groups, token_bits
 
@@ -92,11 +93,7 @@ class Drain(wiring.Component):
     """
 
     def __init__(self, config: Config, early: int = 0):
-        if config.cols != config.rows:
-            raise ValueError(f"cols must be rows ({config.rows}) in the accelerator, "
-                             f"not {config.cols}")
-        if config.rows % config.lanes:
-            raise ValueError(f"lanes must divide rows ({config.rows}), not {config.lanes}")
+        check(config, Part.DRAIN)
         self.config = config
         self.early = early
         self._issue = Issue(config, early)

@@ -11,7 +11,6 @@ from hw.lib.memories import TokenState
 from hw.lib.stream import delay
 from hw.softmax.statistics import SoftmaxStatistics
 from vitforge.spec.config import Config
-from vitforge.spec.probability_levels import CODES
 from vitforge.spec.sizes import groups, token_bits
 from vitforge.spec.softmax_widths import ShiftWidths
 
@@ -50,21 +49,9 @@ class SoftmaxGather(wiring.Component):
         It is the last one of its pass.
     write : Out(probability_write_layout(config))
         `offset` is the result of `SoftmaxStatistics`, with the half of log2 codes.
-
-    Raises
-    ------
-    ValueError
-        If the configuration's softmax is another one.
     """
 
     def __init__(self, config: Config):
-        if config.attention == "linear":
-            raise ValueError(f"attention must be one of {', '.join(CODES)} in the accelerator, "
-                             "not linear")
-        for name, wanted in (("exponential", "shift"), ("score_bits", SCORE_BITS)):
-            if getattr(config, name) != wanted:
-                raise ValueError(f"{name} must be {wanted} in the accelerator, "
-                                 f"not {getattr(config, name)}")
         self.config = config
         self.widths = ShiftWidths(config)
         self._statistics = SoftmaxStatistics(config, resume=True)

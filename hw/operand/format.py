@@ -31,8 +31,9 @@ from hw.layernorm.lane import LaneWidths
 from hw.layernorm.scale import factors_word
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import FRACTION, GAMMA_BITS, NormFormat
-from vitforge.spec.probability_levels import CODES, KINDS
+from vitforge.spec.limits import Part, check
 from vitforge.spec.probability_levels import FRACTION as LEVEL_FRACTION
+from vitforge.spec.probability_levels import KINDS
 from vitforge.spec.softmax_widths import ShiftWidths
 
 #: Width of a code in the scratchpad.
@@ -73,22 +74,7 @@ class OperandFormat:
     config: Config
 
     def __post_init__(self) -> None:
-        config = self.config
-        for name, wanted in (("cols", config.rows), ("exponential", "shift"),
-                             ("score_bits", CODE_BITS), ("mantissa_bits", CENTRED_BITS)):
-            if getattr(config, name) != wanted:
-                raise ValueError(f"{name} must be {wanted} for the operand path, not "
-                                 f"{getattr(config, name)}")
-        if config.attention == "linear":
-            raise ValueError(f"attention must be one of {', '.join(CODES)} for the operand path, "
-                             "not linear")
-        if config.attention == "log2" and (1 << self.log2_bits) - 1 > config.max_shift:
-            raise ValueError(f"attention_bits must be at most {config.max_shift.bit_length() - 1} "
-                             f"for operands of operand_bits ({config.operand_bits}), not "
-                             f"{config.attention_bits}")
-        if config.max_channels < max(2, config.rows):
-            raise ValueError(f"max_channels must be at least {max(2, config.rows)} for the operand "
-                             f"path, not {config.max_channels}")
+        check(self.config, Part.OPERAND)
 
     @cached_property
     def norm(self) -> NormFormat:

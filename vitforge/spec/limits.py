@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an accelerator may be, and its parts: the configurations that can be built, and be used.
+
+Every limit stands here once. A core asks before it is built, the compiler and calibration before
+they begin; so what one takes, the others take. A part of an accelerator, or a network
+that no core need run, asks for less.
+"""
+
+__all__ = ["LIMITS", "Limit", "Part", "check", "fits"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.probability_levels import CODES
+
+
+class Part(StrEnum):
+    """Who may ask, as a refusal calls it."""
+
+    ACCELERATOR = "an accelerator"
+    DRAIN = "a drain"
+    OPERAND = "an operand path"
+    PLACER = "a placer"
+    #: `golden.network`: its integers, on whatever array.
+    NETWORK = "an integer network"
+    #: A network whose steps a published method decided.
+    RECORD = "a record's network"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A field, and what it must be.
+
+    Attributes
+    ----------
+    field
+        Name of the field.
+    good
+        Whether a configuration keeps the limit.
+    wanted
+        What would be accepted, with other fields in braces.
+    parts
+        Who asks.
+    """
+
+    field: str
+    good: Callable[[Config], bool]
+    wanted: str
+    parts: frozenset[Part]
+
+
+def _power_of_two(value: int) -> bool:
+    return value & value - 1 == 0
+
+
+def operand_bits(config: Config) -> int:
+    """Return the narrowest operand: a log2 code's is a one in front of as many zeros.
+
+    Of 5 bits the codes beyond 15 are 0, for lack of room in an operand.
+    """
+    if config.attention == "log2":
+        return min((1 << config.attention_bits) - 1, LOG2_DEPTH) + 2
+    return 9
+
+
+def _limit(field: str, parts: str, wanted: str, good: Callable[[Config], bool]) -> Limit:
+    return Limit(field, good, wanted, frozenset(Part[name] for name in parts.split()))
+
+
+#: log2 codes that the array multiplies: beyond them a probability is 0.
+LOG2_DEPTH = 15
+#: All limits; the first that isn't kept is the one that is said.
+LIMITS = (
+    _limit("rows", "ACCELERATOR", "4, 8, 16, 32 or 64", lambda c: c.rows in (4, 8, 16, 32, 64)),
+    _limit("rows", "PLACER", "a power of two", lambda c: _power_of_two(c.rows)),
+    _limit("cols", "ACCELERATOR DRAIN OPERAND", "rows ({rows})", lambda c: c.cols == c.rows),
+    _limit("lanes", "ACCELERATOR", "a power of two from cols / 8 to rows / 2 (rows and cols are "
+           "{rows})",
+           lambda c: _power_of_two(c.lanes) and c.cols <= 8 * c.lanes and 2 * c.lanes <= c.rows),
+    _limit("lanes", "DRAIN", "a divisor of rows ({rows})", lambda c: c.rows % c.lanes == 0),
+    _limit("lanes", "PLACER", "a power of two up to rows ({rows})",
+           lambda c: _power_of_two(c.lanes) and c.lanes <= c.rows),
+    _limit("weight_bits", "ACCELERATOR", "8 (keys and values are weights)",
+           lambda c: c.weight_bits == 8),
+    _limit("mantissa_bits", "ACCELERATOR OPERAND NETWORK", "9 (8-bit codes less a zero point)",
+           lambda c: c.mantissa_bits == 9),
+    _limit("score_bits", "ACCELERATOR DRAIN OPERAND", "8", lambda c: c.score_bits == 8),
+    _limit("multiplier_bits", "ACCELERATOR", "at most 16", lambda c: c.multiplier_bits <= 16),
+    _limit("multiplier_bits", "RECORD", "at least 2 (the ratios of its steps are no powers of two)",
+           lambda c: c.multiplier_bits >= 2),
+    _limit("acc_bits", "ACCELERATOR", "at most 32", lambda c: c.acc_bits <= 32),
+    _limit("attention", "ACCELERATOR DRAIN OPERAND NETWORK", f"one of {', '.join(CODES)}",
+           lambda c: c.attention in CODES),
+    _limit("exponential", "ACCELERATOR DRAIN OPERAND", "shift", lambda c: c.exponential == "shift"),
+    _limit("exponential", "NETWORK", "shift (attention is {attention})",
+           lambda c: c.attention == "log2" or c.exponential == "shift"),
+    _limit("operand_bits", "ACCELERATOR OPERAND NETWORK", "at least {least} (attention codes are "
+           "{attention} of {attention_bits} bits)", lambda c: c.operand_bits >= operand_bits(c)),
+    _limit("norm_bits", "ACCELERATOR NETWORK", "at least mantissa_bits ({mantissa_bits})",
+           lambda c: c.norm_bits >= c.mantissa_bits),
+    _limit("value_bits", "ACCELERATOR NETWORK", "at least norm_bits ({norm_bits})",
+           lambda c: c.value_bits >= c.norm_bits),
+    _limit("max_tokens", "ACCELERATOR", "at least 2", lambda c: c.max_tokens >= 2),
+    _limit("max_channels", "ACCELERATOR", "a multiple of rows ({rows})",
+           lambda c: c.max_channels % c.rows == 0),
+    _limit("max_channels", "OPERAND", "at least 2, and rows ({rows})",
+           lambda c: c.max_channels >= max(2, c.rows)),
+)
+
+
+def check(config: Config, part: Part = Part.ACCELERATOR) -> None:
+    """Refuse a configuration of which a part can't be made.
+
+    Raises
+    ------
+    ConfigError
+        The message names the field, and what would be accepted.
+    """
+    for limit in LIMITS:
+        if part in limit.parts and not limit.good(config):
+            wanted = limit.wanted.format(least=operand_bits(config), **config.to_dict())
+            raise ConfigError(f"{limit.field} must be {wanted} for {part}, "
+                              f"not {getattr(config, limit.field)}")
+
+
+def fits(config: Config, **least: int) -> None:
+    """Refuse a configuration whose rows are shorter than a network's.
+
+    Parameters
+    ----------
+    least
+        Of `max_tokens`, `max_keys` or `max_channels`, what the network needs.
+
+    Raises
+    ------
+    ConfigError
+        The message names the field, and what would be accepted.
+    """
+    what = {"max_tokens": "tokens", "max_keys": "tokens", "max_channels": "channels"}
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ConfigError(f"{name} must be at least {value} for this network's {what[name]}, "
+                              f"not {getattr(config, name)}")
