@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from vitforge.spec.config import Config, ConfigError
 from vitforge.spec.probability_levels import CODES
+from vitforge.spec.softmax_widths import log2_depth
 
 
 class Part(StrEnum):
@@ -56,12 +57,9 @@ def _power_of_two(value: int) -> bool:
 
 
 def operand_bits(config: Config) -> int:
-    """Return the narrowest operand: a log2 code's is a one in front of as many zeros.
-
-    Of 5 bits the codes beyond 15 are 0, for lack of room in an operand.
-    """
+    """Return the narrowest operand: a log2 code's is a one in front of as many zeros."""
     if config.attention == "log2":
-        return min((1 << config.attention_bits) - 1, LOG2_DEPTH) + 2
+        return log2_depth(config.attention_bits) + 2
     return 9
 
 
@@ -69,8 +67,6 @@ def _limit(field: str, parts: str, wanted: str, good: Callable[[Config], bool]) 
     return Limit(field, good, wanted, frozenset(Part[name] for name in parts.split()))
 
 
-#: log2 codes that the array multiplies: beyond them a probability is 0.
-LOG2_DEPTH = 15
 #: All limits; the first that isn't kept is the one that is said.
 LIMITS = (
     _limit("rows", "ACCELERATOR", "4, 8, 16, 32 or 64", lambda c: c.rows in (4, 8, 16, 32, 64)),
