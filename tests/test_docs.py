@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages tell the truth: names that they name exist, and their examples give what they say."""
 
+import ast
 import doctest
 import importlib
 import re
@@ -91,3 +92,30 @@ def test_tests_that_the_recipes_name_exist():
     assert len(named) >= 7 and len(named) == sum(name.startswith("test_") for name in found)
     for name, file in named:
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name
+
+
+#: Components of the datapath that move words, and compute none.
+MOVE = {"Bank", "Feeder", "WeightLoader", "RowBuffer", "Ring", "NormParameters"}
+
+
+def _components():
+    for folder in ("array", "softmax", "requant", "layernorm", "operand"):
+        for path in sorted((ROOT / "hw" / folder).glob("*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and "Component" in map(_last, node.bases):
+                    yield pytest.param(ast.get_docstring(node), id=f"{folder}.{node.name}")
+
+
+def _last(base):
+    return ast.unparse(base).rpartition(".")[2]
+
+
+@pytest.mark.parametrize("text", [item for item in _components()
+                                  if item.id.rpartition(".")[2] not in MOVE])
+def test_a_component_of_the_datapath_gives_its_formula_and_says_where_it_rounds(text):
+    head, line, _ = text.partition("\nRounding: ")
+    assert line and re.search(r"``[^`]+``", head), text
+
+
+def test_what_moves_words_is_there():
+    assert {item.id.rpartition(".")[2] for item in _components()} > MOVE

@@ -14,7 +14,7 @@ __all__ = ["FloorplanError", "anchor"]
 import re
 from typing import Any
 
-from hw.array.systolic import PRODUCT
+from vitforge.spec.names import PRODUCT
 
 #: Blocks from left to right, the rows that have them, and the multipliers of a block.
 COLUMNS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)

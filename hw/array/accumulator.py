@@ -16,11 +16,14 @@ from vitforge.spec.config import Config
 class Accumulator(wiring.Component):
     """Add the partial sums of a pass's tiles, token by token.
 
+    ``data[token] = sum over the pass's tiles of sums[tile, token]``
+
+    Rounding: none, and nothing saturates: the compiler proves that acc_bits hold every sum of a
+    program.
+
     Sums of tile 0 replace what a bank holds; those of later tiles are added to it, in four cycles
     (read, register, add, write), which the same token never undercuts: its next sums come `rows`
     >= 4 cycles later at the earliest. Passes alternate between the banks.
-
-    No sum is rounded or saturated: the compiler proves that acc_bits hold every sum of a program.
 
     Members
     -------

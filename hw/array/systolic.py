@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A weight-stationary systolic array that never waits for weights."""
 
-__all__ = ["PRODUCT", "SystolicArray"]
+__all__ = ["SystolicArray"]
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -10,14 +10,16 @@ from amaranth.lib.wiring import In, Out
 from hw.array.load import WeightLoader
 from hw.lib.stream import Skid, delay, signature
 from vitforge.spec.config import Config
+from vitforge.spec.names import PRODUCT
 from vitforge.spec.words import Field, Word
-
-#: Begins the name of a product's register; row and column follow. The placer knows it by this.
-PRODUCT = "product_"
 
 
 class SystolicArray(wiring.Component):
     """Multiply rows of shifted operands by tiles of weights, one row per cycle.
+
+    ``sums[c] = sum over r of (mantissa[r] << shift[r]) * weights[r, c]``
+
+    Rounding: none, sums are exact.
 
     Bit-exact with :func:`golden.units.systolic.matmul`, cycle-exact with
     :class:`golden.units.systolic.SystolicModel`, in both of `pe_style`: ``wide`` shifts the operand

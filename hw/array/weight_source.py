@@ -20,6 +20,10 @@ from vitforge.spec.sizes import ADDRESS_BITS
 class WeightSource(wiring.Component):
     """Hand the weights of every pass to the array, `rows` words a tile.
 
+    ``weight = element`` of the stream, ``code - 128`` of the stationary bank.
+
+    Rounding: none.
+
     The words of a stationary pass wait until at most two passes before it haven't landed. They
     are read one a cycle, into a pipeline of three registers (address, and the bank's two) that
     stands still while the array doesn't take its last one. A pass from the stream begins when

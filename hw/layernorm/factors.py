@@ -28,6 +28,10 @@ def _flow(word: Word) -> stream.Signature:
 class PipelinedRowScale(wiring.Component):
     """`hw.layernorm.scale.RowScale` without its search: a barrel shifter in stages.
 
+    ``root = 2**(rsqrt_bits - 1) / sqrt(v)``, v the leading bits of ``V << 2 * up``, 1/4 to 1.
+
+    Rounding: downwards only, as there.
+
     Takes totals on any cycle and never stalls; the factors are valid for the one cycle that comes
     ``latency = 7 + ceil(bits of NormFormat.pairs / 2)`` cycles later (9 for 4 to 15 pairs).
     Initiation interval 1. The same bits as `RowScale`, those of a variance of 0 included.

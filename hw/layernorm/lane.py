@@ -55,6 +55,11 @@ def lane(m: Module, widths: LaneWidths, n: int, advance: Value, *, x: Value, cou
          ) -> tuple[Signal, Signal]:
     """Build lane `n`, from an element to its code before saturation.
 
+    ``y = (n * gamma >> fraction) + offset >> 8``,
+    ``n = (x * count - total << shifts[coarse]) * root >> widths.root - 1``
+
+    Rounding: every shift floors; a half that `offset` holds makes the last one round half up.
+
     A register a step, in steps of `advance` from the one with `x`: the element (1), times `count`
     (2, and 3 beside the multiplier), minus `total` (4), shifted by `coarse` (5), times `root` (6,
     7), times `gamma` (8), plus `offset` (9).

@@ -36,6 +36,11 @@ def codes_word(config: Config) -> Word:
 class Normalize(wiring.Component):
     """``clamp(n*gamma + offset, 0, 255)`` of every element, `lanes` a cycle.
 
+    ``n = ((C*x - S) << up >> drop) * root >> rsqrt_bits - 1`` (`hw.layernorm.lane`).
+
+    Rounding: n's two shifts truncate; the code is rounded half up by the half that `offset` holds,
+    and a floor.
+
     A word leaves ``latency`` cycles after it has entered; initiation interval 1 within a row. A
     row's first word is accepted once its factors are there; they are taken four cycles later, so
     that rows follow each other after five cycles at the earliest. A parameter word is held in a

@@ -30,6 +30,11 @@ def factors_word(config: Config) -> Word:
 class RowScale(wiring.Component):
     """Shift V until it is normalised, C and S along with it, and look up ``1/sqrt(V)``.
 
+    ``root = 2**(rsqrt_bits - 1) / sqrt(v)``, v the leading bits of ``V << 2 * up``, 1/4 to 1.
+
+    Rounding: downwards only, by a tangent below the curve and truncation (`tangent`); v's lower
+    bits are cut, C and S are exact.
+
     One row at a time passes a search of ``NormFormat.pairs`` cycles, four bits a cycle, while the
     row before it passes the table or waits to be taken. So the factors are offered
     ``latency = pairs + 6`` cycles after the totals are accepted, and the initiation interval is

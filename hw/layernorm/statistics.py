@@ -33,6 +33,8 @@ def totals_word(config: Config) -> Word:
 class Statistics(wiring.Component):
     """Gather C, S and Q of a row, and compute ``V = C*Q - S*S``.
 
+    Rounding: none, all are exact.
+
     A row's word leaves ``latency`` cycles after the row's last word has entered; initiation
     interval 1. Everything moves as a whole unless a finished row waits to be taken.
 

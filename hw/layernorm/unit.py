@@ -20,6 +20,11 @@ from vitforge.spec.words import Field, Word
 class LayerNorm(wiring.Component):
     """Decode, gather statistics, and normalise out of a buffer while the next row comes in.
 
+    ``code = clamp(round(gamma * (C*x - S) / sqrt(C*Q - S*S) + beta) + zero_point, 0, 255)``
+
+    Rounding: half up in the last step (`hw.layernorm.normalize`); the root and the two shifts
+    before it truncate, and sums are exact.
+
     ``x = mantissa << shift`` must fit norm_bits. Any element may be left out with `keep`; C is the
     number of those that are kept, at most max_channels in at most ``max_channels / lanes`` words
     (rounded up). A row of one repeated value gives `offset`, rounded.

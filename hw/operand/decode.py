@@ -13,6 +13,10 @@ from vitforge.spec.formats import CODE_BITS, FORMATS
 class Decoder:
     """What all lanes share of the decoding: masks instead of widths.
 
+    ``operand = mantissa << shift``
+
+    Rounding: none.
+
     - uniform: ``code - zero_point``, shift 0;
     - two-scale: the lower ``bits - 1`` bits, two's complement if `signed`, shift m if the bit above
       them is set;

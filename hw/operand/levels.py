@@ -20,6 +20,10 @@ INTEGER_BITS = 11
 class LevelLookup(wiring.Component):
     """The table of `probability_levels` behind an index; one memory with two ports for two lanes.
 
+    ``o = entry[max(~distances, 0)]``, 0 beyond the table; m octaves further in the high region.
+
+    Rounding: none here; entries are rounded for the middle of their step.
+
     Bit-exact with `golden.units.softmax_levels.level_words`. `latency` steps of `advance`, a word a
     step.
 

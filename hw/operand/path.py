@@ -32,6 +32,11 @@ FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "opera
 class OperandPath(wiring.Component):
     """`rows` lanes that decode codes, normalise them first (norm), or code probabilities (softmax).
 
+    ``(mantissa, shift) = decode(plain ? code : norm ? layernorm(code) : attention(score))``
+
+    Rounding: decoding is exact; norm and softmax end in a floor with the half in its offset
+    (`hw.operand.format`), and levels look up entries that are rounded already.
+
     One pipeline for all modes (see `hw.operand.format`), which moves as a whole on a cycle with
     `advance`; words of any modes follow each other without a gap. A request enters in a step, its
     word from the bank two steps later, and its operands leave `latency` steps after the request.

@@ -16,6 +16,12 @@ from vitforge.spec.config import Config
 class Encode(wiring.Component):
     """Code of one integer: uniform, two-scale, log2 or table.
 
+    ``code = clamp(round_shift(y, encode_shift + m * region) + offset, 0, 2**bits - 1)``, or how
+    many thresholds aren't above y.
+
+    Rounding: half up, by the bit below the shifted y as the carry of the offset's addition;
+    thresholds hold the rounding of what they encode.
+
     A binary search of four steps counts the thresholds that aren't above y: the code of the table
     format, the complement of the one of log2, and the region of the two-scale format, whose low
     region lies between thresholds 3 and 11. The first two steps are one: three comparisons with

@@ -16,6 +16,9 @@ from vitforge.spec.gelu import bump_bits
 class Operation(wiring.Component):
     """``v``, ``gelu(v) * factor`` or ``v + residual * factor`` from v's sign and magnitude.
 
+    Rounding: half up, of the product alone, by its bit below y as the carry of the last addition;
+    GeLU's table has entries that are rounded already.
+
     One subtraction makes two's complement of v, ``(v > 0 ? |v| : 0) - (v < 0 ? |v| : 0)``, and
     GeLU, ``(v > 0 ? |v| : 0) - bump(|v|)``. One multiplier takes GeLU's result or the residual.
 

@@ -19,6 +19,8 @@ DIGIT = 17
 class Scale(wiring.Component):
     """``round_shift((acc + bias) * multiplier, shift)``, saturated, as sign and magnitude.
 
+    Rounding: half up, by the bit below the window as the carry of the last addition.
+
     The product P is complemented where it is negative, so that zeros come in from above, and
     because of ``-(w + r) == ~w + 1 - r`` a magnitude is rounded like a positive number: with w the
     shifted complement and r the bit below it, ``|v| = w + r`` for both signs. The coarse shift by

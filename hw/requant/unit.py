@@ -23,6 +23,11 @@ from vitforge.spec.words import Field, Word
 class Requantizer(wiring.Component):
     """Bias, dyadic multiply, GeLU or residual, and the code of the layer's format.
 
+    ``code = encode(operation(round_shift((acc + bias) * multiplier, shift)))``
+
+    Rounding: half up at the end of each of the three steps (`hw.requant.scale`,
+    `hw.requant.operation`, `hw.requant.encode`).
+
     Bit-exact with :func:`golden.units.requant.requantize`. A word is `lanes` elements; latency
     `latency` cycles, initiation interval 1. The two-scale format is a reconstruction [R] of
     TSPTQ-ViT's V-2SF with MPTQ-ViT's run-time m.

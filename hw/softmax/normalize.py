@@ -17,6 +17,11 @@ from vitforge.spec.words import Word
 class SoftmaxNormalize(wiring.Component):
     """``code = floor(offset - y)`` on every lane: one multiplication, one subtraction.
 
+    With ``attention = "linear"``: ``p = 2**(y - offset)`` in steps of ``2**-15``.
+
+    Rounding: ``y = x * multiplier`` is floored; the code is rounded half up by the 1/2 that the
+    offset holds, p by the addition of its last bit.
+
     The pipeline moves as a whole while its skid has room. Initiation interval 1.
 
     Members

@@ -19,6 +19,10 @@ from vitforge.spec.words import Word
 class PolynomialMaximum(wiring.Component):
     """Largest score of a row, `latency` cycles after its last word; never stalls.
 
+    ``o = max over keys of x``
+
+    Rounding: none.
+
     Members
     -------
     i : :py:`In(stream.Signature(StructLayout({scores, keep, last})))`
@@ -58,6 +62,12 @@ class PolynomialMaximum(wiring.Component):
 
 class PolynomialNormalize(wiring.Component):
     """Sum and codes of a row whose maximum is known, from two passes over its words.
+
+    ``code = round(log2(round(sum over keys of e / e)))``, ``e = c - r * (b - r) << n - q`` with
+    ``q = d // x0``, ``r = d - q * x0`` and ``d = maximum - x``.
+
+    Rounding: both roundings, half up, are comparisons of the sum with multiples of e; q is floored,
+    the rest is exact.
 
     The first pass of a row sums; `wait` cycles after its last word has been taken the second may
     begin, and gives the codes. The next row's first pass may follow at once. The pipeline moves as

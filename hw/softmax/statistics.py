@@ -18,6 +18,12 @@ from vitforge.spec.softmax_widths import ShiftWidths
 class SoftmaxStatistics(wiring.Component):
     """One pass over the scores of a row, in any number of words.
 
+    ``o = reference + log2(sum over keys of 2**(y - reference))`` with ``y = x * multiplier``;
+    for log2 codes plus 1/2, the half of their rounding.
+
+    Rounding: y is floored to `exp_fraction_bits`, a power is truncated where it is aligned, the sum
+    where it is shifted, the logarithm's argument to the bits of its table; nothing is rounded up.
+
     Takes a word on any cycle and never stalls. `latency` cycles after the last word of a row its
     result is valid for one cycle. Initiation interval 1, across rows too.
 

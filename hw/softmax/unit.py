@@ -35,6 +35,11 @@ def _parameters(config: Config) -> tuple[Field, ...]:
 class LogSoftmax(wiring.Component):
     """Softmax of rows of 1 to `max_keys` scores; a row is ``ceil(keys / lanes)`` words.
 
+    ``code = clip(round(log2(sum over keys of 2**y) - y), 0, 2**attention_bits - 1)``,
+    ``y = log2(e) * s * x``
+
+    Rounding: half up in the last step, see `hw.softmax.normalize`; floors before it.
+
     Bit-exact with :func:`golden.units.softmax.log_softmax`. `SoftmaxStatistics` reads a row as it
     arrives, `RowBuffer` holds it, `SoftmaxNormalize` encodes it while the next row arrives.
 
