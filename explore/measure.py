@@ -24,8 +24,7 @@ CODE = ("explore.measure", "explore.stages", "explore.gates", "explore.cycles",
         "explore.workload", "gen.synthesis.hierarchy", "gen.synthesis.boundary",
         "gen.synthesis.place", "hw.accelerator",
         "explore.part", "sim.accelerator.check", "sim.accelerator.bench", "sim.run",
-        "sim.bench", "sim.cases.systolic", "sim.cases.softmax", "sim.cases.requant",
-        "sim.cases.layernorm")
+        "sim.bench", *(f"sim.cases.{unit}" for unit in UNITS))
 
 
 def row_inputs(point: Point) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a result depends on besides its inputs: the project's own code, and the tools' versions."""
+"""What a result depends on besides its inputs: the project's own code, and the tools' versions.
+
+Code counts as it is parsed: a comment, a docstring or a line break computes nothing.
+"""
 
 __all__ = ["closure", "digest", "versions"]
 
@@ -14,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("explore", "gen", "golden", "hw", "sim", "vitforge")
 #: Not code, but no less an input: imported by no statement.
 DATA = {"golden.data.mnist": ("golden/data/mnist_sample.npz",),
-        "golden.commands.evaluate": ("golden/weights/mnist_vit.safetensors",),
-        "gen.convert": ("sim/waivers.vlt",)}
+        "golden.commands.options": ("golden/weights/mnist_vit.safetensors",),
+        "gen.convert": ("sim/waivers.vlt",),
+        "sim.accelerator.model": ("sim/memory.v", "sim/accelerator_top.v")}
 
 
 def _file(module: str) -> Path | None:
@@ -26,14 +30,37 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> Iterator[str]:
+class _Wordless(ast.NodeTransformer):
+    """Removes docstrings, and whatever else is a string that nothing reads."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        constant = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if constant else node
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
     """Names that may be modules: ``from a import b`` gives a and a.b."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def _parsed(text: str) -> tuple[tuple[str, ...], bytes]:
+    """Return what Python code may import, and a hash of it without its prose."""
+    tree = ast.parse(text)
+    names = tuple(_imports(tree))
+    return names, hashlib.sha256(ast.dump(_Wordless().visit(tree)).encode()).digest()
+
+
+def _meaning(path: Path) -> bytes:
+    """Return what of a file can matter to a result."""
+    if path.suffix != ".py":
+        return path.read_bytes()
+    return _parsed(path.read_text(encoding="utf-8"))[1]
 
 
 def closure(*modules: str) -> set[Path]:
@@ -47,7 +74,7 @@ def closure(*modules: str) -> set[Path]:
         if path is None:
             continue
         found |= {path, *(ROOT / name for name in DATA.get(module, ()))}
-        new = set(_imports(path)) - seen
+        new = set(_parsed(path.read_text(encoding="utf-8"))[0]) - seen
         seen |= new
         waiting += new
     return found
@@ -55,10 +82,10 @@ def closure(*modules: str) -> set[Path]:
 
 @functools.cache
 def digest(*modules: str) -> str:
-    """Hash the code that modules consist of: a changed line anywhere in it changes the hash."""
+    """Hash the code that modules consist of; any changed statement in it changes the hash."""
     state = hashlib.sha256()
     for path in sorted(closure(*modules)):
-        state.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+        state.update(f"{path.relative_to(ROOT)}\0".encode() + _meaning(path) + b"\0")
     return state.hexdigest()[:16]
 
 

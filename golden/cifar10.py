@@ -5,7 +5,7 @@ __all__ = ["main"]
 
 import sys
 
-from golden.commands.options import cifar10 as command_line
+from golden.data.options import cifar10 as command_line
 from vitforge.base.cli import parse_first
 
 if __name__ == "__main__":

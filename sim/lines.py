@@ -6,6 +6,8 @@ second `check` (0: compare nothing, the unit is in reset) and its outputs, first
 bits. A payload is compared where its `valid` is expected.
 """
 
+from __future__ import annotations
+
 __all__ = ["Layout", "Port", "Run", "layout", "read", "read_lines", "runs", "write"]
 
 import json
@@ -13,11 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gen.elaborate import Design
-from sim.cases.case import Case
 from sim.cases.trace import PATTERNS, trace
-from vitforge.spec.words import Word
+
+if TYPE_CHECKING:   # the bench reads lines in a process of its own, which starts without NumPy
+    from gen.elaborate import Design
+    from sim.cases.case import Case
+    from vitforge.spec.words import Word
 
 #: Cycles of reset before each run.
 RESET = 2

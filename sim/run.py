@@ -52,7 +52,7 @@ class Result:
 
     @property
     def cycles_per_second(self) -> float:
-        """Simulated clock cycles per second of the bench, with the comparison in Python."""
+        """Simulated clock cycles per second of the bench, with the comparison."""
         return self.cycles / self.bench_seconds
 
 
@@ -124,7 +124,8 @@ def _build(runner: Runner, design: Design, config: Config, directory: Path, *, f
     if fast:
         text += player(unit, layout(design))
     top = TOP if fast else unit
-    inputs = (text, WAIVERS.read_text(encoding="utf-8"), waves, runner.toolchain.version_text)
+    inputs = (text, WAIVERS.read_text(encoding="utf-8"), OPTIONS, waves,
+              runner.toolchain.version_text)
     key = hashlib.sha256(repr(inputs).encode())
     stamp = directory / "built"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():

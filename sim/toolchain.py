@@ -32,6 +32,9 @@ A split of 2,000 made the 4x4 slower to build (6.1 s): a model built in parts ge
 headers. The library was ``-Os`` in these runs. It gets ``-O2`` since it is compiled once: 10.8 s
 against 10.0 s for a first build, and the 4x4 with ``-O1`` ran faster (5,300,000 against 3,200,000).
 
+A split of 20,000 is used since then: each file costs a second for Verilator's headers alone, and
+a unit is one file instead of several (the requantizer of `tiny` with its player: 10 against 19 s).
+
 Nothing is looked up when this module is imported, and nothing in this process's environment is
 changed: the caller merges `Toolchain.environment` into that of its children.
 """
@@ -51,7 +54,7 @@ from pathlib import Path
 from vitforge.base.errors import ToolchainError
 
 #: Arguments for Verilator, and variables of its makefile: see the table above.
-OPTIONS = ("--output-split", "5000")
+OPTIONS = ("--output-split", "20000")
 OPTIMISATION = {"OPT_FAST": "-O1", "OPT_GLOBAL": "-O2"}
 
 #: Oldest Verilator that cocotb 2 supports.

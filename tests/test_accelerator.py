@@ -271,7 +271,12 @@ WRONG: dict[str, list[dict[str, int]]] = {
         {"operation": 0, "destination": 0, "d_base": 2048, "bits": 8},
         {"operation": 0, "destination": 1, "d_base": 1020, "tokens": 5, "bits": 8},
         {"operation": 0, "destination": 2, "d_base": 1024, "bits": 8},
-        {"operation": 2, "destination": 1, "d_base": 1024, "bits": 8}],
+        {"operation": 2, "destination": 1, "d_base": 1024, "bits": 8},
+        {"operation": 0, "destination": 0, "bits": 10},
+        {"operation": 0, "destination": 0, "bits": 12, "format": 1},
+        {"operation": 0, "destination": 0, "bits": 5, "format": 3},
+        {"operation": 1, "destination": 0, "bits": 8, "multiplier2": 1 << 17},
+        {"operand": 2, "softmax_multiplier": 1 << 17}],
     "LOAD": [
         {"bytes": 0}, {"count_4": 5}, {"bytes": 32}, {"offset": 8}, {"bytes": 128}, {"offset": 64},
         {"offset": 0xFFFFFFC0}, {"bytes": 0xFFFFFFC0}, {"destination": 2}, {"destination": 3},

@@ -20,7 +20,7 @@ from golden.machine.state import State
 from golden.network.calibrate import calibrate
 from sim.accelerator.model import Case, Job, Simulation, build
 from vitforge.spec.config import Config, load
-from vitforge.spec.instruction import INSTRUCTIONS, LATE_NEVER, LINE, PARAMETER
+from vitforge.spec.instruction import INSTRUCTIONS, LATE_NEVER, LINE, OPERATIONS, PARAMETER
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.words import Word
 
@@ -131,6 +131,12 @@ def in_order(program: bytes, config: Config) -> bool:
     except (ValueError, IndexError):
         return False
     passes = [item.fields for item in items if item.kind == "PASS"]
+    # Thresholds stay from run to run.
+    first = next((number for number, fields in enumerate(passes) if fields["has_thresholds"]),
+                 len(passes))
+    if any(fields["format"] and fields["operation"] != OPERATIONS["raw"]
+           for fields in passes[:first]):
+        return False
     return all(late == LATE_NEVER or (fields["late"] <= late and fields["pending"] <= pending)
                for fields, (late, pending) in zip(passes, needed, strict=True))
 

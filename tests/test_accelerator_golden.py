@@ -318,7 +318,7 @@ def test_raw_pass_multiplies_the_words_that_it_names(stationary: int, by_column:
             word = bank[7 + 11 * tile + token] - 5
             for row in range(4):
                 for col in range(4):
-                    first, second = (col, row) if by_column else (row, col)
+                    first, second = (col, row) if by_column and stationary else (row, col)
                     weight = int(fixed[100 + 9 * tile + first][second]) - 128 if stationary \
                         else int(stream[tile][first][second])
                     acc[token, col] += word[row] * weight
@@ -423,8 +423,12 @@ FAULTY: list[tuple[str, list[dict[str, int]], str]] = [
     ("PASS", [{"weight_bits": 1}, {"weight_bits": 9}, {"operand": 3}, {"statistics": 3},
               {"destination": 0}, {"operation": 0}, {"statistics": 1},
               {"operation": 0, "destination": 0, "bits": 1},
-              {"operation": 0, "destination": 0, "bits": 8, "format": 1},
-              {"operation": 0, "destination": 0, "bits": 4, "format": 2}], "bad field"),
+              {"operation": 0, "destination": 0, "bits": 10},
+              {"operation": 0, "destination": 0, "bits": 12, "format": 1},
+              {"operation": 0, "destination": 0, "bits": 5, "format": 2},
+              {"operation": 1, "destination": 0, "bits": 8, "multiplier2": 1 << 17},
+              {"operation": 2, "destination": 1, "bits": 8, "multiplier2": 1 << 17},
+              {"operand": 2, "softmax_multiplier": 1 << 17}], "bad field"),
     ("PASS", [{"offset": 32}], "misaligned address"),
     ("PASS", [{"offset": 4096}, {"offset": 4032, "tokens": 5}], "address outside the window"),
     ("PASS", [{"a_base": 2048}, {"a_base": 2040, "tokens": 9}, {"a_stride": 1024, "tiles": 3},

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one command: everything of the README's table, help at once, versions, files."""
 
-import importlib
 import re
 import subprocess
 import sys
@@ -10,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from vitforge import command
-from vitforge.command import SUBCOMMANDS, main, versions
-from vitforge.files import KINDS
+from vitforge.command import SUBCOMMANDS, Subcommand, main, versions
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,9 +19,13 @@ def test_every_command_of_the_readme_is_a_subcommand() -> None:
     typed = {name or module for name, module in
              re.findall(r"^\|[^|]+\| `(?:vitforge ([\w-]+)|python -m ([\w.]+))",
                         table.split("\n\n")[0], re.M)}
-    known = set(SUBCOMMANDS) | {item.module.removesuffix(".__main__")
-                                for item in SUBCOMMANDS.values()}
+    known = set(SUBCOMMANDS) | {item.module for item in SUBCOMMANDS.values()}
     assert len(typed) > 8 and typed <= known
+
+
+def _run(script: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -32,27 +34,37 @@ def test_help_has_an_example_with_the_name_that_was_typed(name: str) -> None:
     script = ("import sys\nfrom vitforge.command import main\n"
               f"try:\n    main([{name!r}, '--help'])\n"
               "finally:\n    assert 'torch' not in sys.modules")
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
-                          check=False)
+    done = _run(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: vitforge {name} ")
     assert re.search(rf"vitforge {name} .*\S", done.stdout.split("\n", 1)[1])
     assert "python -m" not in done.stdout
 
 
-def test_a_mistake_is_one_line_and_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verilog", "--config", "edge12", "-o", "nowhere"]) == 2
-    assert main(["nonsense"]) == 2
-    first, second = capsys.readouterr().err.splitlines()
+def test_a_mistake_is_one_line_and_names_the_command() -> None:
+    done = _run("from vitforge.command import main\n"
+                "assert main(['verilog', '--config', 'edge12', '-o', 'nowhere']) == 2\n"
+                "assert main(['nonsense']) == 2")
+    assert done.returncode == 0
+    first, second = done.stderr.splitlines()
     assert first.startswith("vitforge verilog: error: no configuration 'edge12'")
     assert second.startswith("vitforge: error: no command 'nonsense'; the commands are verilog, ")
 
 
-def test_names_do_not_stay_when_a_command_is_over(capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module("gen.verilog")
-    assert main(["verilog", "--config", "edge12", "-o", "nowhere"]) == 2
-    assert module.main(["--config", "edge12", "-o", "nowhere"]) == 2
-    assert capsys.readouterr().err.splitlines()[1].startswith("python -m gen.verilog: error: ")
+def test_names_do_not_stay_when_a_command_is_over() -> None:
+    done = _run("from vitforge.command import main\n"
+                "assert main(['verilog', '--config', 'edge12', '-o', 'nowhere']) == 2\n"
+                "from gen.verilog import main\n"
+                "assert main(['--config', 'edge12', '-o', 'nowhere']) == 2")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[1].startswith("python -m gen.verilog: error: ")
+
+
+def test_what_the_package_lacks_is_said(monkeypatch: pytest.MonkeyPatch,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(SUBCOMMANDS, "networks", Subcommand("a_room_that_is_not_there.x", ""))
+    assert main(["networks"]) == 2
+    assert "comes with the repository" in capsys.readouterr().err
 
 
 def test_versions_name_every_tool() -> None:
@@ -66,10 +78,13 @@ def test_a_tool_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert dict(versions())["torch"] == "not installed"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_files_are_written_out(kind: str, tmp_path: Path) -> None:
-    assert main(["files", kind, "-o", str(tmp_path / "out")]) == 0
-    written = {path.name for path in (tmp_path / "out").iterdir() if path.name != ".vitforge"}
-    some = {"driver": {"vitforge.c", "vitforge.h", "example.c"},
-            "benches": {"memory.v", "accelerator_host.v"}, "spaces": {"units.toml", "edge.toml"}}
-    assert some[kind] <= written
+@pytest.mark.parametrize(("kind", "some"), [
+    ("driver", {"vitforge.c", "vitforge.h", "example.c"}),
+    ("benches", {"memory.v", "accelerator_host.v"}),
+    ("spaces", {"units.toml", "edge.toml"}),
+])
+def test_files_are_written_out(kind: str, some: set[str], tmp_path: Path) -> None:
+    done = _run(f"from vitforge.command import main\nassert main(['files', {kind!r}, '-o', "
+                f"{str(tmp_path / 'out')!r}]) == 0")
+    assert done.returncode == 0, done.stderr
+    assert some <= {path.name for path in (tmp_path / "out").iterdir()}

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configurations: presets, files, and one clear line for everything that can't be had."""
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +70,18 @@ def test_partial_sums_hold_the_worst_case_and_no_bit_more(rows):
     config = Config(rows=rows)
     worst = rows * 2 ** (config.operand_bits - 1) * 2 ** (config.weight_bits - 1)
     assert worst <= 2 ** (config.sum_bits - 1) - 1 < 2 * worst
+
+
+def test_every_field_is_explained_and_read():
+    read = set()
+    root = Path(__file__).parents[1]
+    for room in ("vitforge", "hw", "golden", "gen"):
+        for path in {*(root / room).rglob("*.py")} - {root / "vitforge" / "spec" / "config.py"}:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+                     and isinstance(node.ctx, ast.Load)}
+    for field in dataclasses.fields(Config):
+        assert field.metadata["help"], field.name
+        assert field.name in read, f"nothing reads {field.name}"
+        if "low" in field.metadata:
+            assert field.metadata["low"] <= field.default <= field.metadata["high"], field.name

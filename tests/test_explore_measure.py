@@ -30,6 +30,7 @@ from golden.float import checkpoint
 from golden.network import run as network
 from golden.network.calibrate import calibrate
 from golden.ptq import METHODS
+from hw.units import UNITS
 from vitforge.spec.config import load
 
 SPACE = """
@@ -59,6 +60,11 @@ def test_cycles_of_units_at_their_work():
     assert unit_cycles("systolic", edge8)["elements_per_cycle"] == 64
     short = dataclasses.replace(edge8, max_keys=30)
     assert unit_cycles("softmax", short)["row_elements"] == 30
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_unit_has_work(unit):
+    assert unit_cycles(unit, load("tiny"))["elements_per_cycle"] > 0
 
 
 def test_energy_by_hand():

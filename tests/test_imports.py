@@ -3,14 +3,14 @@
 
 import ast
 import sys
-from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import house
+from benchmarks.house import MODULES, imports, room
+
 SPEC, BASE = "vitforge.spec", "vitforge.base"
 _ALL = {SPEC, BASE, "vitforge", "hw", "golden", "gen", "sim", "explore", "benchmarks", "examples"}
 #: What of the project a room may import, beside itself.
@@ -49,66 +49,30 @@ LAZY = {
 }
 
 
-def _modules() -> dict[str, Path]:
-    found = {}
-    for top in ("vitforge", "hw", "golden", "gen", "sim", "explore", "benchmarks", "examples"):
-        for path in sorted((ROOT / top).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
-    return found
-
-
-MODULES = _modules()
-
-
-def _names(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (item.name for item in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        for item in node.names:
-            inner = f"{node.module}.{item.name}"
-            yield inner if inner in MODULES else node.module
-
-
-@cache
-def _imports(module: str) -> tuple[tuple[str, bool], ...]:
-    """Return what a module imports, and whether inside a function; not what types alone need."""
-    found = []
-
-    def visit(node: ast.AST, inside: bool) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            found.extend((name, inside) for name in _names(node))
-        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for child in ast.iter_child_nodes(node):
-            visit(child, inside)
-
-    visit(ast.parse(MODULES[module].read_text(encoding="utf-8")), False)
-    return tuple(found)
-
-
-def _room(module: str) -> str:
-    two = ".".join(module.split(".")[:2])
-    return two if two in ROOMS else module.split(".")[0]
-
-
 def _floor(module: str) -> int:
-    return next(number for number, floor in enumerate(FLOORS) if module.split(".")[1] in floor)
+    found = [number for number, floor in enumerate(FLOORS) if module.split(".")[1] in floor]
+    assert found, f"{module} is on no floor"
+    return found[0]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_what_the_table_allows(room):
-    own = [module for module in MODULES if _room(module) == room]
-    assert own or room == "vitforge"
+def test_the_picture_and_the_table_have_the_same_rooms():
+    assert house.ROOMS.keys() == ROOMS.keys()
+
+
+@pytest.mark.parametrize("name_of_room", ROOMS)
+def test_a_room_imports_what_the_table_allows(name_of_room):
+    own = [module for module in MODULES if room(module) == name_of_room]
+    assert own
+    allowed, never = {name_of_room, *ROOMS[name_of_room]}, NEVER.get(name_of_room, ())
+    only = ONLY.get(name_of_room)
     for module in own:
-        for name, _ in _imports(module):
+        for name, _ in imports(module):
             top = name.split(".")[0]
             if name in MODULES:
-                assert _room(name) in {room, *ROOMS[room]}, f"{module} imports {name}"
+                assert room(name) in allowed, f"{module} imports {name}"
             else:
-                assert top not in NEVER.get(room, ()), f"{module} imports {name}"
-                assert room not in ONLY or top in ONLY[room] or top in sys.stdlib_module_names, \
+                assert top not in never, f"{module} imports {name}"
+                assert only is None or top in only or top in sys.stdlib_module_names, \
                     f"{module} imports {name}"
 
 
@@ -116,15 +80,15 @@ def test_floors_of_the_gateware():
     for module in MODULES:
         if not module.startswith("hw."):
             continue
-        floor, room = _floor(module), module.split(".")[1]
-        for name, _ in _imports(module):
+        floor, folder = _floor(module), module.split(".")[1]
+        for name, _ in imports(module):
             if name.startswith("hw."):
-                assert name.split(".")[1] == room or _floor(name) < floor, \
+                assert name.split(".")[1] == folder or _floor(name) < floor, \
                     f"{module} imports {name}"
 
 
 def test_there_are_no_circles():
-    graph = {module: {name for name, _ in _imports(module) if name in MODULES} - {module}
+    graph = {module: {name for name, _ in imports(module) if name in MODULES} - {module}
              for module in MODULES}
     try:
         TopologicalSorter(graph).prepare()
@@ -141,11 +105,11 @@ def _is_command(module: str) -> bool:
 
 def test_what_is_imported_inside_a_function_has_a_reason():
     for module in MODULES:
-        for name, inside in _imports(module):
+        for name, inside in imports(module):
             if inside and name in MODULES:
                 assert module in LAZY or _is_command(module), f"{module} imports {name} late"
             elif inside:
                 assert name.split(".")[0] in {*OPTIONAL, *sys.stdlib_module_names}, \
                     f"{module} imports {name} late"
     for module in LAZY:
-        assert any(inside and name in MODULES for name, inside in _imports(module)), module
+        assert any(inside and name in MODULES for name, inside in imports(module)), module

@@ -19,7 +19,7 @@ from golden.units.layernorm import (
     reciprocal_root,
 )
 from hw.layernorm.unit import LayerNorm
-from sim.cases.layernorm import Row, case_of, image_case
+from sim.cases.layernorm import Row, case_of, cases, image_case
 from sim.run import regress
 from vitforge.spec.config import Config, load
 from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
@@ -354,6 +354,15 @@ def test_image_case_replays_recorded_tensors():
     assert offset(beta, 100).max() < 1 << GAMMA_BITS
 
 
+@pytest.mark.parametrize("bits", range(2, 10))
+@pytest.mark.parametrize("channels", [2, 16])
+def test_bench_has_cases_for_every_mantissa(bits, channels):
+    config = Config(rows=4, cols=4, lanes=2, mantissa_bits=bits, max_channels=channels)
+    for case in cases(config, 1):
+        mantissa = LayerNorm.words(config)["i"].unpack(case.words["i"])["mantissa"]
+        assert -(1 << bits - 1) <= mantissa.min() and mantissa.max() < 1 << bits - 1
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize(("config", "cases", "cycles", "words"), [
     (load("tiny"), 13, 29_763, 8_955),
@@ -364,6 +373,10 @@ def test_image_case_replays_recorded_tensors():
     (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 13, 17_733,
      3_654),
     (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),
+    (Config(name="two-bits", rows=4, cols=4, lanes=2, mantissa_bits=2, max_channels=16), 10,
+     11_499, 2_115),
+    pytest.param(Config(name="three-bits", rows=4, cols=4, lanes=2, mantissa_bits=3, norm_bits=8,
+                        max_channels=16), 10, 11_338, 2_115, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))
 def test_verilog_on_every_cycle(config, cases, cycles, words, fast):
     """Made cases, and three LayerNorms of a real image where its 64 channels fit."""

@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operand path: every mode against its golden function, in any order, on every cycle."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import torch
-from amaranth.hdl import Fragment
-from amaranth.sim import Simulator
 
-from golden.formats.attention import level_format, log2_format
-from golden.formats.formats import Log2, TwoScale, Uniform
-from golden.units.layernorm import layernorm, offset, reciprocal_root
-from golden.units.softmax import ShiftScale, _exponents, log_softmax, row_offset, statistics
-from golden.units.softmax_levels import level_codes
+from golden.formats.attention import level_format
+from golden.machine.engines.operand import (
+    Norm,
+    factors,
+    half,
+    keys,
+    normalised,
+    plain,
+    probabilities,
+)
+from golden.units.layernorm import offset
+from golden.units.softmax import ShiftScale, log_softmax
 from hw.array.systolic import SystolicArray
 from hw.operand.format import OperandFormat
 from hw.operand.path import OperandPath
+from tests.engine_bench import Cycle, Trace, simulate
 from vitforge.spec.config import Config, load
-from vitforge.spec.formats import ATTENTION, FORMATS
+from vitforge.spec.formats import ATTENTION, FORMATS, MIDDLE
 from vitforge.spec.instruction import NORM_PARAMETER, OPERANDS
-from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
+from vitforge.spec.layernorm_widths import GAMMA_BITS
 from vitforge.spec.softmax_widths import ShiftWidths
+from vitforge.spec.timing import OPERAND
 
 CONFIGS = [
     load("tiny"),
@@ -93,17 +101,13 @@ class Case:
         gamma = rng.tensor(-4000, 4001, channels)
         gamma[rng.tensor(0, 9, channels) == 0] = gain
         gamma[rng.tensor(0, 9, channels) == 0] = -gain - 1
-        return {
-            "channels": channels, "zero_point": rng.below(256), "to": rng.below(256),
-            "shift": rng.tensor(0, min(7, config.norm_bits - 9) + 1, channels),
-            "gamma": gamma, "beta": rng.tensor(-40000, 40001, channels)}
+        return Norm(zero_point=rng.below(256), to=rng.below(256), gamma=gamma,
+                    shift=rng.tensor(0, min(7, config.norm_bits - 9) + 1, channels),
+                    beta=rng.tensor(-40000, 40001, channels))
 
     def _row(self, token):
-        """Codes of a token, its factors, and LayerNorm's result."""
-        config, rng = self.config, self.rng
-        width = NormFormat(config)
-        norm = self.norms[token % 2]
-        channels, zero = norm["channels"], norm["zero_point"]
+        """Codes of a token."""
+        rng, channels = self.rng, self.norms[token % 2].channels
         middle = rng.below(256)
         codes = [rng.tensor(0, 256, channels),
                  torch.full((channels,), middle),
@@ -113,42 +117,27 @@ class Case:
             # As far from the mean as an element can be.
             codes = torch.full((channels,), middle)
             codes[rng.below(channels)] = 255
-        x = codes - zero << norm["shift"]
-        total = x.sum()
-        variance = channels * (x * x).sum() - total * total
-        root, up = reciprocal_root(variance, config)
-        step = width.coarse_step
-        result = layernorm(codes - zero, norm["shift"], norm["gamma"], norm["beta"], norm["to"],
-                           config)
-        factors = {"count": channels << int(up) % step, "total": int(total) << int(up) % step,
-                   "coarse": int(up) // step, "root": int(root)}
-        return {"codes": codes, "factors": factors, "result": result}
+        return codes
 
     def _keys(self, token):
-        """Score codes of a token, its offset, and softmax's result."""
+        """Scores of a token, and their offset."""
         config, rng = self.config, self.rng
         count = rng.below(config.max_keys + 1, 1)
         spread, middle = 1 << rng.below(9), rng.below(256)
-        scores = (rng.tensor(-spread // 2, (spread + 1) // 2, count) + middle).clamp(0, 255) - 128
+        scores = (rng.tensor(-spread // 2, (spread + 1) // 2, count) + middle).clamp(0, 255)
         top = (1 << ShiftWidths.multiplier) - 1
-        scale = ShiftScale([1, top, rng.below(top, 1), rng.below(2000, 1)][token % 4])
-        keep = torch.ones(count, dtype=torch.bool)
-        widths = ShiftWidths(config)
-        y = _exponents(scores, scale, widths)
-        found = int(row_offset(*statistics(scores, keep, scale, config), widths))
-        half = 1 << widths.fraction - 1 if config.attention == "log2" else 0
-        result = found + half - y >> widths.fraction
-        if half:
-            assert torch.equal(log_softmax(scores, keep, scale, config),
-                               result.clamp_max((1 << config.attention_bits) - 1))
+        multiplier = [1, top, rng.below(top, 1), rng.below(2000, 1)][token % 4]
+        row = keys(scores - MIDDLE, multiplier, config)
+        if config.attention == "log2":
+            keep = torch.ones(count, dtype=torch.bool)
+            assert torch.equal(log_softmax(row.scores, keep, ShiftScale(multiplier), config),
+                               row.log2_codes(config))
         if rng.chance(0.5):
             # An offset beside the end of a code, for the likeliest key.
-            found = int(y.max()) + (rng.below(20, 1) << widths.fraction) - rng.below(2) - half
-            result = found + half - y >> widths.fraction
-        return {"codes": scores + 128, "multiplier": scale.multiplier,
-                "result": result.clamp_max((1 << config.attention_bits) - 1),
-                "plain offset": torch.tensor(found),
-                "offset": found + half & (1 << widths.offset) - 1}
+            octaves = rng.below(20, 1) << ShiftWidths(config).fraction
+            row = replace(row, offset=int(row.exponents(config).max()) + octaves - rng.below(2)
+                          - half(config))
+        return row
 
     def writes(self):
         """Yield what the ports `norm_write`, `factor_write` and `probability_write` get."""
@@ -156,21 +145,23 @@ class Case:
         part_bits = config.cols * 8
         for slot, norm in enumerate(self.norms):
             words = NORM_PARAMETER.pack({
-                "gamma": norm["gamma"].numpy(), "shift": norm["shift"].numpy(),
-                "offset": offset(norm["beta"], norm["to"]).numpy(),
-                "reserved": self.rng.tensor(0, 1 << 23, norm["channels"]).numpy()})
-            for tile in range(norm["channels"] // config.rows):
+                "gamma": norm.gamma.numpy(), "shift": norm.shift.numpy(),
+                "offset": offset(norm.beta, norm.to).numpy(),
+                "reserved": self.rng.tensor(0, 1 << 23, norm.channels).numpy()})
+            for tile in range(norm.channels // config.rows):
                 bits = sum(word << 64 * n for n, word in
                            enumerate(words[tile * config.rows:(tile + 1) * config.rows]))
                 for part in range(8):
                     yield "norm_write", {
                         "slot": slot, "tile": tile, "part": part,
                         "data": bits >> part * part_bits & (1 << part_bits) - 1}
-        for token, row in enumerate(self.rows):
-            yield "factor_write", {"token": token, "payload": row["factors"]}
+        for token, codes in enumerate(self.rows):
+            yield "factor_write", {"token": token, "payload": factors(
+                codes, self.norms[token % 2], config)}
         for slot, rows in enumerate(self.keys):
             for token, row in enumerate(rows):
-                yield "probability_write", {"slot": slot, "token": token, "offset": row["offset"]}
+                yield "probability_write", {"slot": slot, "token": token,
+                                            "offset": row.stored(config)}
 
     def word(self):
         """Draw a word of any mode; what a mode doesn't use is noise."""
@@ -195,129 +186,102 @@ class Case:
 
     def _plain(self, fields):
         config, rng = self.config, self.rng
-        bits, high = fields["operand_bits"], 256
-        form = Uniform(scale=1.0, zero_point=fields["operand_zero_point"])
+        high = 256
         if fields["operand_format"] == FORMATS["two-scale"]:
-            high = 1 << bits
-            form = TwoScale(scale=1.0, bits=bits, m=fields["operand_m"],
-                            signed=bool(fields["operand_signed"]))
+            high = 1 << fields["operand_bits"]
         elif fields["operand_format"] == FORMATS["log2"]:
-            bits = fields["operand_bits"] = rng.below(5, 2)
-            high = 1 << bits
-            form = Log2.of_bits(bits)
+            fields["operand_bits"] = rng.below(5, 2)
+            high = 1 << fields["operand_bits"]
         codes = rng.tensor(0, high, config.rows)
         codes[rng.tensor(0, 5, config.rows) == 0] = high - 1
-        pairs = zip(*(part.tolist() for part in form.decode(codes)), strict=True)
-        return Word(fields, codes.tolist(), list(pairs))
+        return Word(fields, codes.tolist(), plain(fields, codes))
 
     def _softmax(self, fields):
         config, rng = self.config, self.rng
         row = self.keys[fields["probability_slot"]][fields["token"]]
-        start = rng.below(-(-len(row["codes"]) // config.rows)) * config.rows
-        here = slice(start, start + config.rows)
-        codes, result = row["codes"][here], row["result"][here]
-        count = len(codes)
-        fields |= {"softmax_multiplier": row["multiplier"], "valid_rows": count}
-        noise = rng.tensor(0, 256, config.rows - count)
-        if config.attention == "log2":
-            operands = [(value, None) for value in
-                        log2_format(config.attention_bits).operand(result).tolist()]
-        else:
-            operands = self._levels(fields, codes - 128, row)
+        start = rng.below(-(-len(row.scores) // config.rows)) * config.rows
+        row = row.at(slice(start, start + config.rows))
+        fields |= {"softmax_multiplier": row.multiplier, "valid_rows": len(row.scores)}
+        noise = rng.tensor(0, 256, config.rows - len(row.scores))
+        shift = m = 0
+        if config.attention != "log2":
+            shift = rng.below(2048, -2048) if rng.chance(0.1) else rng.below(300, -1300)
+            # Beyond the bits of an operand m is no use, but nothing else may suffer.
+            root = config.attention == "log-sqrt2"
+            m = 1 << config.attention_bits - 2 if root else rng.below(8)
+            fields |= {"operand_format": 0, "operand_zero_point": 0, "operand_signed": 0,
+                       **level_format(shift, m, config).probability_fields(),
+                       "softmax_shift": shift & 0xFFF, "operand_m": m}
+        codes = row.scores + MIDDLE
         return Word(fields, [*codes.tolist(), *noise.tolist()],
-                    [*operands, *[(0, None)] * len(noise)])
-
-    def _levels(self, fields, scores, row):
-        """Give the fields of uniform, two-scale or table codes, and what they decode to."""
-        config, rng = self.config, self.rng
-        shift = rng.below(2048, -2048) if rng.chance(0.1) else rng.below(300, -1300)
-        # Beyond the bits of an operand m is no use, but nothing else may suffer.
-        root = config.attention == "log-sqrt2"
-        m = 1 << config.attention_bits - 2 if root else rng.below(8)
-        codes = level_codes(scores, torch.ones_like(scores, dtype=torch.bool), row["plain offset"],
-                            row["multiplier"], shift, m, config)
-        form = level_format(shift, m, config)
-        fields |= {"operand_format": 0, "operand_zero_point": 0, "operand_signed": 0,
-                   **form.probability_fields(), "softmax_shift": shift & 0xFFF, "operand_m": m}
-        return list(zip(*(part.tolist() for part in form.decode(codes)), strict=True))
+                    [*probabilities(row, shift, m, config), *[(0, None)] * len(noise)])
 
     def _normalised(self, fields):
-        config, rng = self.config, self.rng
-        norm = self.norms[fields["token"] % 2]
-        row = self.rows[fields["token"]]
-        tile = rng.below(norm["channels"] // config.rows)
+        config, token = self.config, fields["token"]
+        norm, codes = self.norms[token % 2], self.rows[token]
+        tile = self.rng.below(norm.channels // config.rows)
         here = slice(tile * config.rows, (tile + 1) * config.rows)
-        fields |= {"norm_slot": fields["token"] % 2, "tile": tile,
-                   "norm_zero_point": norm["zero_point"]}
-        operands = row["result"][here] - fields["operand_zero_point"]
-        return Word(fields, row["codes"][here].tolist(), [(v, 0) for v in operands.tolist()])
+        fields |= {"norm_slot": token % 2, "tile": tile, "norm_zero_point": norm.zero_point}
+        operands = normalised(codes, norm, fields["operand_zero_point"], config)
+        return Word(fields, codes[here].tolist(), operands[here])
 
 
-def simulate(dut, bench):
-    simulator = Simulator(Fragment.get(dut, None))
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+def _shows(word, payload, config):
+    """Whether a word of the array has the operands of a request."""
+    found = SystolicArray.words(config)["a"].unpack([payload])
+    lanes = [(mantissa, shift) if wanted is not None else (mantissa << shift, None)
+             for mantissa, shift, (_, wanted) in zip(
+                 found["mantissa"][0].tolist(), found["shift"][0].tolist(), word.operands,
+                 strict=True)]
+    return (found["last"][0], lanes) == (word.fields["last"], word.operands)
 
 
-def check(config, seen, words, latency):
-    """Compare what was seen after every number of steps; None stands for no word."""
-    word = SystolicArray.words(config)["a"]
-    fields = word.unpack([payload for _, _, payload in seen])
-    for index, (steps, valid, _) in enumerate(seen):
-        source = words[steps - latency] if latency <= steps < latency + len(words) else None
-        assert valid == (source is not None), (index, steps)
-        if source is None:
-            continue
-        assert fields["last"][index] == source.fields["last"]
-        for lane, (operand, shift) in enumerate(source.operands):
-            got = int(fields["mantissa"][index][lane]), int(fields["shift"][index][lane])
-            if shift is None:
-                got = got[0] << got[1], None
-            assert got == (operand, shift), (source, lane)
+def _trace(config, rng, words):
+    """Cycles of two rounds of words, one with steps without a gap; None stands for no word."""
+    bank = [0, 0]
+    quiet = {name: {"en": 0} for name in ("norm_write", "factor_write", "probability_write")}
+
+    def cycle(word, advance, **writes):
+        """Present a request; the bank answers two steps later, the path `OPERAND` steps later."""
+        leaves = words[len(words) - OPERAND] if len(words) >= OPERAND else None
+        outputs = {"o.valid": leaves is not None}
+        if leaves is not None:
+            outputs["o.payload"] = partial(_shows, leaves, config=config)
+        found = Cycle({"advance": advance, "i": word.fields if word else {"valid": 0},
+                       "codes": bank[0], **(quiet | writes)},
+                      outputs)
+        if advance:
+            bank.append(sum(code << 8 * n for n, code in enumerate(word.codes)) if word
+                        else rng.below(1 << 62))
+            bank.pop(0)
+            words.append(word)
+        return found
+
+    for free in (True, False):
+        case = Case(config, rng)
+        # The last words of the round before have just left, and the first follow at once.
+        writes = list(case.writes())
+        rng.shuffle(writes)
+        for name, value in writes:
+            yield cycle(None, free or rng.chance(0.5), **{name: value | {"en": 1}})
+            quiet[name] = value | {"en": 0}
+        for _ in range(WORDS):
+            word = case.word() if rng.chance(0.9) else None
+            while not (free or rng.chance(0.7)):
+                yield cycle(word, 0)
+            yield cycle(word, 1)
+        for _ in range(OPERAND - 1):
+            yield cycle(None, 1)
 
 
 @by_name
 def test_words_of_all_modes_one_after_the_other(config):
-    rng = Random(1)
+    words = []
     dut = OperandPath(config)
-    seen, words = [], []
-
-    async def bench(ctx):
-        bank = [0, 0]
-
-        async def cycle(word, advance):
-            """Present a request; the bank answers two steps later."""
-            ctx.set(dut.advance, advance)
-            ctx.set(dut.i, word.fields if word else {"valid": 0})
-            ctx.set(dut.codes, bank[0])
-            seen.append((len(words), ctx.get(dut.o.valid), ctx.get(dut.o.payload.as_value())))
-            await ctx.tick()
-            if advance:
-                bank.append(sum(code << 8 * n for n, code in enumerate(word.codes)) if word
-                            else rng.below(1 << 62))
-                bank.pop(0)
-                words.append(word)
-
-        for free in (True, False):
-            case = Case(config, rng)
-            # The last words of the round before have just left, and the first follow at once.
-            writes = list(case.writes())
-            rng.shuffle(writes)
-            for name, value in writes:
-                ctx.set(getattr(dut, name), value | {"en": 1})
-                await cycle(None, free or rng.chance(0.5))
-                ctx.set(getattr(dut, name), value | {"en": 0})
-            for _ in range(WORDS):
-                word = case.word() if rng.chance(0.9) else None
-                while not (free or rng.chance(0.7)):
-                    await cycle(word, 0)
-                await cycle(word, 1)
-            for _ in range(dut.latency - 1):
-                await cycle(None, 1)
-
-    simulate(dut, bench)
-    check(config, seen, words, dut.latency)
+    assert dut.latency == OPERAND
+    trace = Trace(dut, _trace(config, Random(1), words))
+    simulate(dut, [trace])
+    assert len(words) - words.count(None) > 1.6 * WORDS
     modes = {word.fields["operand"] for word in words if word}
     assert modes == set(OPERANDS.values())
 

@@ -5,42 +5,16 @@ import itertools
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
+from golden.machine.engines.placer import PlacerModel, scatter
 from hw.bus.placer import Placer
+from tests.engine_bench import Cycle, Trace, simulate
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS
 
 
 def _config(rows, lanes, axi):
     return Config(name="test", rows=rows, cols=rows, lanes=lanes, axi_bits=axi)
-
-
-def _places(base, loops):
-    """Places of the pieces, by the definition: nested loops, loop 0 the innermost."""
-    place, counters = base, [0] * LOOPS
-    while True:
-        yield place % (1 << 28)
-        for loop, (count, delta) in enumerate(loops):
-            if counters[loop] + 1 < count:
-                counters[loop] += 1
-                place += delta
-                break
-            counters[loop] = 0
-        else:
-            return
-
-
-def _scatter(config, command, stream):
-    """Return what the bank's bytes become: address of a byte to the byte."""
-    size = 1 << command["piece"]
-    loops = [(command[f"count_{loop}"], command[f"delta_{loop}"]) for loop in range(LOOPS)]
-    places = itertools.islice(_places(command["base"], loops), len(stream) // size)
-    bank = {}
-    for index, place in enumerate(places):
-        for byte in range(size):
-            bank[(place * size + byte) % (config.rows << 24)] = stream[index * size + byte]
-    return bank
 
 
 def _command(rng, config, *, piece=None, pieces=None):
@@ -63,59 +37,57 @@ def _total(command):
     return total
 
 
+def _played(config, commands, streams, gaps, rng, results):
+    """Cycles of the commands, one after the other, by the model; what each did to `results`."""
+    model, width = PlacerModel(config), config.axi_bits // 8
+    for command, stream, gap in zip(commands, streams, itertools.cycle(gaps), strict=False):
+        command = {**command, "bytes": len(stream)}
+        beats = [stream[at:at + width] for at in range(0, len(stream), width)]
+        bank, writes, sent = {}, [], []
+        for cycle in range(20000):
+            offered = beats[0] if beats and rng.random() >= gap else None
+            outputs = model.settle()
+            yield Cycle({
+                "command.valid": not cycle,
+                # Nobody holds the payload for the placer.
+                "command.payload": rng.getrandbits(60) if cycle else command,
+                "data.valid": offered is not None,
+                "data.payload": rng.getrandbits(width * 8) if offered is None
+                else int.from_bytes(offered, "little")}, outputs)
+            assert outputs["command.ready"] == (not cycle)
+            if outputs["data.ready"] and offered:
+                beats.pop(0)
+                sent.append(cycle)
+            if outputs["write.en"]:
+                writes.append(cycle)
+                for byte in range(config.rows):
+                    if outputs["write.mask"] >> byte // config.lanes & 1:
+                        bank[outputs["write.address"] * config.rows + byte] = \
+                            outputs["write.data"] >> 8 * byte & 255
+            model.clock(None if cycle else command, offered)
+            pulses = [name for name in ("done", "overrun") if outputs[name]]
+            if pulses:
+                break
+        (pulse,) = pulses
+        results.append((pulse, bank, writes, sent, cycle))
+    for _ in range(20):
+        outputs = model.settle()
+        assert not outputs["write.en"]
+        yield Cycle({"command.valid": 0}, outputs)
+        model.clock(None, None)
+
+
 def run(config, commands, streams, *, gaps=(0.0,), seed=0):
-    """Give the commands one after the other; return what each one did.
+    """Give the commands one after the other; return what each one did, as model and gateware agree.
 
     A result is (pulse, writes by byte, cycles of writes, cycles of beats, cycle of the pulse), with
     cycles counted from the one in which the command was taken. `gaps` is how often there is no
     beat, command by command.
     """
-    rng = random.Random(seed)
-    dut, width = Placer(config), config.axi_bits // 8
-    results = []
-
-    async def bench(ctx):
-        for command, stream, gap in zip(commands, streams, itertools.cycle(gaps), strict=False):
-            beats = [stream[at:at + width] for at in range(0, len(stream), width)]
-            assert ctx.get(dut.command.ready)
-            ctx.set(dut.command.valid, 1)
-            ctx.set(dut.command.payload, {**command, "bytes": len(stream)})
-            bank, writes, sent = {}, [], []
-            for cycle in range(20000):
-                offered = bool(beats) and rng.random() >= gap
-                ctx.set(dut.data.valid, offered)
-                ctx.set(dut.data.payload, int.from_bytes(beats[0], "little") if offered
-                        else rng.getrandbits(width * 8))
-                if offered and ctx.get(dut.data.ready):
-                    beats.pop(0)
-                    sent.append(cycle)
-                if ctx.get(dut.write.en):
-                    assert ctx.get(dut.write.destination) == command["destination"]
-                    writes.append(cycle)
-                    word, mask = ctx.get(dut.write.data), ctx.get(dut.write.mask)
-                    for byte in range(config.rows):
-                        if mask >> byte // config.lanes & 1:
-                            bank[ctx.get(dut.write.address) * config.rows + byte] = \
-                                word >> 8 * byte & 255
-                done, overrun = ctx.get(dut.done), ctx.get(dut.overrun)
-                await ctx.tick()
-                if not cycle:
-                    # Nobody holds the payload for the placer.
-                    ctx.set(dut.command.valid, 0)
-                    ctx.set(dut.command.payload.as_value(), rng.getrandbits(60))
-                if done or overrun:
-                    assert not (done and overrun)
-                    break
-            results.append(("done" if done else "overrun" if overrun else "never", bank, writes,
-                            sent, cycle))
-        for _ in range(20):
-            assert not ctx.get(dut.write.en)
-            await ctx.tick()
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    dut, results = Placer(config), []
+    trace = Trace(dut, _played(config, commands, streams, gaps, random.Random(seed), results))
+    simulate(dut, [trace])
+    assert len(results) == len(commands)
     return results
 
 
@@ -138,7 +110,7 @@ def test_every_byte_gets_to_its_place(rows, lanes, axi):
             commands, streams, run(config, commands, streams, gaps=(0, 0.5, 0.2)), strict=True):
         assert pulse == "done"
         # In one and the same place the last one counts, so the dictionaries are compared.
-        assert bank == _scatter(config, command, stream)
+        assert bank == scatter(command, stream, config)
         assert len(writes) == _total(command)
         assert len(sent) == len(stream) * 8 // axi
         assert cycle == max(writes[-1], sent[-1] + 1)
@@ -153,9 +125,9 @@ def test_beats_that_end_before_the_loops_are_an_overrun(axi, missing):
     streams = [rng.randbytes(256), rng.randbytes(64)]
     first, second = run(config, commands, streams)
     assert first[0] == "overrun" and len(first[2]) == 64 and len(first[3]) == 2048 // axi
-    assert first[1] == _scatter(config, commands[0], streams[0])
+    assert first[1] == scatter(commands[0], streams[0], config)
     # And it can be used again.
-    assert second[0] == "done" and second[1] == _scatter(config, commands[1], streams[1])
+    assert second[0] == "done" and second[1] == scatter(commands[1], streams[1], config)
 
 
 @pytest.mark.parametrize(("axi", "rate"), [(64, 0.5), (128, 1), (256, 1), (512, 1)])
@@ -186,7 +158,7 @@ def test_deep_loops_take_no_time():
                **{f"count_{loop}": 3 for loop in range(LOOPS)}}
     stream = rng.randbytes(-(-3 ** LOOPS * 4 // 64) * 64)
     (pulse, bank, writes, _, _), = run(config, [command], [stream])
-    assert pulse == "done" and bank == _scatter(config, command, stream)
+    assert pulse == "done" and bank == scatter(command, stream, config)
     assert writes == list(range(6, 6 + 3 ** LOOPS))
 
 
@@ -195,7 +167,7 @@ def test_long_loop():
     command = _command(rng, config, pieces=2049)
     stream = rng.randbytes(2064 * 4)
     (pulse, bank, writes, _, _), = run(config, [command], [stream])
-    assert pulse == "done" and bank == _scatter(config, command, stream) and len(writes) == 2049
+    assert pulse == "done" and bank == scatter(command, stream, config) and len(writes) == 2049
 
 
 @pytest.mark.parametrize(("rows", "lanes"), [(12, 4), (16, 3), (8, 16)])

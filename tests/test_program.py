@@ -22,6 +22,7 @@ from golden.float.models import IMAGENET, lookup
 from golden.float.vit import Vit, VitSpec
 from golden.formats.attention import level_format
 from golden.machine.cycles import predict
+from golden.machine.decode import decode_any
 from golden.machine.execute import PassRecord, execute
 from golden.machine.program import (
     Fault,
@@ -427,11 +428,10 @@ def test_bounds_hold_the_worst_operands(compiled8: Compiled) -> None:
     ({"operand_format": 3, "operand_bits": 8}, 255),
 ])
 def test_operand_bounds_are_reached(fields: dict[str, int], top: int) -> None:
-    from golden.machine.execute import _codes
     fields = pass_fields(**fields)
     codes = torch.arange(1 << fields["operand_bits"])
     assert operand_bound(fields) == top
-    assert int(_codes(fields["operand_format"], fields).operand(codes).abs().max()) == top
+    assert int(decode_any(codes, fields, load("edge8")).abs().max()) == top
 
 
 #: 577 tokens, as a picture of 384 pixels has them in patches of 16.

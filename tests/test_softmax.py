@@ -18,7 +18,7 @@ from golden.units.softmax import (
 )
 from hw.softmax.unit import LogSoftmax
 from hw.units import words
-from sim.cases.softmax import image_case, make_case
+from sim.cases.softmax import cases, image_case, make_case
 from sim.run import regress
 from vitforge.spec.config import Config, load
 from vitforge.spec.softmax_widths import PolynomialWidths, ShiftWidths
@@ -336,8 +336,20 @@ RTL = [
             iexp_shift=30, attention_bits=5), 12, 25_154, 6_165),
     (Config(name="iexp-one-lane", rows=4, cols=4, lanes=1, max_keys=9, exponential="iexp",
             score_bits=6, attention_bits=5, iexp_shift=16), 12, 21_241, 6_093),
+    (Config(name="one-key", rows=4, cols=4, lanes=1, max_keys=1), 11, 7_580, 1_935),
+    (Config(name="iexp-one-key", rows=4, cols=4, lanes=1, max_keys=1, exponential="iexp"),
+     11, 8_473, 1_935),
 ]
-SLOW = ("lanes4-bits3", "linear-wide", "iexp-wide", "iexp-one-lane")
+SLOW = ("lanes4-bits3", "linear-wide", "iexp-wide", "iexp-one-lane", "iexp-one-key")
+
+
+@pytest.mark.parametrize("exponential", ["shift", "iexp"])
+@pytest.mark.parametrize("keys", [1, 2, 3])
+def test_bench_has_rows_for_the_shortest_softmax(keys: int, exponential: str) -> None:
+    config = Config(rows=4, cols=4, lanes=1, max_keys=keys, exponential=exponential)
+    made = list(cases(config, 1))
+    assert len(made) == 11 + (exponential == "iexp" and keys > 2)
+    assert all(case.expected["o"] for case in made)
 
 
 @pytest.mark.rtl

@@ -160,8 +160,8 @@ endmodule
 
 ENGINES = """
 module product(input clk, input signed [8:0] a, input signed [8:0] b, output reg [17:0] q);
-  reg signed [8:0] x, y; reg [17:0] p;
-  always @(posedge clk) begin x <= a; y <= b; p <= x * y; q <= p; end
+  reg signed [8:0] x, y; reg [17:0] product_0_0_1;
+  always @(posedge clk) begin x <= a; y <= b; product_0_0_1 <= x * y; q <= product_0_0_1; end
 endmodule
 module top(input clk, input [8:0] a, input [8:0] b, output [17:0] q, output [17:0] r);
   product \\design.core.array (.clk(clk), .a(a), .b(b), .q(q));
@@ -180,6 +180,16 @@ def test_accelerator_is_placed_by_its_floorplan(tmp_path, monkeypatch):
                   for speed in (6, 8))
     assert seen == [2, 2]
     assert slow.fmax is not None and fast.fmax is not None and 100 < slow.fmax < fast.fmax
+    assert not [*tmp_path.rglob("placed.json")]
+
+
+@pytest.mark.synth
+def test_accelerator_without_a_floorplan_is_refused(tmp_path):
+    """As it would be if a signal in the array had another name."""
+    with pytest.raises(SynthesisError, match=r"no floorplan: design\.core\.array\.\S+ ends in no "
+                                             r"register product_ROW_COLUMN of the array"):
+        place.place(ENGINES.replace("product_0_0_1", "p_0_0_1"), "top", whole=True,
+                    cache=tmp_path)
     assert not [*tmp_path.rglob("placed.json")]
 
 

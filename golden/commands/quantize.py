@@ -11,6 +11,7 @@ import argparse
 import copy
 import dataclasses
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from golden.commands.methods import ABOUT
+from golden.commands import methods
 from golden.commands.quantize_options import WIDTHS, command_line
 from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
@@ -39,7 +40,7 @@ from golden.float.vit import Vit
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.run import Network
-from golden.ptq import METHODS
+from golden.ptq import METHODS, own
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.method import Method
@@ -91,7 +92,7 @@ def classified(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor
 
 
 def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str]) -> Method:
-    """Build a method by its name.
+    """Build a method by its name, as `golden.ptq.own.kind` takes it.
 
     Parameters
     ----------
@@ -103,9 +104,9 @@ def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str])
     Raises
     ------
     ValueError
-        If the method has no such setting, or not with this value.
+        If there is no such method, or it has no such setting, or not with this value.
     """
-    kind = METHODS[name]
+    kind = own.kind(name)
     defaults = kind().settings
     given: dict[str, object] = dict(widths)
     known = {field.name: field for field in dataclasses.fields(defaults)}
@@ -143,9 +144,12 @@ def _ledger(args: argparse.Namespace, calibration: Folder,
         return None
     options = {name: str(value) for name, value in vars(args).items() if name != "output"}
     files = (*calibration.files, *(evaluation.files if evaluation else ()))
-    configs = [Path(args.config)] if Path(args.config).is_file() else []
-    ledger = Ledger.open(_record_path(args.output), key(options, [
-        path for path in (args.checkpoint, args.classes, *configs) if path is not None], files))
+    whole = [path for path in (args.checkpoint, args.classes) if path is not None]
+    if Path(args.config).is_file():
+        whole.append(Path(args.config))
+    if args.method not in METHODS:
+        whole.append(Path(inspect.getfile(own.kind(args.method))))
+    ledger = Ledger.open(_record_path(args.output), key(options, whole, files))
     if ledger.record is not None:
         print(f"golden.quantize: goes on with {ledger.path}", file=sys.stderr)
     return ledger
@@ -282,7 +286,7 @@ def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Prepr
 
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
-    args.images = ABOUT[args.method].images if args.images is None else args.images
+    args.images = methods.images(args.method) if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     config = load(args.config)

@@ -6,6 +6,7 @@ __all__ = ["WIDTHS", "command_line"]
 import argparse
 from pathlib import Path
 
+from golden.commands import methods
 from golden.commands.methods import ABOUT, About
 from golden.float.preprocessing_options import ANY, add_heads, add_preprocessing
 from vitforge.spec.config import preset_names
@@ -28,10 +29,12 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="golden.quantize", description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"methods:\n{lines}\n\nexample: python -m golden.quantize --method minmax "
+        epilog=f"methods:\n{lines}\nor package.module:Class, a golden.ptq.method.Method of your "
+               "own (docs/own-method.md)\n\nexample: python -m golden.quantize --method minmax "
                "--checkpoint F.safetensors \\\n    --calibration DIR --evaluate DIR --weights 6 "
                "-o build/minmax")
-    parser.add_argument("--method", choices=ABOUT, required=True)
+    parser.add_argument("--method", type=methods.name, required=True, metavar="METHOD",
+                        help="one of those below, or package.module:Class")
     parser.add_argument("--model", default=ANY, metavar="NAME",
                         help="network, by timm's name; classes and image size are those of its "
                              "file (default: %(default)s, any ViT or DeiT, whose whole shape is "

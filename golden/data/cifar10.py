@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from golden.commands.options import cifar10 as command_line
 from golden.data.mnist import DataError, Split
-from golden.data.pictures import Splits, write
+from golden.data.options import cifar10 as command_line
+from golden.data.pictures import TOO_LARGE, Splits, opened, write
 from golden.float import models
 from vitforge.base.cli import run_command
 
@@ -100,7 +100,7 @@ def _archive(path: Path) -> Split:
                     raise DataError(f"{path}: {name}: {match[1]!r} is none of the classes")
                 if archive.getinfo(name).file_size > _LARGEST:
                     raise DataError(f"{path}: {name} is too large")
-                with Image.open(io.BytesIO(archive.read(name))) as picture:
+                with opened(io.BytesIO(archive.read(name))) as picture:
                     if picture.size != (SIZE, SIZE):
                         raise DataError(f"{path}: {name} must be {SIZE}x{SIZE}, "
                                         f"not {picture.size[0]}x{picture.size[1]}")
@@ -113,7 +113,7 @@ def _archive(path: Path) -> Split:
     except zipfile.BadZipFile:
         raise DataError(f"{path} is not a .zip archive, or is damaged") from None
     # A RuntimeError is an encrypted archive, or one with a compression that Python doesn't have.
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, *TOO_LARGE) as error:
         at = f": {name}" if name else ""
         raise DataError(f"can't read {path}{at}: {getattr(error, 'strerror', None) or error}"
                         ) from None

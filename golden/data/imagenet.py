@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from golden.data.mnist import DataError
+from golden.data.pictures import TOO_LARGE, opened
 from golden.float.models import Preprocessing
 from golden.float.preprocessing_options import INTERPOLATIONS
 
@@ -143,9 +144,9 @@ class Folder:
 
     def _read(self, file: Path, how: Preprocessing, resize: bool) -> Tensor:
         try:
-            with Image.open(file) as picture:
+            with opened(file) as picture:
                 return transform(picture, how, resize=resize)
         except UnidentifiedImageError:
             raise DataError(f"{file} is not a picture") from None
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, *TOO_LARGE) as error:
             raise DataError(f"can't use {file}: {error}") from None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from golden.commands.options import mnist as command_line
+from golden.data.options import mnist as command_line
 from golden.data.pictures import Splits, write
 from vitforge.base.cli import run_command
 

@@ -4,10 +4,13 @@
 ``<output>/<split>/<class>/<number>.png``, without loss, in the order of the split.
 """
 
-__all__ = ["Splits", "write"]
+__all__ = ["TOO_LARGE", "Splits", "opened", "write"]
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 from torch import Tensor
@@ -16,6 +19,29 @@ from vitforge.base.cli import progress_bar, replace_folder
 
 #: Images uint8, ``[N, H, W]`` or ``[N, C, H, W]``, and labels ``[N]``, by the name of the split.
 Splits = Mapping[str, tuple[Tensor, Tensor]]
+
+#: What `opened` raises for a picture of more pixels than Pillow's limit.
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@contextmanager
+def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """Open a picture, unless it has more than ``Image.MAX_IMAGE_PIXELS`` pixels.
+
+    Pillow itself raises only above twice as many, and warns below.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError
+        Those of Pillow, if it is no picture, or is damaged.
+    DecompressionBombError, DecompressionBombWarning
+        If it is too large.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(file)
+    with picture:
+        yield picture
 
 
 def write(output: Path, classes: Sequence[str], read: Callable[[], Splits]) -> int:

@@ -289,7 +289,10 @@ class _Deployment:
         except ValueError:
             wanted = log2_format(self.config.attention_bits) if self.config.attention == "log2" \
                 else fit(_Seen(self.statistics, name)().all_rows, self.config)
-            _, found = attend(score, wanted, self.config)
+            try:
+                _, found = attend(score, wanted, self.config)
+            except ValueError as error:
+                raise ValueError(f"{error}, at {name}") from None
         self.formats[name] = found
         if why:
             self.note(name, item, words(found), why)

@@ -18,19 +18,16 @@ from torch import Tensor
 from golden.formats.formats import LEVELS, Format, Log2, Probability
 from golden.units.softmax import LevelScale, PolynomialScale, ShiftScale, softmax_scale
 from vitforge.spec.config import Config
-from vitforge.spec.formats import LOG2_DEPTH
 from vitforge.spec.probability_levels import FRACTION, SHIFT_BITS, Levels
+from vitforge.spec.softmax_widths import log2_depth
 
 #: Values that `fit` looks at.
 _SEARCHED = 50_000
 
 
 def log2_format(bits: int) -> Log2:
-    """Return the log2 format of a core: operands have at most 15 zeros behind their one.
-
-    With 5 bits the codes 0 to 15 are powers of two (with 4 bits 15 is 0), and the others are 0.
-    """
-    return Log2.of_bits(bits, min((1 << bits) - 1, LOG2_DEPTH))
+    """Return the log2 format of a core, of the depth `vitforge.spec.softmax_widths.log2_depth`."""
+    return Log2.of_bits(bits, log2_depth(bits))
 
 
 def level_format(shift: int, m: int, config: Config) -> Format:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from golden.formats.attention import log2_format
-from golden.formats.formats import Format, Log2, TwoScale, Uniform
+from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
 from golden.machine.program import Fault, Instruction, parse
 from golden.machine.state import State
@@ -27,11 +27,10 @@ from golden.units.requant import Requantization, operate, scale_values
 from golden.units.softmax import ShiftScale, log2_codes
 from golden.units.softmax_levels import level_words
 from vitforge.spec.config import Config
-from vitforge.spec.formats import FORMATS, MIDDLE
+from vitforge.spec.formats import MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 
 _BANKS = {number: name for name, number in DESTINATIONS.items()}
-_FORMATS = {number: name for name, number in FORMATS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
 
 
@@ -91,7 +90,7 @@ def execute(program: bytes, image: bytes, config: Config, output: int,
         Where the accelerator would stop with one. `Fault.instruction` is the instruction at fault;
         the hardware, which reads ahead, may name a later one for a scratchpad overflow. A "bad
         field" that is not `Fault.checked` is a value of the parameters or the statistics that has
-        no meaning (docs/registers.md lists them): the hardware goes on and computes something.
+        no meaning (docs/accelerator.md lists them): the hardware goes on and computes something.
     """
     for name, size in (("program", len(program)), ("input", len(image)), ("output", output)):
         if size % LINE or (name == "program" and not size):
@@ -111,16 +110,14 @@ def execute(program: bytes, image: bytes, config: Config, output: int,
     return Run(bytes(machine.output), machine.state, number)
 
 
-def _codes(kind: int, fields: Mapping[str, int]) -> Format:
-    """Format of plain operands."""
-    match _FORMATS[kind]:
-        case "two-scale":
-            return TwoScale(scale=1.0, bits=fields["operand_bits"], m=fields["operand_m"],
-                            signed=bool(fields["operand_signed"]))
-        case "log2":
-            return Log2.of_bits(fields["operand_bits"])
-    # A table of probabilities gives mantissas, and there is no other.
-    return Uniform(scale=1.0, zero_point=fields["operand_zero_point"])
+def _certain(x: Tensor, channels: int, total: Tensor, square: Tensor, config: Config) -> None:
+    """Refuse elements that are not of a row of these statistics: LayerNorm's widths rely on it."""
+    variance, half = channels * square - total * total, 1 << config.norm_bits - 1
+    if not 1 <= channels <= config.max_channels or int(variance.min()) < 0 \
+            or int(x.min()) < -half or int(x.max()) >= half:
+        raise ValueError("norm statistics must be those of a row")
+    if bool(((channels * x - total).square() > (channels - 1) * variance).any()):
+        raise ValueError("an element is farther out than a row of these statistics can have it")
 
 
 class _Machine:
@@ -166,7 +163,7 @@ class _Machine:
             offset = self.state.probabilities[fields["probability_slot"], :tokens]
             operands = self._probabilities(fields, codes - MIDDLE, keep.expand(codes.shape), offset)
         else:
-            operands = _codes(fields["operand_format"], fields).operand(codes)
+            operands = decode_any(codes, fields, self.config)
         if fields["blank_first"]:
             operands[0] = 0
         return operands
@@ -181,7 +178,7 @@ class _Machine:
             return log2_format(config.attention_bits).operand(found.clamp_min(0))
         words = level_words(scores, offset, multiplier, fields["softmax_shift"],
                             fields["operand_m"], config)
-        operands = _codes(fields["operand_format"], fields).operand(words)
+        operands = decode_any(words, fields, config)
         return torch.where(keep, operands, 0)
 
     def _normalized(self, fields: Mapping[str, int], codes: Tensor) -> Tensor:
@@ -193,6 +190,7 @@ class _Machine:
         factors = self.state.factors[:len(codes)]
         x = codes - fields["norm_zero_point"] << shift
         channels = int(factors[0, 0])
+        _certain(x, channels, factors[:, 1:2], factors[:, 2:], self.config)
         found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config)
         return found - fields["operand_zero_point"]
 
@@ -204,10 +202,10 @@ class _Machine:
             addresses = fields["w_base"] \
                 + fields["w_stride"] * np.arange(fields["tiles"])[:, None] + words
             tiles = self.state.read("stationary", addresses, index) - MIDDLE
+            if fields["by_column"]:
+                tiles = tiles.transpose(1, 2)
         else:
             tiles = torch.from_numpy(item.weights.astype(np.int64))
-        if fields["by_column"]:
-            tiles = tiles.transpose(1, 2)
         return tiles.reshape(-1, cols)
 
     def _drain(self, item: Instruction, acc: Tensor, index: int) -> Tensor:

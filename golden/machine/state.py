@@ -108,8 +108,10 @@ class State:
         self.norm[slot] = {name: torch.from_numpy(column) for name, column in columns.items()}
 
     def gather_norm(self, fields: Mapping[str, int], codes: Tensor, shift: Tensor) -> None:
-        """Add codes ``[T, cols]`` to the sums of their rows."""
-        x = codes - fields["zero_point"] << shift
+        """Add codes ``[T, cols]`` to the sums of their rows, elements cut to `norm_bits`."""
+        half = 1 << self.config.norm_bits - 1
+        x = (codes - fields["zero_point"] << shift) + half
+        x = (x & 2 * half - 1) - half
         sums = torch.stack((x.sum(1), (x * x).sum(1)), 1)
         tokens = len(codes)
         self.sums[:tokens] = sums if fields["statistics_first"] else self.sums[:tokens] + sums

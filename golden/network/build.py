@@ -8,8 +8,10 @@ needed again.
 
 __all__ = ["Matrix", "Plan", "build", "check", "levels"]
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,16 +25,24 @@ from golden.units.layernorm import layernorm_parameters
 from golden.units.requant import Requantization
 from golden.units.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
 from vitforge.spec import limits
-from vitforge.spec.config import Config
+from vitforge.spec.config import Config, ConfigError
 from vitforge.spec.formats import MIDDLE
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matrix:
-    """Weights of a layer: int64 `codes` ``[N, K]``, and the real step of each row, ``[N]``."""
+    """Weights of a layer: integer `codes` ``[N, K]``, and the real step of each row, ``[N]``."""
 
     codes: Tensor
     scale: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """The codes as a product takes them: int64 ``[K, N]``."""
+        return self.codes.T.contiguous().to(torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +104,20 @@ def build(plan: Plan) -> Network:
     return _Builder(plan).network()
 
 
+def _named(make: Callable[Concatenate["_Builder", str, _P], _T],
+           ) -> Callable[Concatenate["_Builder", str, _P], _T]:
+    """Let a refusal say at which layer; what the configuration can't do is said as it is."""
+    @functools.wraps(make)
+    def call(builder: "_Builder", name: str, /, *args: _P.args, **others: _P.kwargs) -> _T:
+        try:
+            return make(builder, name, *args, **others)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{error}, at {name}") from None
+    return call
+
+
 class _Builder:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.spec, self.config = plan, plan.spec, plan.config
@@ -111,8 +135,9 @@ class _Builder:
         return Network(config=self.config, spec=self.spec, embedding=embedding, position=position,
                        position_format=position_format, blocks=tuple(blocks),
                        norm=self.norm("norm", before), head_input=normed,
-                       head=head.codes.T.contiguous(),
-                       head_bias=_steps(plan.parameters["head.bias"] / step), logit_scale=step,
+                       head=head.weights,
+                       head_bias=_steps("head.bias", plan.parameters["head.bias"] / step),
+                       logit_scale=step,
                        formats=self.formats)
 
     def block(self, name: str, before: str) -> Block:
@@ -134,6 +159,7 @@ class _Builder:
         assert isinstance(found, Uniform)
         return found
 
+    @_named
     def norm(self, name: str, stream: str) -> Norm:
         out, parameters = self.uniform(name), self.plan.parameters
         gamma, beta = layernorm_parameters(parameters[f"{name}.weight"], parameters[f"{name}.bias"],
@@ -160,8 +186,9 @@ class _Builder:
         middle = (constant.amax(0) + constant.amin(0)) / 2
         constant = constant - middle
         position = self.position(constant)
-        layer = self.residual(scale, middle, float(position.scale), self.stream("embedding"))
-        return (Linear(input=pixel, weights=matrix.codes.T.contiguous(), requantization=layer),
+        layer = self.residual("patch_embed.proj.bias", scale, middle, float(position.scale),
+                              self.stream("embedding"))
+        return (Linear(input=pixel, weights=matrix.weights, requantization=layer),
                 position.quantize(constant), position)
 
     def position(self, constant: Tensor) -> Shifted:
@@ -183,14 +210,16 @@ class _Builder:
         assert best is not None
         return best
 
+    @_named
     def branch(self, name: str, source: str, before: str, after: str) -> Linear:
         """Linear layer whose result is added to the residual stream."""
         matrix, read = self.plan.matrices[name], self.plan.formats[source]
-        layer = self.residual(matrix.scale * read.scale, self.plan.parameters[f"{name}.bias"],
+        bias = f"{name}.bias"
+        layer = self.residual(bias, matrix.scale * read.scale, self.plan.parameters[bias],
                               float(self.stream(before).scale), self.stream(after))
-        return Linear(input=read, weights=matrix.codes.T.contiguous(), requantization=layer)
+        return Linear(input=read, weights=matrix.weights, requantization=layer)
 
-    def residual(self, scale: Tensor, bias: Tensor, before: float,
+    def residual(self, name: str, scale: Tensor, bias: Tensor, before: float,
                  after: Shifted) -> Requantization:
         """Requantization that adds a residual of step `before`.
 
@@ -209,11 +238,13 @@ class _Builder:
         step = float(after.scale) / 2**extra
         multiplier, shift = self.dyadic(scale / step)
         return Requantization(
-            bias=_steps(bias / scale), multiplier=multiplier, shift=shift, operation="residual",
+            bias=_steps(name, bias / scale), multiplier=multiplier, shift=shift,
+            operation="residual",
             multiplier2=residual_multiplier(before / step, config),
             encoding=Encoding(bits=after.bits, zero_point=after.zero_point),
             encode_shift=after.shift + extra)
 
+    @_named
     def projections(self, block: str) -> Linear:
         """Q, K and V in one product, to codes around the middle."""
         name, source = f"{block}.attn.qkv", self.plan.formats[f"{block}.norm1"]
@@ -223,10 +254,11 @@ class _Builder:
         step = torch.cat([_each(self.uniform(part).scale, dim) for part in parts])
         down = torch.cat([torch.full((dim,), self.narrowing(part)) for part in parts])
         multiplier, shift = self.dyadic(scale / step * 2.0**down)
-        return Linear(input=source, weights=matrix.codes.T.contiguous(),
+        return Linear(input=source, weights=matrix.weights,
                       requantization=Requantization(
-            bias=_steps(self.plan.parameters[f"{name}.bias"] / scale), multiplier=multiplier,
-            shift=shift, encoding=Encoding(bits=bits, zero_point=1 << bits - 1),
+            bias=_steps(f"{name}.bias", self.plan.parameters[f"{name}.bias"] / scale),
+            multiplier=multiplier, shift=shift,
+            encoding=Encoding(bits=bits, zero_point=1 << bits - 1),
             encode_shift=down if bool(down.any()) else 0))
 
     def narrowing(self, part: str) -> int:
@@ -238,6 +270,7 @@ class _Builder:
         bits = self.plan.clip.get(part)
         return 0 if bits is None else min(15, self.config.value_bits - bits)
 
+    @_named
     def attention(self, name: str) -> Attention:
         formats = self.plan.formats
         query, key, value, score, context = (
@@ -256,6 +289,7 @@ class _Builder:
             context=Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
                 bits=context.bits, zero_point=context.zero_point)))
 
+    @_named
     def gelu(self, name: str, source: str) -> Linear:
         """First linear layer of the MLP, to codes of GeLU."""
         matrix, read = self.plan.matrices[f"{name}.fc1"], self.plan.formats[source]
@@ -269,10 +303,11 @@ class _Builder:
             assert isinstance(found, Uniform)
             encoding = Encoding(bits=found.bits, zero_point=found.zero_point)
         layer = Requantization(
-            bias=_steps(self.plan.parameters[f"{name}.fc1.bias"] / scale), multiplier=multiplier,
+            bias=_steps(f"{name}.fc1.bias", self.plan.parameters[f"{name}.fc1.bias"] / scale),
+            multiplier=multiplier,
             shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
             encoding=encoding)
-        return Linear(input=read, weights=matrix.codes.T.contiguous(), requantization=layer)
+        return Linear(input=read, weights=matrix.weights, requantization=layer)
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:
@@ -280,6 +315,17 @@ def _each(scale: Tensor | float, channels: int) -> Tensor:
         else torch.full((channels,), scale, dtype=torch.float64)
 
 
-def _steps(real: Tensor) -> Tensor:
-    """Round to integers, half up."""
-    return (real + 0.5).floor().to(torch.int64)
+def _steps(name: str, real: Tensor) -> Tensor:
+    """Round a bias in steps of its sums to integers, half up.
+
+    Raises
+    ------
+    ValueError
+        If the requantizer's 32 bits don't hold it; the message names it.
+    """
+    steps = (real + 0.5).floor()
+    if not bool((steps.abs() < 1 << 31).all()):
+        raise ValueError(f"{name} reaches {float(real.abs().max()):.3g} steps of the sums that it "
+                         "is added to, which 32 bits don't hold: the layer's weights are too small "
+                         "beside it")
+    return steps.to(torch.int64)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from golden.float.parameters import check_parameters
 from golden.float.vit import Vit, VitSpec, observe
 from golden.formats.attention import attend, fit
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
@@ -30,10 +31,19 @@ _SEARCHED = 50_000   # values of a tensor that the search for a two-scale format
 
 
 def observations(model: Vit, images: Tensor) -> dict[str, Tensor]:
-    """Return every observed tensor of one batch of real images ``[B, channels, H, W]`` by name."""
+    """Return every observed tensor of one batch of real images ``[B, channels, H, W]`` by name.
+
+    Raises
+    ------
+    ValueError
+        If one holds a value that is not finite.
+    """
     seen: dict[str, Tensor] = {}
     with observe(model, seen.__setitem__), torch.inference_mode():
         model(images)
+    for name, value in seen.items():
+        if not all(math.isfinite(end) for end in value.aminmax()):
+            raise ValueError(f"calibration makes values at {name} that are not finite")
     return seen
 
 
@@ -63,21 +73,24 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
     ------
     ValueError
         If the configuration can't run it (the message names the field), the images have another
-        size, a width of weights is out of range or of no layer, or there are no such codes.
+        size, a width of weights is out of range or of no layer, or there are no such codes; if a
+        parameter can't be quantized, or a value is not finite (the message names it).
     """
     for name, given, known in (("stream", stream, STREAMS), ("gelu", gelu, GELUS)):
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     check(model.spec, config)
-    seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
-    weights = {name: value.double() for name, value in model.state_dict().items()}
-    plan = _Calibration(seen, config, stream, gelu)
+    check_parameters(model)
     widths = _widths(model, config, weight_bits)
+    seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
+    plan = _Calibration(seen, config, stream, gelu)
     plan.activations(model.spec)
-    matrices = {name: plan.matrix(name, weights[f"{name}.weight"], bits)
+    seen.clear()   # of a large network they take as much memory as its integers
+    weights = model.state_dict()
+    matrices = {name: plan.matrix(name, weights.pop(f"{name}.weight").double(), bits)
                 for name, bits in widths.items()}
-    return build(Plan(spec=model.spec, config=config, parameters=weights, matrices=matrices,
-                      formats=plan.formats))
+    return build(Plan(spec=model.spec, config=config, matrices=matrices, formats=plan.formats,
+                      parameters={name: value.double() for name, value in weights.items()}))
 
 
 def _widths(model: Vit, config: Config, given: int | Mapping[str, int] | None) -> dict[str, int]:
@@ -112,7 +125,7 @@ class _Calibration:
         weight = weight.flatten(1)
         if name == "head":
             head = Uniform.symmetric(float(weight.abs().max()), bits)
-            return Matrix(codes=head.quantize(weight),
+            return Matrix(codes=head.quantize(weight).to(torch.int8),
                           scale=torch.as_tensor(head.scale, dtype=torch.float64))
         found = Uniform.symmetric(weight.abs().amax(1, keepdim=True), bits)
         if self.shift_only:
@@ -120,7 +133,7 @@ class _Calibration:
             found = Uniform(scale=coarser(found.scale, unit), bits=bits, signed=True)
         self.formats[f"{name}.weight"] = found
         assert isinstance(found.scale, Tensor)
-        return Matrix(codes=found.quantize(weight), scale=found.scale[:, 0])
+        return Matrix(codes=found.quantize(weight).to(torch.int8), scale=found.scale[:, 0])
 
     def activations(self, spec: VitSpec) -> None:
         """Find the formats of all activations."""

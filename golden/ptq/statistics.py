@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from golden.data.parallel import ordered
+from golden.float.parameters import check_parameters
 from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.ptq.sites import INPUT, ROLES, Site, sites
@@ -125,8 +126,10 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     ------
     ValueError
         If there is no image, an image holds a value that is not finite, all pixels of all images
-        are equal, or the network makes a value that is not finite (the message names where).
+        are equal, a parameter can't be quantized, or the network makes a value that is not finite
+        (the message names where).
     """
+    check_parameters(model)
     found = sites(model)
     lows: dict[str, list[Tensor]] = {site.name: [] for site in found}
     highs: dict[str, list[Tensor]] = {site.name: [] for site in found}

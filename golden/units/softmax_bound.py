@@ -8,10 +8,9 @@ from functools import cache
 
 import torch
 
-from golden.formats.attention import log2_format
 from golden.units.softmax import interpolate
 from vitforge.spec.config import Config
-from vitforge.spec.softmax_widths import ShiftWidths
+from vitforge.spec.softmax_widths import ShiftWidths, log2_depth
 
 #: What rounding of the real arithmetic here may be off by, many times over.
 _FLOAT = 1 + 2.0**-40
@@ -39,7 +38,7 @@ def row_bound(keys: int, config: Config) -> int:
     The codes stand for probabilities that add up to 1, so the operands ``2**(D - code)`` of a row
     add up to little more than ``2**D``, however many keys there are: in the presets less than
     ``1.47 * 2**D`` for up to 1,024 of them. D is the depth of the format
-    (`golden.formats.attention`).
+    (`vitforge.spec.softmax_widths.log2_depth`).
 
     Proof, for the arithmetic of `golden.units.softmax` with F fraction bits of exponents and S of
     sums. Let y be the floored exponents of the kept keys, T the row's total in steps of ``2**-S``
@@ -68,7 +67,7 @@ def row_bound(keys: int, config: Config) -> int:
     keys
         That are not masked; a row's codes come from its own statistics, of the same multiplier.
     """
-    widths, depth = ShiftWidths(config), log2_format(config.attention_bits).depth
+    widths, depth = ShiftWidths(config), log2_depth(config.attention_bits)
     power, logarithm = _table_errors(widths)
     half = 2 ** (0.5 - 2.0**-widths.fraction)
     rest = 1 + keys / (1 << widths.sum_fraction)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A weight-stationary systolic array that never waits for weights."""
 
-__all__ = ["SystolicArray"]
+__all__ = ["PRODUCT", "SystolicArray"]
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -11,6 +11,9 @@ from hw.array.load import WeightLoader
 from hw.lib.stream import Skid, delay, signature
 from vitforge.spec.config import Config
 from vitforge.spec.words import Field, Word
+
+#: Begins the name of a product's register; row and column follow. The placer knows it by this.
+PRODUCT = "product_"
 
 
 class SystolicArray(wiring.Component):
@@ -196,7 +199,7 @@ class SystolicArray(wiring.Component):
                  weight: Signal, advance: Value) -> Signal:
         """Return a PE's product; its register is between the multiplier and the adder."""
         value, _ = operands[c]
-        product = delay(m, value * weight, advance=advance, name=f"product_{name}")
+        product = delay(m, value * weight, advance=advance, name=f"{PRODUCT}{name}")
         if self.config.pe_style == "wide":
             return product
         # The shift has gone on to the next column by now. Bits above those of one product are

@@ -9,12 +9,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.control.sequencer_state import PARTS, SequencerState
 from hw.lib.layouts import layout, placement_layout
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
     DESTINATIONS,
-    LINE,
     LOAD,
     LOOPS,
     OPCODES,
@@ -31,8 +31,6 @@ from vitforge.spec.sizes import ADDRESS_BITS
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
-#: Parts of `cols` bytes in the parameters of `cols` channels.
-PARTS = 8
 #: Cycles without a word after which a program whose bytes have all been read is over.
 PATIENCE = 64
 #: States that take a word whenever there is one.
@@ -120,188 +118,208 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self.config
-        head_words = max(1, LINE // config.cols)
-        line = Signal(LINE * 8, reset_less=True)
-        self._pass = _view(PASS, line)
-        self._load = _view(LOAD, line)
+        self._now = SequencerState(self.config)
+        self._pass = _view(PASS, self._now.line)
+        self._load = _view(LOAD, self._now.line)
+        self._take_words(m)
+        self._outputs(m)
+        waits = self._passes_wait(m)
+        self._blocks(m)
+        self._starve(m)
+        self._count(m)
+        with m.FSM(name="state"):
+            self._read_instruction(m, waits)
+            self._read_pass(m)
+            self._read_load(m)
+            self._end(m)
+        return m
 
-        address = Signal(ADDRESS_BITS, reset_less=True)
-        left = Signal(32, reset_less=True)
-        place = Signal(range(max(head_words, PARTS, config.rows)))
-        tile = Signal(12)
-        slot = Signal(2)
-        under_way = Signal(range(PASSES + 1))
-        push = Signal()
-        take = Signal()
-        # Much of what is in front of the sequencer waits for this, so it comes from registers.
-        takes = Signal(init=1)
-        weighs = Signal()
+    def _take_words(self, m: Module) -> None:
+        """Take a word in the states that do, and in WEIGHTS when the weight source does."""
+        now = self._now
         m.d.comb += [
-            self.words.ready.eq(takes | weighs & self.weights.ready),
-            self.weights.valid.eq(weighs & self.words.valid),
-            take.eq(self.words.valid & self.words.ready),
+            self.words.ready.eq(now.takes | now.weighs & self.weights.ready),
+            self.weights.valid.eq(now.weighs & self.words.valid),
+            now.take.eq(self.words.valid & self.words.ready),
         ]
-        m.d.sync += under_way.eq(under_way + push - self.landed)
 
-        self._outputs(m, slot, push)
-
-        # Passes under way that use thresholds, by their slots; they land in order.
+    def _passes_wait(self, m: Module) -> Value:
+        """Count the passes under way; say whether the one that is decoded waits for them."""
+        now = self._now
+        # Those that use thresholds, by their slots; they land in order.
         users = Signal(PASSES)
         oldest = Signal(2)
+        m.d.sync += now.under_way.eq(now.under_way + now.push - self.landed)
         with m.If(self.landed):
             m.d.sync += [users.bit_select(oldest, 1).eq(0), oldest.eq(oldest + 1)]
-        with m.If(push):
-            m.d.sync += users.bit_select(slot, 1).eq(self._pass.format != FORMATS["uniform"])
-        waits = (under_way == PASSES) | (self._pass.has_thresholds & users.any())
-        bits = Signal(4, init=8)
+        with m.If(now.push):
+            m.d.sync += users.bit_select(now.slot, 1).eq(self._pass.format != FORMATS["uniform"])
+        return (now.under_way == PASSES) | (self._pass.has_thresholds & users.any())
+
+    def _blocks(self, m: Module) -> None:
+        """Lead every word to all that may take one, with the place that it has there."""
+        now, word = self._now, self.words.payload
         m.d.comb += [
-            self.bits.eq(bits),
-            self.parameter_write.slot.eq(slot), self.parameter_write.part.eq(place),
-            self.parameter_write.data.eq(self.words.payload),
-            self.norm_write.slot.eq(self._pass.norm_slot), self.norm_write.tile.eq(tile),
-            self.norm_write.part.eq(place), self.norm_write.data.eq(self.words.payload),
-            self.weights.payload.eq(self.words.payload),
-            self.write.destination.eq(self._load.destination), self.write.address.eq(address),
-            self.write.data.eq(self.words.payload),
+            self.bits.eq(now.bits),
+            self.parameter_write.slot.eq(now.slot), self.parameter_write.part.eq(now.place),
+            self.parameter_write.data.eq(word),
+            self.norm_write.slot.eq(self._pass.norm_slot), self.norm_write.tile.eq(now.tile),
+            self.norm_write.part.eq(now.place), self.norm_write.data.eq(word),
+            self.weights.payload.eq(word),
+            self.write.destination.eq(self._load.destination), self.write.address.eq(now.address),
+            self.write.data.eq(word),
+            self.thresholds.eq(now.levels[:len(self.thresholds.as_value())]),
         ]
 
-        # Of each threshold only the bits that the drain takes are kept.
-        level = config.value_bits + 1
-        levels = Signal(level * (THRESHOLDS + 1), reset_less=True)
-        incoming = Cat(self.words.payload[low:low + level]
-                       for low in range(0, config.cols * 8, THRESHOLD.bits))
-        m.d.comb += self.thresholds.eq(levels[:level * THRESHOLDS])
-
+    def _starve(self, m: Module) -> None:
+        """Notice that no word will ever come: none did for so long, and all have been read."""
+        now = self._now
         patience = Signal(range(PATIENCE))
-        starved = Signal()
-        # After so long no word will ever come.
         with m.If(self.words.valid | ~self.exhausted):
-            m.d.sync += [patience.eq(0), starved.eq(0)]
+            m.d.sync += [patience.eq(0), now.starved.eq(0)]
         with m.Else():
-            m.d.sync += [patience.eq(patience + 1), starved.eq(starved | patience.all())]
+            m.d.sync += [patience.eq(patience + 1), now.starved.eq(now.starved | patience.all())]
 
-        opcode = self._pass.opcode
+    def _count(self, m: Module) -> None:
+        """Count instructions, and note the ends of blocks and of their tiles."""
+        now = self._now
+        # A tile takes several words, so its number may be looked at a cycle late.
+        m.d.sync += now.final_tile.eq(now.tile == self._pass.tiles - 1)
+        with m.If(now.finished):
+            m.d.sync += self.instruction.eq(self.instruction + 1)
+        m.d.sync += now.finished.eq(0)
+        m.d.comb += self.align.eq(now.ending)
+
+    def _go(self, m: Module, state: str) -> None:
+        """Enter a state, with the registers that say what it does with words."""
+        now = self._now
+        m.next = state
+        m.d.sync += [now.takes.eq(state in _TAKING), now.weighs.eq(state == "WEIGHTS"),
+                     now.ending.eq(now.head_words == 1 and state in ("HEAD", "THRESHOLDS"))]
+
+    def _steps(self, m: Module, last: int, next_state: str, *, tiles: bool = False) -> None:
+        """Count the words of a block; go on after the last."""
+        now = self._now
+        with m.If(now.take):
+            m.d.sync += [now.place.eq(now.place + 1),
+                         now.ending.eq((now.place + 1 == last) & (now.final_tile if tiles else 1))]
+            with m.If(now.place == last):
+                m.d.sync += [now.place.eq(0), now.tile.eq(now.tile + 1)]
+            with m.If(now.ending):
+                m.d.sync += now.tile.eq(0)
+                self._go(m, next_state)
+        with m.If(now.starved):
+            self._fail(m, "program without end")
+            self._go(m, "STOPPED")
+
+    def _read_instruction(self, m: Module, waits: Value) -> None:
+        """Add the states that read and check an instruction, and go to its first block."""
+        now, opcode = self._now, self._pass.opcode
         # Two steps: what is wrong is found in CHECK, what comes first of it in DECODE.
         checks = self._checks()
         found = Signal(len(checks))
-        # A tile takes several words, so its number may be looked at a cycle late.
-        final_tile = Signal()
-        m.d.sync += final_tile.eq(tile == self._pass.tiles - 1)
-        finished = Signal()         # an instruction has been read, which its number says later
-        with m.If(finished):
-            m.d.sync += self.instruction.eq(self.instruction + 1)
-        m.d.sync += finished.eq(0)
-        # The next word is the last of its block. All in front of the sequencer waits for this, too.
-        ending = Signal(init=head_words == 1)
-
-        def go(state: str) -> None:
-            m.next = state
-            m.d.sync += [takes.eq(state in _TAKING), weighs.eq(state == "WEIGHTS"),
-                         ending.eq(head_words == 1 and state in ("HEAD", "THRESHOLDS"))]
-
-        def steps(last: int, next_state: str, *, tiles: bool = False) -> None:
-            """Count the words of a block; go on after the last."""
-            with m.If(take):
-                m.d.sync += [place.eq(place + 1),
-                             ending.eq((place + 1 == last) & (final_tile if tiles else 1))]
-                with m.If(place == last):
-                    m.d.sync += [place.eq(0), tile.eq(tile + 1)]
-                with m.If(ending):
-                    m.d.sync += tile.eq(0)
-                    go(next_state)
-            with m.If(starved):
-                self._fail(m, "program without end")
-                go("STOPPED")
-
-        m.d.comb += self.align.eq(ending)
-        with m.FSM(name="state"):
-            with m.State("HEAD"):
-                with m.If(self.words.valid):
-                    m.d.sync += line.eq(Cat(line, self.words.payload)[-len(line):])
-                steps(head_words - 1, "CHECK")
-            with m.State("CHECK"):
-                m.d.sync += found.eq(Cat(wrong for wrong, _, _ in checks))
-                go("DECODE")
-            with m.State("DECODE"):
-                m.d.sync += [address.eq(self._load.base), left.eq(self._load.bytes)]
-                with m.If(found.any()):
-                    # The last that is found here goes first.
-                    for index, (_, kind, where) in reversed([*enumerate(checks)]):
-                        with m.If(found[index]):
-                            self._fail(m, kind, where)
-                    go("STOPPED")
-                with m.Elif(opcode == OPCODES["PASS"]):
-                    with m.If(~waits):
-                        m.d.comb += self.counted.eq(1)
-                        go("PARAMETER")
-                        with m.If(self._pass.has_thresholds):
-                            go("THRESHOLDS")
-                        with m.If(self._pass.has_norm):
-                            go("NORM")
-                with m.Elif(under_way == 0):
+        with m.State("HEAD"):
+            with m.If(self.words.valid):
+                m.d.sync += now.line.eq(Cat(now.line, self.words.payload)[-len(now.line):])
+            self._steps(m, now.head_words - 1, "CHECK")
+        with m.State("CHECK"):
+            m.d.sync += found.eq(Cat(wrong for wrong, _, _ in checks))
+            self._go(m, "DECODE")
+        with m.State("DECODE"):
+            m.d.sync += [now.address.eq(self._load.base), now.left.eq(self._load.bytes)]
+            with m.If(found.any()):
+                # The last that is found here goes first.
+                for index, (_, kind, where) in reversed([*enumerate(checks)]):
+                    with m.If(found[index]):
+                        self._fail(m, kind, where)
+                self._go(m, "STOPPED")
+            with m.Elif(opcode == OPCODES["PASS"]):
+                with m.If(~waits):
                     m.d.comb += self.counted.eq(1)
-                    go("ISSUE")
-                    with m.If(self._load.inline):
-                        go("INLINE")
-                        m.d.sync += ending.eq(self._load.bytes == config.cols)
-                    with m.If(opcode == OPCODES["END"]):
-                        go("FINISH")
-            with m.State("NORM"):
-                m.d.comb += self.norm_write.en.eq(self.words.valid)
-                steps(PARTS - 1, "PARAMETER", tiles=True)
-                with m.If(take & ending & self._pass.has_thresholds):
-                    go("THRESHOLDS")
-            with m.State("THRESHOLDS"):
-                with m.If(self.words.valid):
-                    m.d.sync += levels.eq(Cat(levels, incoming)[-len(levels):])
-                steps(head_words - 1, "PARAMETER")
-            with m.State("PARAMETER"):
-                m.d.comb += self.parameter_write.en.eq(self.words.valid)
-                steps(PARTS - 1, "PUSH")
-            with m.State("PUSH"):
-                m.d.comb += push.eq(1)
-                m.d.sync += slot.eq(slot + 1)
-                with m.If(self._pass.stationary):
-                    m.d.sync += finished.eq(1)
-                    go("HEAD")
-                with m.Else():
-                    m.d.sync += bits.eq(self._pass.weight_bits)
-                    go("WEIGHTS")
-            with m.State("WEIGHTS"):
-                steps(config.rows - 1, "HEAD", tiles=True)
-                with m.If(take & ending):
-                    m.d.sync += [bits.eq(8), finished.eq(1)]
-            with m.State("ISSUE"):
-                m.d.comb += [self.load.valid.eq(self.placement.ready),
-                             self.placement.valid.eq(self.load.ready)]
-                with m.If(self.load.ready & self.placement.ready):
-                    go("LOADING")
-            with m.State("INLINE"):
-                m.d.comb += self.write.en.eq(self.words.valid)
-                with m.If(self.words.valid):
-                    m.d.sync += [address.eq(address + 1), left.eq(left - config.cols),
-                                 ending.eq(left == 2 * config.cols)]
-                    with m.If(ending):
-                        m.d.sync += finished.eq(1)
-                        go("HEAD")
-                with m.If(starved):
-                    self._fail(m, "program without end")
-                    go("STOPPED")
-            with m.State("LOADING"):
-                with m.If(self.loaded):
-                    m.d.sync += finished.eq(1)
-                    go("HEAD")
-            with m.State("FINISH"):
-                with m.If(self.idle):
-                    m.d.comb += self.done.eq(1)
-                    go("STOPPED")
-            with m.State("STOPPED"):
-                pass
-        return m
+                    self._go(m, "PARAMETER")
+                    with m.If(self._pass.has_thresholds):
+                        self._go(m, "THRESHOLDS")
+                    with m.If(self._pass.has_norm):
+                        self._go(m, "NORM")
+            with m.Elif(now.under_way == 0):
+                m.d.comb += self.counted.eq(1)
+                self._go(m, "ISSUE")
+                with m.If(self._load.inline):
+                    self._go(m, "INLINE")
+                    m.d.sync += now.ending.eq(self._load.bytes == self.config.cols)
+                with m.If(opcode == OPCODES["END"]):
+                    self._go(m, "FINISH")
 
-    def _outputs(self, m: Module, slot: Value, push: Value) -> None:
+    def _read_pass(self, m: Module) -> None:
+        """Add the states that read a PASS: what goes with it, its start, its weights."""
+        now, config = self._now, self.config
+        with m.State("NORM"):
+            m.d.comb += self.norm_write.en.eq(self.words.valid)
+            self._steps(m, PARTS - 1, "PARAMETER", tiles=True)
+            with m.If(now.take & now.ending & self._pass.has_thresholds):
+                self._go(m, "THRESHOLDS")
+        with m.State("THRESHOLDS"):
+            # Of each threshold only the bits that the drain takes are kept.
+            level = config.value_bits + 1
+            incoming = Cat(self.words.payload[low:low + level]
+                           for low in range(0, config.cols * 8, THRESHOLD.bits))
+            with m.If(self.words.valid):
+                m.d.sync += now.levels.eq(Cat(now.levels, incoming)[-len(now.levels):])
+            self._steps(m, now.head_words - 1, "PARAMETER")
+        with m.State("PARAMETER"):
+            m.d.comb += self.parameter_write.en.eq(self.words.valid)
+            self._steps(m, PARTS - 1, "PUSH")
+        with m.State("PUSH"):
+            m.d.comb += now.push.eq(1)
+            m.d.sync += now.slot.eq(now.slot + 1)
+            with m.If(self._pass.stationary):
+                m.d.sync += now.finished.eq(1)
+                self._go(m, "HEAD")
+            with m.Else():
+                m.d.sync += now.bits.eq(self._pass.weight_bits)
+                self._go(m, "WEIGHTS")
+        with m.State("WEIGHTS"):
+            self._steps(m, config.rows - 1, "HEAD", tiles=True)
+            with m.If(now.take & now.ending):
+                m.d.sync += [now.bits.eq(8), now.finished.eq(1)]
+
+    def _read_load(self, m: Module) -> None:
+        """Add the states of a LOAD: from memory, or from the program itself."""
+        now, config = self._now, self.config
+        with m.State("ISSUE"):
+            m.d.comb += [self.load.valid.eq(self.placement.ready),
+                         self.placement.valid.eq(self.load.ready)]
+            with m.If(self.load.ready & self.placement.ready):
+                self._go(m, "LOADING")
+        with m.State("INLINE"):
+            m.d.comb += self.write.en.eq(self.words.valid)
+            with m.If(self.words.valid):
+                m.d.sync += [now.address.eq(now.address + 1), now.left.eq(now.left - config.cols),
+                             now.ending.eq(now.left == 2 * config.cols)]
+                with m.If(now.ending):
+                    m.d.sync += now.finished.eq(1)
+                    self._go(m, "HEAD")
+            with m.If(now.starved):
+                self._fail(m, "program without end")
+                self._go(m, "STOPPED")
+        with m.State("LOADING"):
+            with m.If(self.loaded):
+                m.d.sync += now.finished.eq(1)
+                self._go(m, "HEAD")
+
+    def _end(self, m: Module) -> None:
+        """Add the states of END, and the one that nothing leaves."""
+        with m.State("FINISH"):
+            with m.If(self.idle):
+                m.d.comb += self.done.eq(1)
+                self._go(m, "STOPPED")
+        with m.State("STOPPED"):
+            pass
+
+    def _outputs(self, m: Module) -> None:
+        """Give the pass, or the LOAD, to its engines."""
         fields: Any = self._pass
+        slot, push = self._now.slot, self._now.push
         for target in (self.requests, self.weights_of, self.drains):
             names = target.payload.shape().members
             m.d.comb += [target.payload[name].eq(fields[name])

@@ -126,7 +126,7 @@ def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[R
 
     yield "no variance", [_constant(n, value, high, rng, config)
                           for n, value in ((longest, top), (longest, -top - 1), (some, 0),
-                                           (1, top), (1, -7))]
+                                           (1, top), (1, max(-7, -top - 1)))]
     alternating = _constant(longest, top, high, rng, config)
     alternating.mantissa[::2] = -top - 1
     lonely = [_constant(longest, 0, 0, rng, config), _constant(longest, 0, 0, rng, config),

@@ -131,7 +131,8 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     yield make_case("one word", [gauss(length(1, min(lanes, longest))) for _ in range(50)], config)
     yield make_case("equal scores", [
         (torch.full((keys,), value), kept(keys), scale())
-        for keys in (1, 2, min(3 * lanes, longest), longest) for value in (-high, 0, high - 1)],
+        for keys in (1, min(2, longest), min(3 * lanes, longest), longest)
+        for value in (-high, 0, high - 1)],
         config)
     yield make_case("masked rows", [
         (uniform(keys)[0], kept(keys, share), scale()) for keys in (1, lanes, some)
@@ -147,7 +148,7 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     steps = (torch.arange(some) // lanes * 3 - high).clamp_max(high - 1)
     yield make_case("a higher maximum in every word", [
         (steps, kept(some), scale(s)) for s in (0.1, 0.3, largest)], config)
-    if config.exponential == "iexp":
+    if config.exponential == "iexp" and longest > 2:
         yield make_case("exact ties", [*_ties(config, scale)], config)
     yield make_case("short rows behind a long one", [
         gauss(longest), *(gauss(length(1, min(2 * lanes, longest))) for _ in range(40)),

@@ -5,6 +5,8 @@ The cycle model says every `ready` and `valid`, so the whole run is known before
 starts: the cocotb bench and the vectors that need no Python play the same trace.
 """
 
+from __future__ import annotations
+
 __all__ = ["GAPS", "PATTERNS", "STALLS", "Cycle", "trace"]
 
 import copy
@@ -12,9 +14,11 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sim.cases.case import Case
-from vitforge.spec.words import Word
+if TYPE_CHECKING:
+    from sim.cases.case import Case
+    from vitforge.spec.words import Word
 
 #: Cycles in which a source offers nothing: cycled, or a coin that is thrown anew each cycle.
 GAPS: dict[str, tuple[int, ...] | None] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C driver of ``examples/driver`` on the simulated registers.
+"""The C driver of ``vitforge/driver`` on the simulated registers.
 
 The driver is compiled to a shared library, and each of its accesses becomes a transfer on the bus
 of `hw.control.registers.Registers` in Amaranth's simulator. Behind the registers a `Plan` plays the
@@ -25,7 +25,7 @@ from sim.testing.axi_lite import Master, monitor
 from vitforge.spec.config import Config
 from vitforge.spec.register_map import BUFFERS, COUNTERS, FAULTS
 
-DRIVER = Path(__file__).parents[2] / "examples" / "driver"
+DRIVER = Path(__file__).parents[2] / "vitforge" / "driver"
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
 READ_HOOK = CFUNCTYPE(c_uint32, c_void_p, c_uint32)

@@ -67,7 +67,7 @@ _OPCODE = Field("opcode", 8, text="kind of the instruction")
 PASS = _instruction(
     (_OPCODE,
      Field("stationary", 1, text="weights come from the stationary bank, not from the stream"),
-     Field("by_column", 1, text="a word of weights is a column of its tile"),
+     Field("by_column", 1, text="a word of stationary weights is a column of its tile"),
      Field("weight_bits", 4, text="width of the stream's weights, 2 to 8"),
      Field("operand", 2, text=numbered(OPERANDS)),
      Field("blank_first", 1, text="the first token's operands are zero"),

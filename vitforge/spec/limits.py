@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vitforge.spec.config import Config, ConfigError
-from vitforge.spec.formats import ATTENTION, LOG2_DEPTH
+from vitforge.spec.formats import ATTENTION
+from vitforge.spec.softmax_widths import log2_depth
 
 
 class Part(StrEnum):
@@ -56,12 +57,9 @@ def _power_of_two(value: int) -> bool:
 
 
 def operand_bits(config: Config) -> int:
-    """Return the narrowest operand: a log2 code's is a one in front of as many zeros.
-
-    Of 5 bits the codes beyond 15 are 0, for lack of room in an operand.
-    """
+    """Return the narrowest operand: a log2 code's is a one in front of as many zeros."""
     if config.attention == "log2":
-        return min((1 << config.attention_bits) - 1, LOG2_DEPTH) + 2
+        return log2_depth(config.attention_bits) + 2
     return 9
 
 

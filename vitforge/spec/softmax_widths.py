@@ -5,7 +5,7 @@ Plain Python, so that `hw` and `golden` read the same widths and the same table 
 are small enough to be checked against exact values for every input, which the tests do.
 """
 
-__all__ = ["PolynomialWidths", "Segments", "ShiftWidths"]
+__all__ = ["PolynomialWidths", "Segments", "ShiftWidths", "log2_depth"]
 
 import math
 from collections.abc import Callable
@@ -13,9 +13,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vitforge.spec.config import Config
+from vitforge.spec.formats import LOG2_DEPTH
 
 #: Fraction bits of a segment's slope.
 SLOPE_FRACTION = 8
+
+
+def log2_depth(bits: int) -> int:
+    """Return D of log2 codes of so many bits, whose operands are ``2**(D - code)``.
+
+    With 5 bits the codes 0 to 15 are powers of two (with 4 bits 15 is 0), and the others are 0.
+    """
+    return min((1 << bits) - 1, LOG2_DEPTH)
 
 
 @dataclass(frozen=True)

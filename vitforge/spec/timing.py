@@ -5,7 +5,7 @@
 its engines whenever a core is built, and refuses to be built with others.
 """
 
-__all__ = ["LATENCY", "Timing"]
+__all__ = ["LATENCY", "OPERAND", "WRITTEN", "Timing", "norm_statistics", "softmax_statistics"]
 
 from dataclasses import dataclass
 from typing import Self
@@ -22,11 +22,31 @@ OPERAND = 13
 REQUANT = 11 + 9 + 10 + 1
 #: From a group's issue to its accumulators in the requantizer.
 FED = 4
+#: From a group's issue to the write of its codes.
+WRITTEN = FED + REQUANT + 1
 
 
 def _levels(lanes: int) -> int:
     """Return the registers on the way through a tree over the lanes."""
     return (lanes - 1).bit_length()
+
+
+def norm_statistics(config: Config) -> int:
+    """Return the cycles from the write of a row's last codes to its LayerNorm's factors.
+
+    Decode and square, add up, keep, the variance, the search for its leading zeros (two steps a
+    cycle), the table.
+    """
+    return 3 + _levels(config.lanes) + 1 + 3 + 7 + -(-NormFormat(config).pairs.bit_length() // 2)
+
+
+def softmax_statistics(config: Config) -> int:
+    """Return the cycles from the write of a row's last codes to its softmax's offset.
+
+    The comparison of keys, the exponents, both trees, the logarithm.
+    """
+    levels = _levels(config.lanes)
+    return 1 + 10 + max(levels, 1) + levels
 
 
 @dataclass(frozen=True)
@@ -64,13 +84,7 @@ class Timing:
         depth = 1 + OPERAND
         # A word crosses the array row by row and column by column.
         sums = config.rows + config.cols + 3
-        levels = _levels(config.lanes)
-        # Decode and square, add up, keep, the variance, the search for its leading zeros (two steps
-        # a cycle), the table.
-        norm = 3 + levels + 1 + 3 + 7 + -(-NormFormat(config).pairs.bit_length() // 2)
-        # The comparison of keys, the exponents, both trees, the logarithm.
-        softmax = 1 + 10 + max(levels, 1) + levels
-        written = FED + REQUANT + 1
+        statistics = max(norm_statistics(config), softmax_statistics(config))
         # What is written in one cycle may be read in the next.
         return cls(depth=depth, sums=sums, early=depth + sums + 5,
-                   landed=written + max(norm, softmax) + 1, revisit=groups(config) + 3)
+                   landed=WRITTEN + statistics + 1, revisit=groups(config) + 3)
