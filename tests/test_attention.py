@@ -3,20 +3,33 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from golden.formats.attention import attend, fit, level_format, log2_format
-from golden.formats.formats import Format, Log2, LogSqrt2, Table, TwoScale, Uniform, tangent_table
+from golden.formats.formats import (
+    LEVELS,
+    Format,
+    Log2,
+    LogSqrt2,
+    Table,
+    TwoScale,
+    Uniform,
+    tangent_table,
+)
 from golden.units.softmax import LevelScale, ShiftScale, log_softmax, softmax_scale
 from golden.units.softmax_levels import level_codes, level_words
 from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.formats import ATTENTION
+from vitforge.spec.instruction import PASS
+from vitforge.spec.probability_levels import KINDS as LEVEL_KINDS
 from vitforge.spec.probability_levels import SLOPES, TOP, Levels, tangent_integers
 
-KINDS = [("uniform", 8), ("uniform", 3), ("two-scale", 8), ("two-scale", 6), ("two-scale", 3),
-         ("table", 4), ("table", 3), ("log-sqrt2", 4), ("log-sqrt2", 3)]
+KINDS = [*((kind, bits) for kind, widest in ATTENTION.items() if kind != "log2"
+           for bits in (widest, 3)), ("two-scale", 6)]
 by_kind = pytest.mark.parametrize(("kind", "bits"), KINDS)
 
 
@@ -230,3 +243,26 @@ def test_scales_of_other_codes_are_refused() -> None:
     config = dataclasses.replace(core("table", 4), exponential="iexp")
     with pytest.raises(ValueError, match=r"^attention must be log2 with exponential iexp"):
         log_softmax(scores, keep_all(scores), softmax_scale(0.1, config), config)
+
+
+def test_no_place_of_an_attention_format_was_forgotten() -> None:
+    # docs/units/attention.md, "Adding an attention format".
+    assert set(ATTENTION) == {"log2", *LEVEL_KINDS} == {"log2", *LEVELS}
+    page = (Path(__file__).parents[1] / "docs/units/attention.md").read_text(encoding="utf-8")
+    known = {item.name for item in PASS.fields}
+    for kind, widest in ATTENTION.items():
+        text = "3, 4" if widest == 4 else f"3 to {widest}"
+        assert f"| `{kind}` | {text} |" in page
+        for bits in range(3, widest + 1):
+            config = core(kind, bits)
+            m = 1 << bits - 2 if kind == "log-sqrt2" else 1
+            form = log2_format(bits) if kind == "log2" else level_format(0, m, config)
+            assert (form.kind, form.code_bits) == (kind, bits)
+            assert form.words().startswith(f"{kind} {bits} bits")
+            assert set(form.probability_fields()) <= known
+            scale, found = attend(0.05, form, config)
+            assert found.scale == form.scale and isinstance(scale, LevelScale) == (kind != "log2")
+            codes = torch.arange(1 << form.bits)
+            mantissas, shifts = found.decode(codes[form.quantize(form.dequantize(codes)) == codes])
+            assert 0 <= int(mantissas.min()) and int(mantissas.max()) <= 255
+            assert int((mantissas << shifts).max()) < 1 << config.operand_bits - 1

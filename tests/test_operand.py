@@ -24,7 +24,7 @@ from hw.operand.format import OperandFormat
 from hw.operand.path import OperandPath
 from tests.engine_bench import Cycle, Trace, simulate
 from vitforge.spec.config import Config, load
-from vitforge.spec.formats import FORMATS, MIDDLE
+from vitforge.spec.formats import ATTENTION, FORMATS, MIDDLE
 from vitforge.spec.instruction import NORM_PARAMETER, OPERANDS
 from vitforge.spec.layernorm_widths import GAMMA_BITS
 from vitforge.spec.softmax_widths import ShiftWidths
@@ -39,14 +39,14 @@ CONFIGS = [
     Config(name="channels", rows=4, cols=4, lanes=2, max_channels=1024, max_tokens=9, max_keys=30),
     Config(name="log2-5", rows=4, cols=4, lanes=2, max_channels=32, max_tokens=9, max_keys=30,
            attention_bits=5),
-    *(Config(name=f"{kind}-{bits}", rows=rows, cols=rows, lanes=rows, max_channels=channels,
+    *(Config(name=f"{kind}-{bits}-{rows}", rows=rows, cols=rows, lanes=rows, max_channels=channels,
              max_tokens=9, max_keys=30, attention=kind, attention_bits=bits, **more)
       for kind, bits, rows, channels, more in (
           ("uniform", 8, 3, 60, {}), ("uniform", 3, 2, 16, {"norm_bits": 9, "rsqrt_bits": 8}),
           ("two-scale", 8, 4, 64, {"exp_fraction_bits": 4}), ("two-scale", 6, 2, 8, {}),
           ("table", 4, 4, 256, {"norm_bits": 16, "exp_fraction_bits": 14}),
-          ("table", 3, 2, 8, {"norm_bits": 9}), ("log-sqrt2", 4, 3, 9, {}),
-          ("log-sqrt2", 3, 2, 8, {}))),
+          ("table", 3, 2, 8, {"norm_bits": 9}), ("log-sqrt2", 3, 2, 8, {}),
+          *((kind, widest, 3, 9, {}) for kind, widest in ATTENTION.items()))),
 ]
 #: Of each of the two rounds.
 WORDS = 250
@@ -208,12 +208,10 @@ class Case:
             shift = rng.below(2048, -2048) if rng.chance(0.1) else rng.below(300, -1300)
             # Beyond the bits of an operand m is no use, but nothing else may suffer.
             root = config.attention == "log-sqrt2"
-            m = fields["operand_m"] = 1 << config.attention_bits - 2 if root else rng.below(8)
-            fields |= {"softmax_shift": shift & 0xFFF, "operand_zero_point": 0,
-                       "operand_signed": 0,
-                       "operand_format": FORMATS["two-scale" if root else config.attention],
-                       "operand_bits": 8 if config.attention == "table"
-                       else level_format(shift, m, config).bits}
+            m = 1 << config.attention_bits - 2 if root else rng.below(8)
+            fields |= {"operand_format": 0, "operand_zero_point": 0, "operand_signed": 0,
+                       **level_format(shift, m, config).probability_fields(),
+                       "softmax_shift": shift & 0xFFF, "operand_m": m}
         codes = row.scores + MIDDLE
         return Word(fields, [*codes.tolist(), *noise.tolist()],
                     [*probabilities(row, shift, m, config), *[(0, None)] * len(noise)])

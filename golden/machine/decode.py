@@ -12,7 +12,6 @@ from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 
 _BYTE = 255
-_NAMES = {number: name for name, number in FORMATS.items()}
 
 
 def decode_any(codes: Tensor, fields: Mapping[str, int], config: Config) -> Tensor:
@@ -32,14 +31,14 @@ def decode_any(codes: Tensor, fields: Mapping[str, int], config: Config) -> Tens
         If an operand is wider than `operand_bits` of the configuration: what the array makes of it
         depends on its style.
     """
-    kind = _NAMES[fields["operand_format"]]
-    if kind not in ("two-scale", "log2"):
+    kind, two_scale, log2 = fields["operand_format"], FORMATS["two-scale"], FORMATS["log2"]
+    if kind not in (two_scale, log2):
         return codes - fields["operand_zero_point"]
-    width = fields["operand_bits"] - (kind == "two-scale") & 15
+    width = fields["operand_bits"] - (kind == two_scale) & 15
     top = 1 << width & 2 * _BYTE + 1
     low, region = top - 1 & _BYTE, top & _BYTE
     places = (1 << config.shift_bits) - 1
-    if kind == "log2":
+    if kind == log2:
         rest = ~codes & low
         one = (rest != 0) & (codes & ~low & _BYTE == 0)
         return one.to(torch.int64) << (rest & places)

@@ -57,10 +57,7 @@ def _power_of_two(value: int) -> bool:
 
 
 def operand_bits(config: Config) -> int:
-    """Return the narrowest operand: a log2 code's is a one in front of as many zeros.
-
-    Of 5 bits the codes beyond 15 are 0, for lack of room in an operand.
-    """
+    """Return the narrowest operand: a log2 code's is a one in front of as many zeros."""
     if config.attention == "log2":
         return log2_depth(config.attention_bits) + 2
     return 9
