@@ -2,16 +2,16 @@
 """One bench for every engine: agents that drive its ports and look at them, cycle by cycle.
 
 In a cycle every agent sets its inputs, then every agent looks at what the engine shows. A `Trace`
-has both from a model, for every port that it names; a `Source` and a `Sink` are the ends of a
-stream, with stalls; a `Script` does by hand what is left.
+has both from a model, for every port that it names, and what is `Beside` compares only; a `Source`
+and a `Sink` are the ends of a stream, with stalls; a `Script` does by hand what is left.
 """
 
-__all__ = ["Agent", "Cycle", "Script", "Sink", "Source", "Trace", "simulate", "until_taken",
-           "wait"]
+__all__ = ["Agent", "Beside", "Cycle", "Script", "Sink", "Source", "Trace", "simulate",
+           "until_taken", "wait"]
 
 import random
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,19 +47,19 @@ class Cycle:
     outputs: dict[str, int | Callable[[int], bool]] = field(default_factory=dict)
 
 
-class Trace(Agent):
-    """Plays cycles that were known before, and compares every output that they name."""
+class _Ports(Agent):
+    """Finds ports by their paths, and compares them.
 
-    def __init__(self, dut: Any, cycles: Iterable[Cycle]):
+    Attributes
+    ----------
+    played
+        Cycles so far.
+    """
+
+    def __init__(self, dut: Any):
         self.dut = dut
-        self._cycles = iter(cycles)
-        self._paths: dict[str, Any] = {}
         self.played = 0
-        self._now = next(self._cycles, None)
-
-    @property
-    def done(self) -> bool:     # type: ignore[override]
-        return self._now is None
+        self._paths: dict[str, Any] = {}
 
     def port(self, path: str) -> Any:
         """Return the signal, or the part of a port, that a path names."""
@@ -73,6 +73,27 @@ class Trace(Agent):
             self._paths[path] = found
         return self._paths[path]
 
+    def compare(self, ctx: Any, outputs: Mapping[str, int | Callable[[int], bool]]) -> None:
+        """Compare every output that is named; end the cycle."""
+        for path, value in outputs.items():
+            found = ctx.get(Value.cast(self.port(path)))
+            same = value(found) if callable(value) else found == value
+            assert same, (self.played, path, found, value)
+        self.played += 1
+
+
+class Trace(_Ports):
+    """Plays cycles that were known before, and compares every output that they name."""
+
+    def __init__(self, dut: Any, cycles: Iterable[Cycle]):
+        super().__init__(dut)
+        self._cycles = iter(cycles)
+        self._now = next(self._cycles, None)
+
+    @property
+    def done(self) -> bool:     # type: ignore[override]
+        return self._now is None
+
     def drive(self, ctx: Any) -> None:
         if self._now is not None:
             for path, value in self._now.inputs.items():
@@ -81,12 +102,24 @@ class Trace(Agent):
 
     def check(self, ctx: Any, cycle: int) -> None:
         if self._now is not None:
-            for path, value in self._now.outputs.items():
-                found = ctx.get(Value.cast(self.port(path)))
-                same = value(found) if callable(value) else found == value
-                assert same, (self.played, path, found, value)
-            self.played += 1
+            self.compare(ctx, self._now.outputs)
             self._now = next(self._cycles, None)
+
+
+class Beside(_Ports):
+    """Compares an engine with its model on every cycle, whatever others give to its inputs.
+
+    The model has the paths of its `inputs`, `settle` for the outputs and `clock` for the edge.
+    """
+
+    def __init__(self, dut: Any, model: Any):
+        super().__init__(dut)
+        self.model = model
+
+    def check(self, ctx: Any, cycle: int) -> None:
+        inputs = {path: ctx.get(Value.cast(self.port(path))) for path in self.model.inputs}
+        self.compare(ctx, self.model.settle(inputs))
+        self.model.clock(inputs)
 
 
 class Source(Agent):

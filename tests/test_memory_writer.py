@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The write master: every sum in its place and no byte beside, legal bursts, stop and errors."""
+"""The write master is its model on every cycle; every sum in its place, legal bursts, errors."""
 
 import random
 from functools import partial
@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 
 from golden.machine.engines.reader import bursts
-from golden.machine.engines.writer import packed, placed
+from golden.machine.engines.writer import WriterModel, packed, placed
 from hw.bus.writer import MemoryWriter
 from sim.testing.axi_memory import DECERR, SLVERR, AxiMemory
 from sim.testing.axi_order import ORDERS
-from tests.engine_bench import Agent, Script, Source, simulate, until_taken, wait
+from tests.engine_bench import Beside, Script, Source, simulate, until_taken, wait
 from vitforge.spec.config import Config
 from vitforge.spec.packing import burst_limit
 
@@ -26,13 +26,15 @@ def _config(bits, lanes=2, **more):
     return Config(name="test", **(values | more))
 
 
-class _Watch(Agent):
-    """Notes the strobes of every beat that is taken, and errors."""
+class _Watch(Beside):
+    """Compares the writer with its model; notes the strobes of every beat, and errors."""
 
-    def __init__(self, dut):
-        self.dut, self.beats, self.cycles, self.errors = dut, [], [], []
+    def __init__(self, dut, config):
+        super().__init__(dut, WriterModel(config))
+        self.beats, self.cycles, self.errors = [], [], []
 
     def check(self, ctx, cycle):
+        super().check(ctx, cycle)
         axi, error = self.dut.axi, self.dut.error
         if ctx.get(axi.wvalid) and ctx.get(axi.wready):
             self.beats.append(ctx.get(axi.wstrb))
@@ -52,7 +54,7 @@ class Bench:
         self.dut = MemoryWriter(config)
         self.commands = Source(self.dut.command, whole=False)
         self.sums = Source(self.dut.data, give=give, whole=False, seed=seed)
-        self.watch = _Watch(self.dut)
+        self.watch = _Watch(self.dut, config)
 
     def command(self, address, size):
         """Give a command with as many words as it needs; return their bytes when it is taken."""

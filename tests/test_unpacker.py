@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unpacker: words of every width from beats of every width, and its timing rule."""
+"""The unpacker is its model on every cycle: words of every width from beats of every width."""
 
 import random
 
 import pytest
 
-from golden.machine.engines.unpacker import pack, words
+from golden.machine.engines.unpacker import UnpackerModel, pack, words
 from hw.bus.unpacker import Unpacker
-from tests.engine_bench import Sink, Source, simulate
+from tests.engine_bench import Cycle, Trace, simulate
 from vitforge.spec.config import Config
 from vitforge.spec.packing import Packing
 
@@ -29,42 +29,50 @@ def _blocks(config, rng, count, longest=20):
     return blocks, stream
 
 
-class _Blocks(Sink):
-    """Takes the words of blocks, and says how wide they are and where a block ends."""
-
-    def __init__(self, dut, blocks, stalls, rng):
-        super().__init__(dut.o, words(blocks), take=1 - stalls, seed=rng.random())
-        self._dut, self._noise = dut, rng
-        # The width, the first of its block, the last.
-        self._places = [(bits, index == 0, index == len(rows) - 1)
-                        for bits, rows in blocks for index in range(len(rows))]
-
-    def drive(self, ctx):
-        if self.done:
-            ctx.set(self.port.ready, 0)
-            self.ready = False
-            return
-        super().drive(ctx)
-        bits, first, last = self._places[len(self.received)]
+def _played(config, blocks, stream, gaps, stalls, rng, sent, received):
+    """Cycles by the model until all words have come; those of beats and words to the two lists."""
+    model, width = UnpackerModel(config), config.axi_bits // 8
+    beats = [int.from_bytes(stream[at:at + width], "little")
+             for at in range(0, len(stream), width)]
+    wanted = words(blocks)
+    # The width, the first of its block, the last.
+    places = [(bits, index == 0, index == len(rows) - 1)
+              for bits, rows in blocks for index in range(len(rows))]
+    offered = False
+    for cycle in range(20000):
+        offered = offered or (len(sent) < len(beats) and rng.random() >= gaps)
+        ready, valid = rng.random() >= stalls, model.valid
+        bits, first, last = places[len(received)]
         # The width is known when the first word is taken; before, it may be anything.
-        ctx.set(self._dut.bits,
-                self._noise.randrange(16) if first and not self.ready else bits)
-        taken = self.ready and ctx.get(self.port.valid)
-        ctx.set(self._dut.align, last if taken else self._noise.randrange(2))
+        if first and not ready:
+            bits = rng.randrange(16)
+        align = last if ready and valid else rng.random() < 0.5
+        takes = model.ready(ready, bits, align)
+        outputs = {"i.ready": takes, "o.valid": valid}
+        if valid and bits == places[len(received)][0]:
+            outputs["o.payload"] = wanted[len(received)]
+        yield Cycle({"i.valid": offered, "o.ready": ready, "bits": bits, "align": align,
+                     "i.payload": beats[len(sent)] if offered else rng.getrandbits(width * 8)},
+                    outputs)
+        model.clock(offered, ready, bits, align)
+        if offered and takes:
+            sent.append(cycle)
+            offered = False
+        if ready and valid:
+            received.append(cycle)
+            if len(received) == len(wanted):
+                return
+    raise AssertionError("nothing comes any more")
 
 
 def run(config, blocks, stream, *, gaps=0.0, stalls=0.0, seed=0):
-    """Take all words, which are those of the model; return the cycles of beats and words."""
-    dut = Unpacker(config)
-    width = config.axi_bits // 8
-    # What is left of the last beats may stay where it is.
-    beats = Source(dut.i, (int.from_bytes(stream[at:at + width], "little")
-                           for at in range(0, len(stream), width)),
-                   give=1 - gaps, whole=False, seed=seed)
-    sink = _Blocks(dut, blocks, stalls, random.Random(seed))
-    simulate(dut, [beats, sink])
-    assert len(sink.received) == sum(len(rows) for _, rows in blocks)
-    return beats.cycles, sink.cycles
+    """Take all words, as the model says; return the cycles of beats and words."""
+    dut, sent, received = Unpacker(config), [], []
+    trace = Trace(dut, _played(config, blocks, stream, gaps, stalls, random.Random(seed), sent,
+                               received))
+    simulate(dut, [trace])
+    assert len(received) == sum(len(rows) for _, rows in blocks)
+    return sent, received
 
 
 @pytest.mark.parametrize(("gaps", "stalls"), [(0, 0), (0.5, 0), (0, 0.5), (0.3, 0.3)])

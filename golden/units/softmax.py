@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-softmax in integers: one pass with shifts, or FQ-ViT's polynomial."""
 
-__all__ = ["LevelScale", "LogSoftmaxModel", "PolynomialScale", "ShiftScale", "interpolate",
-           "log2_codes", "log_softmax", "offsets", "row_offset", "softmax_scale", "statistics"]
+__all__ = ["LevelScale", "LogSoftmaxModel", "PolynomialScale", "ShiftScale", "exponents",
+           "interpolate", "log2_codes", "log_softmax", "offsets", "row_offset", "softmax_scale",
+           "statistics"]
 
 import math
 from dataclasses import dataclass
@@ -77,8 +78,8 @@ def interpolate(table: Segments, fraction: Tensor) -> Tensor:
         (torch.tensor(table.slope)[index] * rest >> SLOPE_FRACTION)
 
 
-def _exponents(scores: Tensor, scale: ShiftScale, widths: ShiftWidths) -> Tensor:
-    """Floor of ``log2(e) * s * scores`` in steps of ``2**-exp_fraction_bits``.
+def exponents(scores: Tensor, scale: ShiftScale, widths: ShiftWidths) -> Tensor:
+    """Return the floor of ``log2(e) * s * scores``, in steps of ``2**-exp_fraction_bits``.
 
     Every exponent of a row is floored alike and only differences are used, so the floor's bias
     cancels, and no rounding is spent on it.
@@ -121,7 +122,7 @@ def statistics(scores: Tensor, keep: Tensor, scale: ShiftScale, config: Config,
     """
     widths = ShiftWidths(config)
     lowest = -(1 << config.score_bits - 1)
-    exponent = _exponents(torch.where(keep, scores, lowest), scale, widths)
+    exponent = exponents(torch.where(keep, scores, lowest), scale, widths)
     integer = exponent >> widths.fraction
     fraction = exponent & (1 << widths.fraction) - 1
     mantissa = (1 << widths.fraction) + interpolate(widths.power, fraction)
@@ -167,7 +168,7 @@ def log2_codes(scores: Tensor, keep: Tensor, offset: Tensor, scale: ShiftScale,
     """Return the codes of scores ``[..., K]``, all of a row or some, with the row's `offsets`."""
     widths = ShiftWidths(config)
     zero = (1 << config.attention_bits) - 1
-    distance = offset.unsqueeze(-1) - _exponents(scores, scale, widths)
+    distance = offset.unsqueeze(-1) - exponents(scores, scale, widths)
     code = distance + (1 << widths.fraction - 1) >> widths.fraction
     # Never below 0: the tables are off by less than 0.1, and a sum is not below its largest
     # term (the tests try every table on every pair of scores).
@@ -241,7 +242,7 @@ def log_softmax(scores: Tensor, keep: Tensor, scale: ShiftScale | PolynomialScal
             raise TypeError(f"scale must be a LevelScale, not {type(scale).__name__}")
         return level_codes(scores, keep, offset, scale.multiplier, scale.shift, scale.m, config)
     widths = ShiftWidths(config)
-    power = _exponents(scores, scale, widths) - offset.unsqueeze(-1)
+    power = exponents(scores, scale, widths) - offset.unsqueeze(-1)
     fraction = power & (1 << widths.fraction) - 1
     mantissa = (1 << widths.fraction) + interpolate(widths.power, fraction)
     shift = -(power >> widths.fraction)

@@ -17,7 +17,7 @@ from torch import Tensor
 from golden.formats.attention import level_format, log2_format
 from golden.formats.formats import Format, Log2, TwoScale, Uniform
 from golden.units.layernorm import layernorm, reciprocal_root
-from golden.units.softmax import ShiftScale, _exponents, row_offset, statistics
+from golden.units.softmax import ShiftScale, exponents, row_offset, statistics
 from golden.units.softmax_levels import level_codes
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
@@ -106,7 +106,7 @@ class Keys:
 
     def exponents(self, config: Config) -> Tensor:
         """Return the exponents of all keys, with `exp_fraction_bits` fraction bits."""
-        return _exponents(self.scores, ShiftScale(self.multiplier), ShiftWidths(config))
+        return exponents(self.scores, ShiftScale(self.multiplier), ShiftWidths(config))
 
     def stored(self, config: Config) -> int:
         """Return the offset as the operand path wants it: with a half for log2 codes, modulo."""

@@ -10,11 +10,12 @@ from typing import Any
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS
+from vitforge.spec.sizes import ADDRESS_BITS
 
 #: Places that the loops reach: they wrap around.
 PLACES = 1 << 28
-#: Bytes of a bank that an address of 24 bits reaches, by bytes of a word.
-_WORDS = 1 << 24
+#: Words of a bank that an address reaches: they do, too.
+_WORDS = 1 << ADDRESS_BITS
 #: Cycles between taking a command and cutting its first piece, at the earliest.
 SETUP = 4
 
