@@ -51,6 +51,7 @@ from vitforge.spec.instruction import (
     OPERANDS,
     PARAMETER,
 )
+from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
 TINY = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=6, dim=8, depth=1, heads=2,
@@ -128,7 +129,9 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
         tiles, bits = int(rng.integers(1, 5)), int(rng.integers(2, 9))
         fields |= {"tokens": 1 + number, "tiles": tiles, "weight_bits": bits, "operand": number % 3,
                    "statistics": 0, "operation": number % 3, "destination": number % 3,
-                   "offset": 0}
+                   "offset": 0, "bits": int(rng.integers(2, 5)),
+                   "multiplier2": int(rng.integers(1 << config.factor_bits)),
+                   "softmax_multiplier": int(rng.integers(1 << ShiftWidths.multiplier))}
         half = 1 << bits - 1
         made.append(Instruction(
             "PASS", fields,
