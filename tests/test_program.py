@@ -128,7 +128,9 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
         tiles, bits = int(rng.integers(1, 5)), int(rng.integers(2, 9))
         fields |= {"tokens": 1 + number, "tiles": tiles, "weight_bits": bits, "operand": number % 3,
                    "statistics": 0, "operation": number % 3, "destination": number % 3,
-                   "offset": 0}
+                   "offset": 0, "bits": 2 + number % 3,
+                   "multiplier2": int(rng.integers(1 << config.factor_bits)),
+                   "softmax_multiplier": int(rng.integers(1 << 17))}
         half = 1 << bits - 1
         made.append(Instruction(
             "PASS", fields,
