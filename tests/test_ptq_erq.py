@@ -20,7 +20,7 @@ from golden.ptq.ranges import affine
 from golden.ptq.record import Record
 from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine, channel_symmetric
 from golden.ptq.ridge import Moments, absorb, moments, ridge
-from golden.ptq.rounding import half_by_half, output_error, refine
+from golden.ptq.rounding import half_by_half, refine
 
 OFF = {"aqer": False, "dual": False, "rounding": False, "compensation": False}
 
@@ -142,6 +142,11 @@ def test_refinement_equals_the_steps_of_the_paper():
     assert int(changed.max()) > 1 and int((changed == 0).sum()) > 0
     # Every weight is still rounded up or down.
     assert bool(((got == below) | (got == above)).all())
+
+
+def output_error(delta, moment):
+    """Mean squared error ``[N]`` of the outputs for errors ``[N, C]`` of the weights."""
+    return ((delta @ moment) * delta).sum(1)
 
 
 @pytest.mark.parametrize("flips", [1, 2, 99])

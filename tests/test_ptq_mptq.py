@@ -24,7 +24,7 @@ from golden.ptq.record import Record
 from golden.ptq.sites import sites
 from golden.ptq.statistics import collect
 from golden.ptq.tsptq import Tsptq, TsptqSettings
-from golden.ptq.widths import LayerWidths, layer_widths, weight_widths
+from golden.ptq.widths import LayerWidths, layer_widths
 from vitforge.spec.config import Config
 
 
@@ -314,7 +314,7 @@ def test_widths_follow_what_the_layers_bear(model, batches, few, mixed):
 
 
 def test_the_integer_side_takes_the_widths(model, mixed):
-    widths = weight_widths(mixed)
+    widths = {layer: item.weights for layer, item in layer_widths(mixed).items()}
     assert len(set(widths.values())) > 1
     config = Config(operand_bits=17, norm_bits=16, max_keys=64, max_channels=128)
     integer = calibrate(network(model, mixed.parameters), mnist.sample().calibration.images[:20],

@@ -9,18 +9,13 @@ each delta small, not their sum.
 - `half_by_half`: weights that are not rounded yet make up for the error of those that are.
 """
 
-__all__ = ["half_by_half", "output_error", "refine"]
+__all__ = ["half_by_half", "refine"]
 
 import torch
 from torch import Tensor
 
 from golden.ptq.formats import TensorFormat, weight_grid
 from golden.ptq.ridge import Moments, ridge
-
-
-def output_error(delta: Tensor, moment: Tensor) -> Tensor:
-    """Mean squared error ``[N]`` of the outputs for errors ``[N, C]`` of the weights."""
-    return ((delta @ moment) * delta).sum(1)
 
 
 def refine(delta: Tensor, below: Tensor, above: Tensor, moment: Tensor, *, limit: int = 100,

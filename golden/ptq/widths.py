@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Widths layer by layer: what a record says about them, and what the integer side takes."""
 
-__all__ = ["LayerWidths", "layer_widths", "weight_widths"]
+__all__ = ["LayerWidths", "layer_widths"]
 
 from dataclasses import dataclass
 
@@ -28,8 +28,3 @@ def layer_widths(record: Record) -> dict[str, LayerWidths]:
             read = record.formats.get(source(layer))
             found[layer] = LayerWidths(item.bits, read.bits if read else 0)
     return found
-
-
-def weight_widths(record: Record) -> dict[str, int]:
-    """Return the width of every layer's weights, as `network.calibrate` and the program take it."""
-    return {layer: widths.weights for layer, widths in layer_widths(record).items()}
