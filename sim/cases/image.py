@@ -17,9 +17,10 @@ from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.data.mnist_inputs import read_image
 from golden.float import checkpoint
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
-from golden.network.run import Call
+from golden.network.inference import Call
+from golden.network.integers import Network
 from sim.cases.case import Case
 from vitforge.spec.config import Config
 
@@ -29,14 +30,14 @@ CALLS = {
     "systolic": ("patch_embed.proj", "blocks.0.attn.qkv", "blocks.0.attn.scores",
                  "blocks.0.attn.context", "blocks.0.mlp.fc2"),
     "softmax": ("blocks.0.attn.softmax", "blocks.3.attn.softmax"),
-    "requant": ("embedding", "blocks.0.attn.qkv", "blocks.0.attn.scores", "blocks.0.mlp.fc1",
+    "requant": ("embedding", "blocks.0.attn.qkv", "blocks.0.attn.scores", "blocks.0.mlp.act",
                 "blocks.0.residual2"),
     "layernorm": ("blocks.0.norm1", "blocks.3.norm2", "norm"),
 }
 
 
 @functools.cache
-def _network(config: Config) -> network.Network:
+def _network(config: Config) -> Network:
     return calibrate(checkpoint.load(WEIGHTS), mnist.sample().calibration.images, config)
 
 
@@ -50,7 +51,7 @@ def image_calls(config: Config, image: str) -> tuple[Call, ...]:
         If the image can't be had or has the wrong size, or `config` can't run the network.
     """
     calls: list[Call] = []
-    network.run(_network(config), read_image(image), record=calls.append)
+    inference.run(_network(config), read_image(image), record=calls.append)
     return tuple(calls)
 
 
