@@ -111,7 +111,7 @@ def check(spec: VitSpec, config: Config) -> None:
     ConfigError
         The message names the field, and what would be accepted.
     """
-    network_plan.check(spec, config)
+    network_plan.check_can_run(spec, config)
     limits.check(config, limits.Part.RECORD)
 
 

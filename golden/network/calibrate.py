@@ -41,7 +41,7 @@ from golden.network.ops import (
     nothing,
     summed,
 )
-from golden.network.plan import Matrix, Plan, build, check, levels
+from golden.network.plan import Matrix, Plan, build, check_can_run, levels
 from golden.network.shift_only import coarser, weight_unit
 from golden.network.topology import operations
 from golden.units.requant_parameters import value_step
@@ -100,7 +100,7 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
     for name, given, known in (("stream", stream, STREAMS), ("gelu", gelu, GELUS)):
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
-    check(model.spec, config)
+    check_can_run(model.spec, config)
     check_parameters(model)
     found = operations(model.spec)
     widths = _widths(found, config, weight_bits)

@@ -6,7 +6,7 @@ published method (`golden.deploy`), makes no difference here. Real arithmetic is
 needed again.
 """
 
-__all__ = ["Matrix", "Plan", "build", "check", "levels"]
+__all__ = ["Matrix", "Plan", "build", "check_can_run", "levels"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -95,7 +95,7 @@ class Plan:
     topology: str = VIT
 
 
-def check(spec: VitSpec, config: Config) -> None:
+def check_can_run(spec: VitSpec, config: Config) -> None:
     """Refuse a configuration that can't run a network.
 
     Raises
@@ -121,7 +121,7 @@ def build(plan: Plan) -> Network:
         If the configuration can't run it, an integer would leave its width, or an operation is
         unknown; the message names the field, the parameter or the operation.
     """
-    check(plan.spec, plan.config)
+    check_can_run(plan.spec, plan.config)
     return _Builder(plan).network()
 
 
