@@ -60,7 +60,7 @@ def workload(name: str, config: Config, weights: int | None,
         made = calibrate(checkpoint.load(WEIGHTS), sample, config, dict(widths))
     else:
         made = quantized(name, config, seed=None if name == MNIST else 1, weight_bits=weights)
-    return Workload(made.spec.products, compile_network(made))
+    return Workload(made.products, compile_network(made))
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,7 +118,7 @@ def narrowed(config: Config, widths: Mapping[str, int], images: int) -> dict[str
     made = calibrate(model, codes, config, dict(widths) or None)
     real = _logits(model, codes[:images]).double()
     whole = inference.run(made, codes[:images]).double() * made.logit_scale
-    work = Workload(made.spec.products, compile_network(made))
+    work = Workload(made.products, compile_network(made))
     return {"error": float((whole - real).square().mean() / real.square().mean()),
             **{name: value for name, value in cycles(work).items() if name in ("bytes", "cycles")}}
 

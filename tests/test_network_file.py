@@ -96,6 +96,20 @@ def test_a_file_of_version_1_gives_the_logits_that_it_gave():
     assert plain(found) == plain(calibrate(model, pictures, load("tiny")))
 
 
+def test_norms_of_version_1_saturate_at_8_bits(tmp_path):
+    """Whatever width was decided: so they did when that version was written."""
+    folder = Path(__file__).parent / "data" / "network_version_1"
+    content = json.loads((folder / "model.json").read_text())
+    written = content["network"]
+    formats, block = written["formats"]["items"], written["blocks"][0]
+    for item in (formats["blocks.0.norm1"], block["qkv"]["input"], formats["norm"],
+                 written["head_input"]):
+        item["bits"] = 4
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert plain(network_file.load(tmp_path)) == plain(network_file.load(folder))
+
+
 def test_a_file_of_version_1_is_written_again_as_version_2(tmp_path):
     found = network_file.load(Path(__file__).parent / "data" / "network_version_1")
     network_file.save(tmp_path / "model.json", found)

@@ -40,6 +40,7 @@ from golden.network.ops import (
     UnknownOperationError,
     last_reads,
     made,
+    products,
     summed,
 )
 from golden.network.plan import Matrix, Plan, build
@@ -171,7 +172,10 @@ def test_names_are_those_of_the_float_model(model: Vit):
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_products_are_counted_alike(spec: VitSpec):
     found = [item for item in operations(spec) if isinstance(item, Multiply)]
-    assert sum(item.products for item in found) == spec.products
+    tokens, dim = spec.tokens, spec.dim
+    block = (4 * dim + 2 * tokens + 2 * spec.mlp_hidden) * tokens * dim
+    assert products(operations(spec)) == (
+        spec.patches * spec.patch_values * dim + spec.depth * block + dim * spec.classes)
     cycles = scalesim.cycles(spec, 8, 8)["weight"]
     assert cycles == sum(item.count * (-(-item.inner // 8) * -(-item.columns // 8)
                                        * (item.rows + 22) - 1) for item in found)

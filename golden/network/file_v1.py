@@ -7,6 +7,7 @@ The dataclasses are those that version 1 names in its JSON; `upgraded` makes a
 
 __all__ = ["TYPES", "Old", "upgraded"]
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from golden.network.topology import vit
 from golden.units.requant import Requantization
 from golden.units.softmax import PolynomialScale, ShiftScale
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +126,8 @@ def upgraded(old: Old) -> Network:
                             f"{name}.attn.context": attention.context}
         scales[f"{name}.attn.softmax"] = attention.scale
     formats = {**old.formats, "input": old.embedding.input, "position": old.position_format}
+    for name in norms:   # whatever was decided, LayerNorm's codes saturated at 8 bits
+        formats[name] = dataclasses.replace(formats[name], bits=CODE_BITS)
     formats |= {item.writes[0]: formats[item.reads[0]] for item in vit(old.spec)
                 if isinstance(item, Tokens) and item.reads[0] in formats}
     return Network(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from golden.float.vit import VitSpec
 from golden.formats.formats import Format, Shifted, Uniform
-from golden.network.ops import Operation
+from golden.network.ops import Operation, products
 from golden.network.topology import VIT, operations
 from golden.units.requant import Requantization
 from golden.units.softmax import PolynomialScale, ShiftScale
@@ -81,6 +81,11 @@ class Network:
     def operations(self) -> tuple[Operation, ...]:
         """Its operations, in order."""
         return operations(self.spec, self.topology)
+
+    @property
+    def products(self) -> int:
+        """Multiplications of the matrix products of an image."""
+        return products(self.operations)
 
     def stream(self, name: str) -> Shifted:
         """Return the format of a tensor of the residual stream."""

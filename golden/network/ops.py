@@ -17,9 +17,9 @@ table of each consumer, and their order a function beside `golden.network.topolo
 """
 
 __all__ = ["BLANK", "OPERATIONS", "PICTURES", "Context", "Image", "Logits", "Multiply", "Norm",
-           "Operation",
-           "Position", "Product", "Requantize", "Scores", "Softmax", "Tokens",
-           "UnknownOperationError", "chosen", "for_role", "last_reads", "made", "nothing", "summed"]
+           "Operation", "Position", "Product", "Requantize", "Scores", "Softmax", "Tokens",
+           "UnknownOperationError", "chosen", "for_role", "last_reads", "made", "nothing",
+           "products", "summed"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class Multiply(Operation):
 
     @property
     def products(self) -> int:
-        """Multiplications."""
+        """Multiplications of an image."""
         return self.count * self.rows * self.inner * self.columns
 
 
@@ -190,6 +190,11 @@ def for_role(who: str, table: Mapping[str, _T], operation: Operation) -> _T:
 
 def nothing(operation: Operation) -> None:
     """Stand in a table for: there is nothing to do."""
+
+
+def products(operations: Iterable[Operation]) -> int:
+    """Count the multiplications of the matrix products of an image."""
+    return sum(item.products for item in operations if isinstance(item, Multiply))
 
 
 def made(operations: Iterable[Operation]) -> dict[str, Operation]:
