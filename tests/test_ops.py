@@ -192,8 +192,22 @@ def test_rows_are_gathered_with_blanks():
     rows = torch.arange(12).reshape(2, 3, 2)
     assert gathered(rows, (2, BLANK, 0, 2)).tolist() == [
         [[4, 5], [0, 0], [0, 1], [4, 5]], [[10, 11], [0, 0], [6, 7], [10, 11]]]
+    assert gathered(rows, (BLANK,), 7).tolist() == [[[7, 7]], [[7, 7]]]
     assert gathered(rows, (1,)).tolist() == [[[2, 3]], [[8, 9]]]
     assert torch.equal(rows, torch.arange(12).reshape(2, 3, 2))
+
+
+def test_a_blank_row_of_the_stream_is_zero(whole: Network, monkeypatch: pytest.MonkeyPatch):
+    def blank(spec: VitSpec) -> tuple[Operation, ...]:
+        return tuple(dataclasses.replace(item, source=(BLANK,))
+                     if item.name == "class_token" else item for item in vit(spec))
+
+    monkeypatch.setitem(TOPOLOGIES, "vit", blank)
+    calls: list[Call] = []
+    found = inference.run(whole, pictures(2), calls.append)
+    (norm,) = (call for call in calls if call.name == "norm")
+    assert not bool(norm.inputs["mantissa"].any()) and whole.stream("class_token").zero_point > 0
+    assert torch.equal(found[0], found[1]) and torch.equal(Fast(whole)(pictures(2)), found)
 
 
 def test_every_call_is_of_an_operation_in_order(whole: Network):

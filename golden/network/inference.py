@@ -93,11 +93,14 @@ def patches(images: Tensor, spec: VitSpec) -> Tensor:
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(len(images), spec.patches, spec.patch_values)
 
 
-def gathered(tensor: Tensor, source: tuple[int, ...]) -> Tensor:
-    """Return rows of ``[B, T, C]`` in the order of `golden.network.ops.Tokens`, blanks zero."""
+def gathered(tensor: Tensor, source: tuple[int, ...], blank: int = 0) -> Tensor:
+    """Return rows of ``[B, T, C]`` in the order of `golden.network.ops.Tokens`.
+
+    `blank` is the value in blank rows.
+    """
     index = torch.tensor(source, device=tensor.device)
     rows = tensor.index_select(1, index.clamp_min(0))
-    return rows.masked_fill_((index == BLANK)[:, None], 0) if BLANK in source else rows
+    return rows.masked_fill_((index == BLANK)[:, None], blank) if BLANK in source else rows
 
 
 def heads_of(tensor: Tensor, heads: int) -> Tensor:
@@ -136,7 +139,8 @@ class _Run:
         return (self.network.constants[operation.name],)
 
     def tokens(self, operation: Tokens, tensor: Tensor) -> _Made:
-        return (gathered(tensor, operation.source),)
+        zero = getattr(self.network.formats.get(operation.reads[0]), "zero_point", 0)
+        return (gathered(tensor, operation.source, zero),)
 
     def product(self, operation: Product, codes: Tensor) -> _Made:
         return (self.multiply(operation, codes, self.network.weights[operation.name]),)

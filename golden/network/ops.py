@@ -77,7 +77,7 @@ class Position(Operation):
 class Tokens(Operation):
     """Rows of a tensor in another order: row n of the result is row ``source[n]``, or `BLANK`.
 
-    A blank row of sums is a row of products of zeros.
+    A blank row stands for zeros: sums of 0, codes at the zero point, operands of 0.
     """
 
     source: tuple[int, ...]
