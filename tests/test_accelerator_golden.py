@@ -107,7 +107,7 @@ def test_every_pass_gives_the_networks_tensors(mnist8: Network, compiled8: Compi
             scores = found(f"{block}.attn.scores", f"head {head}")[:, :50]
             assert torch.equal(scores, wanted[f"{block}.attn.scores", "requant"][head])
         for layer, name in (("attn.context", "attn.context"), ("attn.proj", "residual1"),
-                            ("mlp.fc1", "mlp.act"), ("mlp.fc2", "residual2")):
+                            ("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "residual2")):
             assert torch.equal(found(f"{block}.{layer}"), wanted[f"{block}.{name}", "requant"])
         normed = records[next(n for n, step in enumerate(compiled8.steps)
                               if step.layer == f"{block}.mlp.fc1")]
@@ -236,7 +236,7 @@ def test_other_codes_of_stream_and_gelu_give_the_networks_logits(
     if "gelu" in options:
         found = whole.formats["blocks.0.mlp.act"]
         assert isinstance(found, Uniform) and found.zero_point > 0
-        assert whole.requantizations["blocks.0.mlp.act"].encoding.kind == "uniform"
+        assert whole.requantizations["blocks.0.mlp.fc1"].encoding.kind == "uniform"
 
 
 def test_what_an_earlier_run_left_does_not_matter() -> None:

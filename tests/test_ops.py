@@ -72,7 +72,7 @@ LIST = [
     (Requantize, "b.residual1", "b.attn.proj embedding", "b.residual1"),
     (Norm, "b.norm2", "b.residual1", "b.norm2"),
     (Product, "b.mlp.fc1", "b.norm2", "b.mlp.fc1"),
-    (Requantize, "b.mlp.act", "b.mlp.fc1", "b.mlp.act"),
+    (Requantize, "b.mlp.fc1", "b.mlp.fc1", "b.mlp.act"),
     (Product, "b.mlp.fc2", "b.mlp.act", "b.mlp.fc2"),
     (Requantize, "b.residual2", "b.mlp.fc2 b.residual1", "b.residual2"),
     (Tokens, "class_token", "b.residual2", "class_token"),
@@ -321,7 +321,7 @@ def test_a_role_that_a_consumer_does_not_know_is_refused(
     with pytest.raises(UnknownOperationError) as caught:
         CONSUMERS[name](setting)
     assert str(caught.value) == (f"{name} doesn't know the role 'pool' of Requantize, at "
-                                 "blocks.0.mlp.act")
+                                 "blocks.0.mlp.fc1")
 
 
 def test_an_unknown_topology_is_refused(whole: Network):
@@ -353,8 +353,7 @@ def test_another_topology_is_another_function(whole: Network, monkeypatch: pytes
 
 
 def _reading(name: str, *reads: str) -> Callable[[Operation], Operation]:
-    return lambda item: dataclasses.replace(item, reads=reads) if (
-        item.name == name and not isinstance(item, Logits)) else item
+    return lambda item: dataclasses.replace(item, reads=reads) if item.writes[0] == name else item
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -298,7 +298,7 @@ def test_thresholds_come_with_the_first_pass_that_needs_them(mnist8: Network,
         if not step.layer.endswith("mlp.fc1"):
             assert item.thresholds is None and item.fields["format"] == 0
             continue
-        layer = mnist8.requantizations[step.layer.replace("fc1", "act")]
+        layer = mnist8.requantizations[step.layer]
         wanted = thresholds(layer.encoding, layer.encode_shift, compiled8.config)
         assert (item.thresholds is None) == (held == wanted)
         assert item.fields["has_thresholds"] == (item.thresholds is not None)

@@ -72,7 +72,7 @@ class Block:
         """Yield name, name of the requantization, and integers of every layer."""
         yield f"{name}.attn.qkv", f"{name}.attn.qkv", self.qkv
         yield f"{name}.attn.proj", f"{name}.residual1", self.proj
-        yield f"{name}.mlp.fc1", f"{name}.mlp.act", self.fc1
+        yield f"{name}.mlp.fc1", f"{name}.mlp.fc1", self.fc1
         yield f"{name}.mlp.fc2", f"{name}.residual2", self.fc2
 
     def norms(self, name: str) -> dict[str, Norm]:

@@ -51,7 +51,7 @@ def _vit(spec: VitSpec) -> Iterator[Operation]:
         yield _norm(middle, f"{block}.norm2")
         hidden, active = f"{block}.mlp.fc1", f"{block}.mlp.act"
         yield _linear(hidden, f"{block}.norm2", tokens, dim, spec.mlp_hidden)
-        yield Requantize(name=active, reads=(hidden,), writes=(active,), roles=("gelu",))
+        yield Requantize(name=hidden, reads=(hidden,), writes=(active,), roles=("gelu",))
         yield _linear(f"{block}.mlp.fc2", active, tokens, spec.mlp_hidden, dim)
         yield _added(f"{block}.mlp.fc2", middle, after)
         stream = after

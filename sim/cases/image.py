@@ -30,7 +30,7 @@ CALLS = {
     "systolic": ("patch_embed.proj", "blocks.0.attn.qkv", "blocks.0.attn.scores",
                  "blocks.0.attn.context", "blocks.0.mlp.fc2"),
     "softmax": ("blocks.0.attn.softmax", "blocks.3.attn.softmax"),
-    "requant": ("embedding", "blocks.0.attn.qkv", "blocks.0.attn.scores", "blocks.0.mlp.act",
+    "requant": ("embedding", "blocks.0.attn.qkv", "blocks.0.attn.scores", "blocks.0.mlp.fc1",
                 "blocks.0.residual2"),
     "layernorm": ("blocks.0.norm1", "blocks.3.norm2", "norm"),
 }
