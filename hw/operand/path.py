@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hw.array.systolic import SystolicArray
 from hw.layernorm.lane import lane
 from hw.layernorm.scale import factors_word
-from hw.lib.stream import delay, layout
+from hw.lib.stream import delay, layout, register
 from hw.operand.decode import Decoder
 from hw.operand.format import PLACES, OperandFormat
 from hw.operand.levels import LevelLookup
@@ -214,19 +214,14 @@ class OperandPath(wiring.Component):
         return delay(m, read.data, advance=self.advance, name=f"{name}_read")
 
     def _copy(self, m: Module, name: str, value: Value, shape: Shape, init: int | None) -> Signal:
-        register = Signal(shape, name=name, reset_less=init is None,
-                          init=(init or 0) & (1 << shape.width) - 1)
-        with m.If(self.advance):
-            m.d.sync += register.eq(value)
-        return register
+        return register(m, value, advance=self.advance, name=name, shape=shape,
+                        init=None if init is None else init & (1 << shape.width) - 1)
 
     def _parameter(self, m: Module, name: str, value: Value, norm: Value, softmax: Value,
                    plain: int, distance: int) -> Signal:
         """Register a channel's parameter, or the mode's constant."""
-        register = Signal(value.shape(), name=name, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += register.eq(Mux(norm, value, Mux(softmax, distance, plain)))
-        return register
+        return register(m, Mux(norm, value, Mux(softmax, distance, plain)), advance=self.advance,
+                        name=name, shape=value.shape())
 
     def _lookup(self, m: Module, softmax: Value) -> LevelLookup:
         """Build the table of probabilities; its words are there in step 11."""
