@@ -44,6 +44,7 @@ from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
+from vitforge.base import markdown
 from vitforge.base.files import replace
 from vitforge.spec.config import load
 
@@ -310,12 +311,11 @@ def table(rows: Sequence[Row]) -> str:
                 f"{row.weight_bytes:,}" if row.weight_bytes else "",
                 f"refused: {row.refused}" if row.refused else row.datapath)
 
-    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *map(cells, rows)]
     first = rows[0]
     return (f"{first.images} images, {first.float_right} right in float "
             f"({first.float_right / first.images:.2%}). Times are of the processor; those of "
             "networks are of an image.\n\n"
-            + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines))
+            + markdown.table(_COLUMNS, map(cells, rows)))
 
 
 def _comma(rows: Sequence[Row]) -> str:

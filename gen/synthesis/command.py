@@ -21,6 +21,7 @@ from gen.synthesis.netlist import netlist, synthesize
 from gen.synthesis.place import Timing, place
 from gen.synthesis.yowasp import SynthesisError, version
 from hw.units import UNITS
+from vitforge.base import markdown
 from vitforge.base.cli import progress_bar, replace_folder, run_command
 from vitforge.spec.config import load
 
@@ -29,9 +30,7 @@ ACCELERATOR = "accelerator"
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns),
-             *[[str(row.get(name, "")) for name in columns] for row in rows]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def _timing(timings: Sequence[Timing]) -> dict[str, Any]:
