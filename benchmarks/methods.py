@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import methods as command_line
-from vitforge.base.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds

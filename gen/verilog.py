@@ -26,8 +26,9 @@ from gen.elaborate import Design, elaborate
 from gen.fusesoc import core_file
 from gen.registers import header, markdown, to_json, verilog
 from hw.units import DESIGNS, UNITS
-from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import Config, load, preset_names
 from vitforge.spec.words import Word
 

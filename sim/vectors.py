@@ -17,8 +17,9 @@ from gen.elaborate import Design, elaborate
 from hw.units import UNITS
 from sim.cases.trace import PATTERNS
 from sim.lines import Layout, Port, layout, runs
-from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import Config, load, preset_names
 
 

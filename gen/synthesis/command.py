@@ -22,7 +22,8 @@ from gen.synthesis.place import Timing, place
 from gen.synthesis.yowasp import SynthesisError, version
 from hw.units import UNITS
 from vitforge.base import markdown
-from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.base.cli import replace_folder, run_command
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load
 
 ACCELERATOR = "accelerator"
