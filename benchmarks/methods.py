@@ -45,7 +45,7 @@ from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from vitforge.base import markdown
+from vitforge.base import markdown, stamps
 from vitforge.base.files import replace
 from vitforge.spec.config import load
 
@@ -211,7 +211,7 @@ class _Bench:
         plain = [args.model, hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
                  self.config.hash(), args.spread, args.no_resize, self.how.size,
                  self.evaluation.labels.tolist(), listed]
-        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+        return stamps.key(plain)
 
     def read(self, name: str) -> dict[str, Any]:
         """Return what a file of an earlier run with the same inputs holds; nothing if none."""
