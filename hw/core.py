@@ -65,7 +65,7 @@ class Core(wiring.Component):
     done : Out(1)
         Pulse.
     fault : Out(FAULT_LAYOUT)
-    events : Out(struct)
+    events : Out(StructLayout)
         One bit for each counter of `hw.control.registers.COUNTED`.
     m_axi : Out
         AXI4 master.

@@ -27,7 +27,7 @@ class Accumulator(wiring.Component):
 
     Members
     -------
-    passes : In(stream of tiles)
+    passes : In(stream.Signature(12))
         Number of tiles of every pass, there before its first sums.
     sums : In(output words of the array)
         Always ready.

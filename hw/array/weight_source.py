@@ -32,8 +32,8 @@ class WeightSource(wiring.Component):
 
     Members
     -------
-    passes : In(stream of WEIGHT_FIELDS)
-    words : In(stream of cols * 8 bits)
+    passes : In(stream.Signature(layout(WEIGHT_FIELDS)))
+    words : In(stream.Signature(cols * 8))
         Weights of the stream's passes.
     landed : In(1)
         Pulse of the drain.

@@ -39,14 +39,14 @@ class MemoryReader(wiring.Component):
 
     Members
     -------
-    start : In(stream of range_layout)
+    start : In(stream.Signature(range_layout()))
         The program; a second one is taken when all of the first has been asked for.
-    load : In(stream of range_layout)
+    load : In(stream.Signature(range_layout()))
         Address and length of a LOAD; goes before the program from the next burst on. Both
         are multiples of 64 bytes.
-    words : Out(stream of axi_bits)
+    words : Out(stream.Signature(axi_bits))
         The program's beats.
-    data : Out(stream of axi_bits)
+    data : Out(stream.Signature(axi_bits))
         The beats of LOAD.
     stop : In(1)
         No new burst; what is still to come is taken and thrown away. Held until reset.
@@ -56,7 +56,7 @@ class MemoryReader(wiring.Component):
         All of the program has come.
     waiting : Out(1)
         Beats are to come, and none comes in this cycle.
-    error : Out(struct)
+    error : Out(StructLayout)
         A beat came with SLVERR or DECERR one cycle ago. The beat is delivered all the same.
     axi : Out(AR and R)
         `arvalid` stays until it is taken, `stop` or not.

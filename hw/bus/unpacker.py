@@ -34,13 +34,13 @@ class Unpacker(wiring.Component):
 
     Members
     -------
-    i : In(stream of axi_bits)
+    i : In(stream.Signature(axi_bits))
         Beats. `ready` depends on ``o.ready`` if a beat is one chunk.
     bits : In(4)
         Width of the elements of this block; from when its first word is taken until its last is.
     align : In(1)
         The word that is taken in this cycle is the last of its block.
-    o : Out(stream of cols * 8 bits)
+    o : Out(stream.Signature(cols * 8))
     """
 
     def __init__(self, config: Config):

@@ -42,9 +42,9 @@ class Statistics(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(elements_word(config)))`
+    i : In(signature(elements_word(config)))
         The elements; `x` must be 0 where `keep` is.
-    o : :py:`Out(signature(totals_word(config)))`
+    o : Out(signature(totals_word(config)))
         The row's totals.
     """
 

@@ -23,8 +23,8 @@ class Split(wiring.Component):
 
     Members
     -------
-    i : In(stream of `wide` bits)
-    o : Out(stream of `narrow` bits)
+    i : In(stream.Signature(wide))
+    o : Out(stream.Signature(narrow))
     drop : In(1)
         What is left of the word goes with the chunk that is taken now.
     empty : Out(1)
@@ -66,8 +66,8 @@ class Join(wiring.Component):
 
     Members
     -------
-    i : In(stream of `narrow` bits)
-    o : Out(stream of `wide` bits)
+    i : In(stream.Signature(narrow))
+    o : Out(stream.Signature(wide))
     last : In(1)
         The word ends with the chunk that is taken now; its high bits are anything.
     empty : Out(1)

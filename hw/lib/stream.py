@@ -67,9 +67,9 @@ class Skid(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(word))`
+    i : In(signature(word))
         Words in; ready while at most one word is held.
-    o : :py:`Out(signature(word))`
+    o : Out(signature(word))
         The same words in order.
     """
 

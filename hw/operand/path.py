@@ -51,23 +51,23 @@ class OperandPath(wiring.Component):
 
     Members
     -------
-    advance : :py:`In(1)`
+    advance : In(1)
         The pipeline takes a step.
-    i : :py:`In(StructLayout)`
+    i : In(StructLayout)
         A request: `valid`, `token`, `tile` (of the norm parameters), `last` (goes to the array),
         `blank` (all operands are 0), `valid_rows` (softmax: elements from there on are 0), and the
         fields of `vitforge.spec.instruction.PASS` that say how to decode.
-    codes : :py:`In(rows * 8)`
+    codes : In(rows * 8)
         The word of the request of two steps ago.
-    o : :py:`Out(Signature({valid, payload}))`
+    o : Out(Signature({valid, payload}))
         Activation words of `hw.array.systolic.SystolicArray`.
-    offers : :py:`Out(1)`
+    offers : Out(1)
         What ``o.valid`` will be in the next cycle.
-    norm_write : :py:`In(StructLayout({en, slot, tile, part, data}))`
+    norm_write : In(StructLayout({en, slot, tile, part, data}))
         An eighth of a tile's norm parameters (`hw.operand.memory.NormParameters`).
-    factor_write : :py:`In(StructLayout({en, token, payload}))`
+    factor_write : In(StructLayout({en, token, payload}))
         Factors of a token, `hw.layernorm.scale.factors_word`.
-    probability_write : :py:`In(StructLayout({en, slot, token, offset}))`
+    probability_write : In(StructLayout({en, slot, token, offset}))
         What `hw.softmax.statistics.SoftmaxStatistics` has found for a token.
     """
 

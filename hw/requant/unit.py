@@ -41,11 +41,11 @@ class Requantizer(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(words(config)["i"]))`
+    i : In(signature(words(config)["i"]))
         Accumulators with their parameters.
-    o : :py:`Out(signature(words(config)["o"]))`
+    o : Out(signature(words(config)["o"]))
         Codes.
-    thresholds : :py:`In(ArrayLayout(signed(value_bits + 1), 15))`
+    thresholds : In(ArrayLayout(signed(value_bits + 1), 15))
         What `golden.units.encoding.thresholds` returns for the formats two-scale, log2 and table;
         all but numbers 3, 7 and 11 are cut to `value_bits`. Held from the first word that uses them
         being taken until the last has left.

@@ -26,9 +26,9 @@ class SoftmaxNormalize(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(StructLayout({scores, keep, multiplier, result, last})))`
+    i : In(stream.Signature(StructLayout({scores, keep, multiplier, result, last})))
         A word of keys and what `SoftmaxStatistics` has found for their row (the offset).
-    o : :py:`Out(signature(word))`
+    o : Out(signature(word))
         Codes or probabilities, `latency` cycles after the word has been accepted.
     """
 
