@@ -76,7 +76,7 @@ class MemoryReader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        bits, depth, limit = self.config.axi_bits, self.config.fetch_beats, burst_limit(self.config)
+        bits, limit = self.config.axi_bits, burst_limit(self.config)
         low = BEAT_ADDRESSES[bits]
         address_bits = ADDRESS_BITS - low
         axi = self.axi
@@ -94,6 +94,23 @@ class MemoryReader(wiring.Component):
         # Whose beats come next, and from which burst.
         m.submodules.queue = queue = Queue(
             data.StructLayout({"load": 1, "address": address_bits}), OUTSTANDING)
+        self._choose(m, program, loads, queue)
+        beat = self._deliver(m, queue)
+        begun = Signal()
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += begun.eq(1)
+        m.d.sync += [
+            self.exhausted.eq(begun & program.range.ready & ~queue.o.valid),
+            self.error.valid.eq(beat & axi.rresp[1]),
+            self.error.decode.eq(axi.rresp[0]),
+            self.error.address.eq(Cat(Const(0, low), queue.o.payload.address)),
+        ]
+        return m
+
+    def _choose(self, m: Module, program: Bursts, loads: Bursts, queue: Queue) -> None:
+        """Ask for the next burst, of LOAD or of the program, and note whose it is."""
+        axi, limit, depth = self.axi, burst_limit(self.config), self.config.fetch_beats
+        low = BEAT_ADDRESSES[self.config.axi_bits]
         # Places of the buffer that nobody has asked a beat for: `room`, and one more if a beat was
         # taken in the last cycle. Who takes it says so late in the cycle. And whether these are
         # enough for the longest burst, by the bits that say so: `limit` is a power of two.
@@ -131,7 +148,11 @@ class MemoryReader(wiring.Component):
             enough.eq(left[places:].any() | (left[:places].all() & taken)),
         ]
 
-        m.submodules.buffer = buffer = FetchBuffer(bits, depth)
+    def _deliver(self, m: Module, queue: Queue) -> Signal:
+        """Hand beats to whom they belong; return whether one is taken."""
+        axi = self.axi
+        m.submodules.buffer = buffer = FetchBuffer(
+            self.config.axi_bits, self.config.fetch_beats)
         beat = Signal()
         coming = queue.o.payload.load
         m.d.comb += [
@@ -147,13 +168,4 @@ class MemoryReader(wiring.Component):
             self.idle.eq(~queue.o.valid),
             self.waiting.eq(queue.o.valid & ~beat),
         ]
-        begun = Signal()
-        with m.If(self.start.valid & self.start.ready):
-            m.d.sync += begun.eq(1)
-        m.d.sync += [
-            self.exhausted.eq(begun & program.range.ready & ~queue.o.valid),
-            self.error.valid.eq(beat & axi.rresp[1]),
-            self.error.decode.eq(axi.rresp[0]),
-            self.error.address.eq(Cat(Const(0, low), queue.o.payload.address)),
-        ]
-        return m
+        return beat
