@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+#: The warnings that generated Verilog may give, with the reasons; any other stops a build.
 WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
 #: Most iterations of one loop.
 LOOP = 1024

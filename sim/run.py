@@ -15,6 +15,7 @@ from typing import Any
 
 from cocotb_tools.runner import Verilator, get_results
 
+from gen.convert import WAIVERS
 from gen.elaborate import Design, elaborate
 from sim.cases.image import all_cases
 from sim.cases.trace import PATTERNS
@@ -24,9 +25,6 @@ from sim.toolchain import OPTIONS, Toolchain, find
 from sim.waves import annotated, fst, state
 from vitforge.base.stamps import filling
 from vitforge.spec.config import Config
-
-#: The warnings that generated Verilog may give, with the reasons; any other stops the build.
-WAIVERS = Path(__file__).parent / "waivers.vlt"
 
 
 class SimulationError(AssertionError):

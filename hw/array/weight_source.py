@@ -37,9 +37,9 @@ class WeightSource(wiring.Component):
         Weights of the stream's passes.
     landed : In(1)
         Pulse of the drain.
-    read_enable, read, read_address, data :
+    read_enable, read, read_address : Out; data : In
         Read port of the stationary bank.
-    w : Out(weight words of the array)
+    w : Out(signature(SystolicArray.words(config)["w"]))
     w_takes : In(1)
         What ``w.ready`` will be in the next cycle.
     """

@@ -54,7 +54,7 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    words, bits, align :
+    words : In(stream.Signature(cols * 8)); bits, align : Out
         Words of `cols` elements, the width of a packed element, and whether the word that is
         taken now is the last of its block.
     exhausted : In(1)

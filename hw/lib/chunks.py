@@ -3,6 +3,8 @@
 
 __all__ = ["Join", "Split"]
 
+from typing import Any
+
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -13,6 +15,13 @@ def _ratio(wide: int, narrow: int) -> int:
     if ratio * narrow != wide or ratio & ratio - 1 or not ratio:
         raise ValueError(f"the widths must be a power of two apart, not {wide} and {narrow}")
     return ratio
+
+
+def _pass_through(m: Module, component: Any) -> None:
+    """Join input and output by wires: a chunk is a word."""
+    m.d.comb += [component.o.valid.eq(component.i.valid),
+                 component.o.payload.eq(component.i.payload),
+                 component.i.ready.eq(component.o.ready), component.empty.eq(1)]
 
 
 class Split(wiring.Component):
@@ -39,8 +48,7 @@ class Split(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.ratio == 1:
-            m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload),
-                         self.i.ready.eq(self.o.ready), self.empty.eq(1)]
+            _pass_through(m, self)
             return m
         width = len(self.o.payload)
         held = Signal.like(self.i.payload, reset_less=True)
@@ -82,8 +90,7 @@ class Join(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.ratio == 1:
-            m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload),
-                         self.i.ready.eq(self.o.ready), self.empty.eq(1)]
+            _pass_through(m, self)
             return m
         place = Signal(range(self.ratio))
         parts = Array(self.o.payload.word_select(index, len(self.i.payload))
