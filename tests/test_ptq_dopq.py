@@ -202,7 +202,7 @@ def test_without_its_components_it_is_repq_vit(model, batches):
     for name, parts in (("tanq", ("softmax",)), ("mosf", ("norm", "qkv", "fc1"))):
         other = DopqVit(DopqVitSettings(weights=4, activations=4, **{
             "tanq": False, "mosf": False, name: True}))
-        changed = other.decide(other.observe(model, batches)).differences(wanted)
+        changed = differences(other.decide(other.observe(model, batches)), wanted)
         assert all(any(item.count(part) for item in changed) for part in parts)
         assert all(any(part in item for part in parts) for item in changed)
 
