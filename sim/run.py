@@ -129,7 +129,7 @@ def _build(runner: Runner, design: Design, config: Config, directory: Path, *, f
     top = TOP if fast else unit
     inputs = (text, WAIVERS.read_text(encoding="utf-8"), OPTIONS,
               waves and fst(runner.toolchain),
-              runner.toolchain.version_text)
+              runner.toolchain.version_text, runner.toolchain.environment["MAKEFLAGS"])
     key = hashlib.sha256(repr(inputs).encode())
     stamp = directory / "built"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():

@@ -174,7 +174,8 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
     runner = Runner(find(), waves)
     verilog = _verilog(config)
     inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)), OPTIONS,
-              size, latency, waves, runner.toolchain.version_text)
+              size, latency, waves, runner.toolchain.version_text,
+              runner.toolchain.environment["MAKEFLAGS"])
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()
     with alone(folder):
         _build(runner, folder, verilog, key, waves=waves,
