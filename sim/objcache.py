@@ -4,8 +4,8 @@
 Verilator's makefile runs ``$(OBJCACHE) g++ ...``; `sim.toolchain` sets ``OBJCACHE`` to this script.
 A source of Verilator's include folder does not depend on the model, so its object is kept under a
 name made of everything that it depends on: the compiler, the arguments, and the time and size of
-every file in that folder. A macro that none of those files has a word of, as ``VM_TRACE_FST``, makes
-no other object. Any other command runs unchanged.
+every file in that folder. A macro that none of those files names, as ``VM_TRACE_FST``, makes no
+other object. Any other command runs unchanged.
 """
 
 __all__ = ["main"]

@@ -22,7 +22,7 @@ from sim.cases.image import all_cases
 from sim.cases.trace import PATTERNS
 from sim.lines import layout, write
 from sim.player import TOP, player
-from sim.toolchain import OPTIONS, Toolchain, find
+from sim.toolchain import Toolchain, find
 from sim.waves import annotated, fst, state
 from vitforge.spec.config import Config
 
@@ -77,7 +77,7 @@ class Runner(Verilator):
 
     def _build_command(self) -> list[list[str]]:
         verilate, *rest = super()._build_command()
-        verilate[1:1] = OPTIONS
+        verilate[1:1] = self.toolchain.options
         if self._everything and fst(self.toolchain):
             verilate[verilate.index("--trace")] = "--trace-fst"
         if not self._everything:
@@ -127,7 +127,7 @@ def _build(runner: Runner, design: Design, config: Config, directory: Path, *, f
     if fast:
         text += player(unit, layout(design))
     top = TOP if fast else unit
-    inputs = (text, WAIVERS.read_text(encoding="utf-8"), OPTIONS,
+    inputs = (text, WAIVERS.read_text(encoding="utf-8"), runner.toolchain.options,
               waves and fst(runner.toolchain),
               runner.toolchain.version_text, runner.toolchain.environment["MAKEFLAGS"])
     key = hashlib.sha256(repr(inputs).encode())

@@ -17,7 +17,7 @@ from cocotb_tools.runner import get_results
 
 from gen.elaborate import generate
 from sim.run import WAIVERS, Runner, SimulationError, alone, tail, watching
-from sim.toolchain import OPTIONS, find
+from sim.toolchain import find
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
 from vitforge.spec.timing import LATENCY
@@ -173,8 +173,8 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
                                 f"{'-waves' * waves}")
     runner = Runner(find(), waves)
     verilog = _verilog(config)
-    inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)), OPTIONS,
-              size, latency, waves, runner.toolchain.version_text,
+    inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)),
+              runner.toolchain.options, size, latency, waves, runner.toolchain.version_text,
               runner.toolchain.environment["MAKEFLAGS"])
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()
     with alone(folder):
