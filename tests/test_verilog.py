@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import yaml
@@ -21,6 +22,12 @@ from vitforge.spec.config import load
 def _run(*arguments, **environment):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300,
                           check=False, env={**os.environ, **environment})
+
+
+@cache
+def packaged(unit, config):
+    """Return the files of a design, by name; nothing may change them."""
+    return package([unit], load(config))
 
 
 def test_folder_is_complete_and_its_manifest_true(tmp_path):
@@ -73,7 +80,7 @@ def declared(text, top):
 
 @pytest.mark.parametrize("unit", DESIGNS)
 def test_readme_has_the_ports_of_the_verilog(unit):
-    files = package([unit], load("tiny"))
+    files = packaged(unit, "tiny")
     ports = declared(files[f"rtl/{unit}.v"], unit)
     assert ports.pop("clk") == ports.pop("rst") == ("input", 1)
     for name in [name for name in ports if name.endswith("__payload")]:
@@ -152,7 +159,7 @@ def _unpack(folder, files):
     pytest.param("accelerator", "edge16", marks=pytest.mark.slow)])
 def test_verilog_is_lint_clean(tmp_path, unit, config):
     """As it is; and with the waivers of single messages in place of their rule's."""
-    _unpack(tmp_path, package([unit], load(config)))
+    _unpack(tmp_path, packaged(unit, config))
     assert _lint(tmp_path, f"rtl/{unit}.v") == (0, "")
     text = (tmp_path / "rtl" / f"{unit}.v").read_text()
     strict = text.replace("/* verilator lint_off WIDTHTRUNC */\n", "")
