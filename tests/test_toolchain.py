@@ -52,6 +52,7 @@ def test_the_environment_may_choose_the_optimisation(machine, monkeypatch):
     path = machine("g++", "make", "perl", verilator=NEW)
     monkeypatch.setenv("OPT_FAST", "-O3")
     assert find(path).environment["MAKEFLAGS"] == "OPT_FAST=-O3 OPT_GLOBAL=-O2"
+    assert find(path, optimisation="-O1").environment["MAKEFLAGS"] == "OPT_FAST=-O1 OPT_GLOBAL=-O2"
 
 
 def test_package_beats_old_system_verilator(machine):
