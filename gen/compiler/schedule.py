@@ -231,6 +231,7 @@ class _Builder:
         return _Normed(slot, {
             "operand": OPERANDS["norm"], "from_residual": 1, "norm_slot": slot, "has_norm": 1,
             "norm_zero_point": norm.input.zero_point, "operand_zero_point": norm.zero_point,
+            "operand_bits": norm.bits,
         }, {"gamma": take(norm.gamma, self.dim),
             "offset": take(offset(norm.beta, norm.zero_point), self.dim),
             "shift": take(shift, self.dim), "reserved": np.zeros(len(self.dim), np.int64)})

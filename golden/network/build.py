@@ -164,7 +164,8 @@ class _Builder:
         out, parameters = self.uniform(name), self.plan.parameters
         gamma, beta = layernorm_parameters(parameters[f"{name}.weight"], parameters[f"{name}.bias"],
                                            float(out.scale), self.config)
-        return Norm(input=self.stream(stream), gamma=gamma, beta=beta, zero_point=out.zero_point)
+        return Norm(input=self.stream(stream), gamma=gamma, beta=beta, zero_point=out.zero_point,
+                    bits=out.bits)
 
     def dyadic(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Multipliers and shifts of positive ratios ``[C]``."""

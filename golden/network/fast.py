@@ -30,10 +30,9 @@ from golden.float.models import Preprocessing
 from golden.formats.formats import Format, Shifted
 from golden.network.fast_softmax import FastSoftmax
 from golden.network.run import Attention, Linear, Network, Norm, image_codes, patches, run
-from golden.units.layernorm import offset
+from golden.units.layernorm import code_mask, offset
 from golden.units.requant import Requantization, encode, operate
 from vitforge.spec.config import Config
-from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.layernorm_widths import FRACTION, NormFormat
 from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
 
@@ -246,7 +245,7 @@ class _Norm:
         down = 2.0 ** -(width.element_fraction + FRACTION)
         self.gamma = (norm.gamma.double() * down).to(device)
         self.offset = (offset(norm.beta, norm.zero_point).double() * 2.0**-FRACTION).to(device)
-        self.zero_point = norm.zero_point
+        self.zero_point, self.top = norm.zero_point, code_mask(norm.bits)
 
     def __call__(self, x: Tensor) -> Tensor:
         total = x.sum(-1, keepdim=True)
@@ -257,7 +256,7 @@ class _Norm:
         u = torch.addcmul(-total * scale, x, scale * self.channels, out=square).floor_()
         n = u.mul_(root).floor_()
         code = torch.addcmul(self.offset, n, self.gamma, out=n).floor_()
-        return code.clamp_(0, (1 << CODE_BITS) - 1).sub_(self.zero_point).float()
+        return code.clamp_(0, self.top).sub_(self.zero_point).float()
 
 
 class _Attend:

@@ -31,6 +31,7 @@ from golden.units.requant import Requantization, requantize
 from golden.units.softmax import PolynomialScale, ShiftScale, log_softmax
 from golden.units.systolic import matmul
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,12 +45,16 @@ class Linear:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Norm:
-    """A LayerNorm of PTF codes; `gamma` and `beta` are `units.layernorm.layernorm_parameters`."""
+    """A LayerNorm of PTF codes, to codes of `bits` bits around `zero_point`.
+
+    `gamma` and `beta` are `units.layernorm.layernorm_parameters`.
+    """
 
     input: Shifted
     gamma: Tensor
     beta: Tensor
     zero_point: int
+    bits: int = CODE_BITS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,9 +177,11 @@ class _Units:
 
     def norm(self, name: str, codes: Tensor, norm: Norm) -> Tensor:
         mantissa, shift = codes - norm.input.zero_point, norm.input.shift
-        output = layernorm(mantissa, shift, norm.gamma, norm.beta, norm.zero_point, self.config)
+        output = layernorm(mantissa, shift, norm.gamma, norm.beta, norm.zero_point, self.config,
+                           norm.bits)
         return self._done(name, "layernorm", output, mantissa=mantissa, shift=shift,
-                          gamma=norm.gamma, beta=norm.beta, zero_point=norm.zero_point)
+                          gamma=norm.gamma, beta=norm.beta, zero_point=norm.zero_point,
+                          bits=norm.bits)
 
     def softmax(self, name: str, scores: Tensor, scale: ShiftScale | PolynomialScale) -> Tensor:
         keep = torch.ones_like(scores, dtype=torch.bool)
