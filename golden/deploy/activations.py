@@ -4,9 +4,10 @@
 Every function returns a format and the reason why it isn't the decided one, empty if it is.
 """
 
-__all__ = ["Found", "deploy_gelu", "deploy_norm", "deploy_projection", "deploy_scores",
+__all__ = ["Found", "deploy_gelu", "deploy_projection", "deploy_scores",
            "deploy_stream", "deploy_uniform"]
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,31 +69,37 @@ def deploy_uniform(item: TensorFormat | None, seen: Seen) -> Found:
     return Found(_range(seen(), item.bits), "codes are uniform here, min-max of calibration")
 
 
-def deploy_norm(item: TensorFormat | None, seen: Seen) -> Found:
-    """Codes of LayerNorm's result."""
-    found = deploy_uniform(item, seen)
-    if not found.why and found.format.bits < 8:
-        return Found(found.format, "LayerNorm's result saturates at 8 bits, with the decided step")
-    return found
-
-
 def deploy_scores(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
-    """Codes of the scores, of a scale that softmax takes."""
+    """Codes of the scores, of a scale that softmax takes, and of no more bits than decided.
+
+    Where the decided scale is none of those, the nearest one is taken with the same zero point: a
+    smaller one covers less at both ends.
+    """
     found = deploy_uniform(item, seen) if item is not None else Found(
         _unsigned(score_search(seen(), 8)), _FLOAT)
     plain, widest = found.format, min(8, config.score_bits)
     assert isinstance(plain, Uniform)
+    if plain.bits > widest:
+        low, high = (float(plain.scale) * code for code in
+                     (-plain.zero_point, (1 << plain.bits) - 1 - plain.zero_point))
+        plain = Uniform.of_range(low, high, widest)
+    for step in range(2000):
+        for factor in (0.99**step, 0.99**-step):
+            if _taken(scale := float(plain.scale) * factor, config):
+                if scale == float(found.format.scale):
+                    return found
+                return Found(dataclasses.replace(plain, scale=scale),
+                             "the scale must be one that the integer softmax takes")
+    raise ValueError(f"no score scale near {float(plain.scale):g} is one that softmax takes")
+
+
+def _taken(scale: float, config: Config) -> bool:
+    """Whether the configuration's softmax takes scores of a scale."""
     try:
-        softmax_scale(float(plain.scale), config)
-        fits = plain.bits <= widest
+        softmax_scale(scale, config)
     except ValueError:
-        fits = False
-    if fits:
-        return found
-    low, high = (float(plain.scale) * code for code in
-                 (-plain.zero_point, (1 << plain.bits) - 1 - plain.zero_point))
-    return Found(Uniform.of_range(low, high, widest),
-                 "the scale must be one that the integer softmax takes")
+        return False
+    return True
 
 
 def deploy_projection(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
@@ -141,7 +148,7 @@ def deploy_stream(item: TensorFormat | None, rows: Callable[[], Tensor], channel
         plain = _unsigned(item)
         return Found(Shifted(scale=plain.scale, bits=plain.bits, zero_point=plain.zero_point,
                              shift=torch.zeros(channels, dtype=torch.int64)))
-    return Found(power_of_two_stream(rows(), config),
+    return Found(power_of_two_stream(rows(), config, item.bits),
                  "one scale, and powers of two for the channels")
 
 

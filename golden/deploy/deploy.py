@@ -21,7 +21,6 @@ from torch import Tensor
 from golden.deploy.activations import (
     Found,
     deploy_gelu,
-    deploy_norm,
     deploy_projection,
     deploy_scores,
     deploy_stream,
@@ -193,9 +192,9 @@ class _Deployment:
             if name == "patch_embed.proj":
                 found = self.embedding(weight, item, preprocessing)
             elif name == "head":
-                found = deploy_head(weight, item, bits)
+                found = deploy_head(weight, item)
             else:
-                found = deploy_weights(weight, item, bits)
+                found = deploy_weights(weight, item)
             self.matrices[name], self.formats[full] = found.matrix, found.format
             if found.why:
                 self.note(full, item, words(found.format), found.why)
@@ -206,7 +205,7 @@ class _Deployment:
         channels = self.spec.in_channels
         mean = preprocessing.mean if preprocessing else (0.0,) * channels
         std = preprocessing.std if preprocessing else (1.0,) * channels
-        found = folded_embedding(weight, item, self.config.weight_bits, std)
+        found = folded_embedding(weight, item, std)
         shift = (found.real.reshape(weight.shape).sum((2, 3))
                  * torch.tensor(mean, dtype=torch.float64)).sum(1)
         bias = "patch_embed.proj.bias"
@@ -223,7 +222,7 @@ class _Deployment:
         self.stream("embedding")
         for index in range(self.spec.depth):
             name = f"blocks.{index}"
-            self.take(f"{name}.norm1", deploy_norm(*self.decided(f"{name}.norm1")))
+            self.take(f"{name}.norm1", deploy_uniform(*self.decided(f"{name}.norm1")))
             for part in "qkv":
                 full = f"{name}.attn.{part}"
                 self.take(full, deploy_projection(*self.decided(full), self.config))
@@ -233,11 +232,11 @@ class _Deployment:
             self.take(f"{name}.attn.context", deploy_uniform(
                 *self.decided(f"{name}.attn.context")))
             self.stream(f"{name}.residual1")
-            self.take(f"{name}.norm2", deploy_norm(*self.decided(f"{name}.norm2")))
+            self.take(f"{name}.norm2", deploy_uniform(*self.decided(f"{name}.norm2")))
             self.take(f"{name}.mlp.act", deploy_gelu(*self.decided(f"{name}.mlp.act"),
                                                      self.config))
             self.stream(f"{name}.residual2")
-        self.take("norm", deploy_norm(*self.decided("norm")))
+        self.take("norm", deploy_uniform(*self.decided("norm")))
         if self.record.softmax != (exact := _SOFTMAXES[self.config.exponential]):
             self.notes.append(Note("*.attn.softmax (exponential)", self.record.softmax, exact,
                                    "what the configuration's softmax computes"))

@@ -6,7 +6,7 @@ A site is the output of a module (`golden.float.vit.Tap` and friends), or the im
 they stay in the accumulator.
 """
 
-__all__ = ["INPUT", "ROLES", "Site", "layers", "sites", "source"]
+__all__ = ["CLASSIFIER", "INPUT", "ROLES", "Site", "layers", "sites", "source"]
 
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ from golden.float.swin import Swin
 from golden.float.vit import Vit
 
 INPUT = "input"
+#: The layer whose sums are the logits, of a ViT.
+CLASSIFIER = "head"
 ROLES = ("input", "stream", "norm", "query", "key", "value", "scores", "attention", "context",
          "gelu", "pool")
 _LEAVES = {"norm": "norm", "norm1": "norm", "norm2": "norm", "q": "query", "k": "key",

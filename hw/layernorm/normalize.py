@@ -69,7 +69,7 @@ class Normalize(wiring.Component):
         super().__init__({"i": In(signature(elements_word(config))),
                           "row": In(signature(factors_word(config))),
                           "p": In(signature(parameters_word(config))),
-                          "bits": In(4, init=CODE_BITS),
+                          "bits": In(4, init=CODE_BITS),   # type: ignore[call-arg]
                           "o": Out(signature(codes_word(config)))})
 
     def elaborate(self, platform: object) -> Module:

@@ -58,7 +58,8 @@ class LayerNorm(wiring.Component):
                         + Normalize.latency)
         #: Cycles from one row to the next, at least: the search, or the table and its use.
         self.interval = max(width.pairs + 1, 10)
-        super().__init__({"bits": In(4, init=CODE_BITS)} | {
+        bits = In(4, init=CODE_BITS)   # type: ignore[call-arg]
+        super().__init__({"bits": bits} | {
             name: (Out if name == "o" else In)(signature(word)) for name, word in words.items()})
 
     @staticmethod
