@@ -13,7 +13,7 @@ from golden.data import mnist
 from golden.float import checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
-from golden.ptq.dual import dual_weights, outlier_columns
+from golden.ptq.dual_scales import dual_weights, outlier_columns
 from golden.ptq.erq import Erq, ErqSettings
 from golden.ptq.formats import TensorFormat, simulate, weight_grid
 from golden.ptq.ranges import affine

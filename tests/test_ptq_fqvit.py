@@ -15,7 +15,7 @@ from golden.float.vit import Vit
 from golden.formats.ptf import power_of_two_factor
 from golden.ptq.formats import simulate
 from golden.ptq.fqvit import FqVit, FqVitSettings
-from golden.ptq.lis import LogIntSoftmax
+from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.sites import sites
 from golden.ptq.statistics import Statistics
 

@@ -17,7 +17,7 @@ from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 from golden.formats.formats import tangent_table
 from golden.ptq.formats import TensorFormat, simulate
-from golden.ptq.lis import LogIntSoftmax
+from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.method import Settings, apply
 from golden.ptq.minmax import MinMax
 from golden.ptq.ranges import (
