@@ -251,7 +251,8 @@ class _Builder:
                 weight_bits=self.bits[name], tokens=spec.tokens,
                 tiles=len(rows) // self.config.rows,
                 a_stride=spec.tokens, destination=DESTINATIONS[target.bank],
-                **layer.input.operand_fields(), **requantization_fields(requantization), **more)
+                **layer.input.operand_fields(),
+                **requantization_fields(requantization, int(part[0])), **more)
             if normed:
                 fields |= normed.fields
             if before and after:

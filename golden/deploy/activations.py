@@ -30,14 +30,10 @@ _FLOAT = "the method leaves it in floating point; on the datapath it is codes"
 
 @dataclass(frozen=True)
 class Found:
-    """A format of the datapath, and why it isn't the decided one, if so.
-
-    `clip` is the width at which values saturate if their container is wider.
-    """
+    """A format of the datapath, and why it isn't the decided one, if so."""
 
     format: Format
     why: str = ""
-    clip: int | None = None
 
 
 Seen = Callable[[], Observed]
@@ -103,31 +99,27 @@ def _taken(scale: float, config: Config) -> bool:
 
 
 def deploy_projection(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
-    """Codes of Q, K or V around the middle: K and V take the place of weights, of `weight_bits`.
+    """Codes of Q, K or V: K and V take the place of weights, of `weight_bits`, Q is made with them.
 
-    A code less its zero point is between ``-zero`` and ``2**bits - 1 - zero``, which takes a bit
-    more than the code unless it is symmetric. Where the container has that bit the decided step
-    stays; values saturate at the wider integer's range. Else a symmetric step covers the range.
+    The codes stand around the middle of `weight_bits`, where a weight is the code less the middle.
+    Those of fewer bits fit there as they are, whatever their zero point. Of those that don't fit a
+    symmetric step covers the range.
     """
     container = config.weight_bits
-    half = 1 << container - 1
     if item is None or not _one(item):
-        source, bits, why = _range(seen(), 8), 8, _FLOAT if item is None else "one scale for all"
+        source, why = _range(seen(), 8 if item is None else item.bits), _FLOAT \
+            if item is None else "one scale for all"
     else:
-        source, bits, why = _unsigned(item), item.bits, ""
-    below, above = source.zero_point, (1 << bits) - 1 - source.zero_point
-    needed = max(below - 1, above).bit_length() + 1
-    if needed <= container:
-        if needed > bits:
-            why = why or ("K and V are stationary operands, which have no zero point, and Q is "
-                          "made with them: it is part of the integers, which take a bit more")
-        return Found(Uniform(scale=source.scale, bits=container, zero_point=half), why,
-                     needed if needed < container else None)
-    width = min(bits, container)
+        source, why = _unsigned(item), ""
+    half, codes = 1 << container - 1, 1 << source.bits
+    if 0 <= half - source.zero_point <= 2 * half - codes:
+        return Found(source, why)
+    width = min(source.bits, container)
+    below, above = source.zero_point, codes - 1 - source.zero_point
     scale = max(below, above) * float(source.scale) / ((1 << width - 1) - 1)
-    return Found(Uniform(scale=scale, bits=container, zero_point=half),
+    return Found(Uniform(scale=scale, bits=width, zero_point=1 << width - 1),
                  why or "K and V are stationary operands, which have no zero point, and Q is made "
-                 "with them: symmetric", width if width < container else None)
+                 "with them: symmetric")
 
 
 def deploy_stream(item: TensorFormat | None, rows: Callable[[], Tensor], channels: int,

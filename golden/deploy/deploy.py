@@ -158,7 +158,7 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     work.weights(preprocessing)
     work.activations()
     plan = Plan(spec=model.spec, config=config, parameters=work.parameters,
-                matrices=work.matrices, formats=work.formats, clip=work.clip)
+                matrices=work.matrices, formats=work.formats)
     return build(plan), (*work.notes, *_COMMON)
 
 
@@ -173,7 +173,6 @@ class _Deployment:
                            for name, value in model.named_parameters()}
         self.matrices: dict[str, Matrix] = {}
         self.formats: dict[str, Format] = {}
-        self.clip: dict[str, int] = {}
         self.notes: list[Note] = []
 
     def note(self, name: str, decided: TensorFormat | None, deployed: str, why: str) -> None:
@@ -246,11 +245,8 @@ class _Deployment:
 
     def take(self, name: str, found: Found) -> None:
         self.formats[name] = found.format
-        if found.clip is not None:
-            self.clip[name] = found.clip
         if found.why:
-            text = words(found.format) + (f", clipped to {found.clip} bits" if found.clip else "")
-            self.note(name, self.record.formats.get(name), text, found.why)
+            self.note(name, self.record.formats.get(name), words(found.format), found.why)
 
     def stream(self, name: str) -> None:
         item, seen = self.decided(name)

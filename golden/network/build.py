@@ -10,7 +10,7 @@ __all__ = ["Matrix", "Plan", "build", "check_can_run", "levels"]
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -59,11 +59,9 @@ class Plan:
         Weights by the layer's name ("blocks.0.mlp.fc1"); the head has one scale for all rows.
     formats
         Format of every tensor of codes by its name in `golden.float.vit.observe`, and "input", the
-        pixels'. The residual stream is `Shifted`, K and V are around the middle of `weight_bits`,
-        with Q in the same encoding. Probabilities get the nearest format that the configuration has
-        (`golden.formats.attention.attend`).
-    clip
-        Width of Q, K or V, where it is less than that of their container.
+        pixels'. The residual stream is `Shifted`; Q, K and V are uniform, and stand around the
+        middle of `weight_bits`, where they must fit. Probabilities get the nearest format that the
+        configuration has (`golden.formats.attention.attend`).
     """
 
     spec: VitSpec
@@ -71,7 +69,6 @@ class Plan:
     parameters: Mapping[str, Tensor]
     matrices: Mapping[str, Matrix]
     formats: Mapping[str, Format]
-    clip: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_can_run(spec: VitSpec, config: Config) -> None:
@@ -251,31 +248,24 @@ class _Builder:
         name, source = f"{block}.attn.qkv", self.plan.formats[f"{block}.norm1"]
         matrix, bits, dim = self.plan.matrices[name], self.config.weight_bits, self.spec.dim
         scale = matrix.scale * source.scale
-        parts = [f"{block}.attn.{part}" for part in "qkv"]
-        step = torch.cat([_each(self.uniform(part).scale, dim) for part in parts])
-        down = torch.cat([torch.full((dim,), self.narrowing(part)) for part in parts])
-        multiplier, shift = self.dyadic(scale / step * 2.0**down)
+        parts = [self.uniform(f"{block}.attn.{part}") for part in "qkv"]
+        step = torch.cat([_each(part.scale, dim) for part in parts])
+        multiplier, shift = self.dyadic(scale / step)
+        encodings = tuple(_around(part, bits) for part in parts)
         return Linear(input=source, weights=matrix.weights,
                       requantization=Requantization(
             bias=_steps(f"{name}.bias", self.plan.parameters[f"{name}.bias"] / scale),
-            multiplier=multiplier, shift=shift,
-            encoding=Encoding(bits=bits, zero_point=1 << bits - 1),
-            encode_shift=down if bool(down.any()) else 0))
-
-    def narrowing(self, part: str) -> int:
-        """Right shift before the code that makes values saturate at fewer bits.
-
-        The code itself saturates at the width of its container. But v does at ``2**(value_bits-1)``
-        before, so a step of ``2**(value_bits-bits)`` lets mantissas reach ``+-2**(bits-1)``.
-        """
-        bits = self.plan.clip.get(part)
-        return 0 if bits is None else min(15, self.config.value_bits - bits)
+            multiplier=multiplier, shift=shift, encoding=encodings[0],
+            parts=encodings if len(set(encodings)) > 1 else ()))
 
     @_named
     def attention(self, name: str) -> Attention:
         formats = self.plan.formats
-        query, key, value, score, context = (
-            self.uniform(f"{name}.{part}") for part in ("q", "k", "v", "scores", "context"))
+        middle = 1 << self.config.weight_bits - 1
+        query, key, value = (
+            Uniform(scale=self.uniform(f"{name}.{part}").scale, bits=self.config.weight_bits,
+                    zero_point=middle) for part in "qkv")
+        score, context = self.uniform(f"{name}.scores"), self.uniform(f"{name}.context")
         scale, probability = attend(float(score.scale), formats[f"{name}.softmax"], self.config)
         self.formats[f"{name}.softmax"] = probability
         per_score = float(query.scale) * float(key.scale) * self.spec.head_dim**-0.5
@@ -309,6 +299,21 @@ class _Builder:
             shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
             encoding=encoding)
         return Linear(input=read, weights=matrix.weights, requantization=layer)
+
+
+def _around(item: Uniform, bits: int) -> Encoding:
+    """Return the encoding whose codes have their zero in the middle of `bits` bits.
+
+    Raises
+    ------
+    ValueError
+        If some of the format's codes don't fit there.
+    """
+    lowest = (1 << bits - 1) - item.zero_point
+    if not 0 <= lowest <= (1 << bits) - (1 << item.bits):
+        raise ValueError(f"codes of {item.bits} bits with zero at {item.zero_point} don't fit "
+                         f"{bits} bits with zero in the middle")
+    return Encoding(bits=item.bits, zero_point=item.zero_point, lowest=lowest)
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:

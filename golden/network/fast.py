@@ -150,14 +150,27 @@ class _Uniform:
         encoding = layer.encoding
         self.low = -encoding.zero_point
         self.high = (1 << encoding.bits) - 1 - encoding.zero_point
-        self.moved = encoding.zero_point - zero   # where the reader's zero point is another one
-        if not self.shift:
+        # Where the reader's zero point is another one; that of all parts is the same.
+        self.moved = encoding.lowest + encoding.zero_point - zero
+        self.ends: tuple[Tensor, ...] | None = None
+        if layer.parts:
+            assert len({part.lowest + part.zero_point for part in layer.parts}) == 1
+            channels = torch.as_tensor(layer.multiplier).numel() // len(layer.parts)
+            self.ends = tuple(
+                torch.tensor(ends, dtype=torch.float64).repeat_interleave(channels).to(device)
+                for ends in zip(*((-part.zero_point, (1 << part.bits) - 1 - part.zero_point)
+                                  for part in layer.parts), strict=True))
+        elif not self.shift:
             self.scale.narrow(self.low, self.high)
 
     def __call__(self, acc: Tensor) -> Tensor:
         value = self.scale(acc)
         if self.shift:
-            value = _round_shift(value, *self.shift).clamp_(self.low, self.high)
+            value = _round_shift(value, *self.shift)
+        if self.ends:
+            value = value.clamp_(*self.ends)
+        elif self.shift:
+            value = value.clamp_(self.low, self.high)
         value = value.float()
         return value.add_(self.moved) if self.moved else value
 

@@ -23,7 +23,7 @@ from vitforge.spec.words import Field, Word
 class Requantizer(wiring.Component):
     """Bias, dyadic multiply, GeLU or residual, and the code of the layer's format.
 
-    ``code = encode(operation(round_shift((acc + bias) * multiplier, shift)))``
+    ``code = lowest + encode(operation(round_shift((acc + bias) * multiplier, shift)))``
 
     Rounding: half up at the end of each of the three steps (`hw.requant.scale`,
     `hw.requant.operation`, `hw.requant.encode`).
@@ -86,6 +86,7 @@ class Requantizer(wiring.Component):
                 Field("bits", 4, text="width of a code, 2 to 8"),
                 Field("m", 4, text="shift between the regions of two-scale codes"),
                 Field("signed", 1, text="whether two-scale codes are two's complement"),
+                Field("lowest", 8, text="added to the code"),
                 Field("last", 1, text="handed through"),
             )),
             "o": Word((
@@ -154,6 +155,7 @@ class Requantizer(wiring.Component):
                     | last_of(late_mask) & late(signed_two_scale, third + 9, "sign").replicate(8)
                     | next_to(late_mask) & late(two_scale, third + 9, "region").replicate(8),
                     1, "flip")
+        lowest = late(word.lowest, third + Encode.latency, "lowest")
         address, fourth, evens = load_thresholds(m, self.thresholds,
                                                  self.config.value_bits)
 
@@ -194,7 +196,7 @@ class Requantizer(wiring.Component):
                 encode[lane].early_search.eq(early_search),
                 encode[lane].search.eq(search),
                 encode[lane].flip.eq(flip),
-                skid.i.payload.codes[lane].eq(encode[lane].code),
+                skid.i.payload.codes[lane].eq((encode[lane].code + lowest)[:8]),
             ]
 
         stages = third + Encode.latency

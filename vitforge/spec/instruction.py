@@ -108,7 +108,8 @@ PASS = _instruction(
      Field("m", 4, text="two-scale: shift between the regions"),
      Field("signed", 1, text="two-scale: two's complement"),
      Field("residual_zero_point", 8, text="of the residual's codes")),
-    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),),
+    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),
+     Field("lowest", 8, text="added to the code")),
     (Field("offset", 32, text="bytes from the start of the output buffer"),),
 )
 
