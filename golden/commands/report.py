@@ -4,18 +4,14 @@
 __all__ = ["report"]
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from golden.deploy.deploy import Note, summary
 from golden.deploy.widths import stored_widths, weight_bytes
 from golden.network.run import Network
 from golden.ptq.record import Record
 from golden.ptq.widths import layer_widths
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+from vitforge.base.markdown import table
 
 
 def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:
@@ -30,7 +26,7 @@ def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:
         lines.setdefault(row, {})[column] = cell(found)
     columns = list(dict.fromkeys(column for row, line in lines.items() if row for column in line))
     single = "".join(f"{name}: {value}\n\n" for name, value in lines.pop("", {}).items())
-    return single + _table(("block", *columns), [
+    return single + table(("block", *columns), [
         (row, *(line.get(column, "") for column in columns)) for row, line in lines.items()])
 
 
@@ -53,7 +49,7 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
     config = network.config
     text = [f"# {record.method} on {model}\n\n{settings}\n"]
     if counts:
-        text.append("\n## Accuracy\n\n" + _table(
+        text.append("\n## Accuracy\n\n" + table(
             ("network", "right", "images", "top-1"),
             [(name, found, total, f"{found / total:.2%}")
              for name, (found, total) in counts.items()]))
@@ -64,7 +60,7 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
     widths = layer_widths(record)
     if len({item.weights for item in widths.values()}) > 1:
         text.append("\n## Widths\n\nBits that the method gave to a layer's weights, and to what "
-                    "the layer reads.\n\n" + _table(
+                    "the layer reads.\n\n" + table(
                         ("layer", "weights", "activations"),
                         [(f"`{name}`", item.weights, item.activations or "float")
                          for name, item in widths.items()]))
@@ -74,7 +70,7 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
         text.append("\n## Signal to noise\n\nIn decibels against the float network, simulated / "
                     "integer. LayerNorm's results say nothing where a method has rescaled them."
                     "\n\n" + _noise(noise))
-    text.append("\n## What the datapath changed\n\n" + _table(
+    text.append("\n## What the datapath changed\n\n" + table(
         ("tensors", "count", "decided (the first)", "deployed (the first)", "why"),
         [(f"`{note.tensor}`", count, note.decided, note.deployed, note.why)
          for count, note in summary(notes)]))

@@ -49,15 +49,15 @@ class Normalize(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(elements_word(config)))`
+    i : In(signature(elements_word(config)))
         Elements.
-    row : :py:`In(signature(factors_word(config)))`
+    row : In(signature(factors_word(config)))
         Factors of the row that begins.
-    p : :py:`In(signature(parameters_word(config)))`
+    p : In(signature(parameters_word(config)))
         Parameters, one word for every word of elements.
-    bits : :py:`In(4, init=8)`
+    bits : In(4, init=8)
         Width of a code, 2 to 8; static.
-    o : :py:`Out(signature(codes_word(config)))`
+    o : Out(signature(codes_word(config)))
         Codes.
     """
 

@@ -39,13 +39,13 @@ class LayerNorm(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(words(config)["i"]))`
+    i : In(signature(words(config)["i"]))
         Elements.
-    p : :py:`In(signature(words(config)["p"]))`
+    p : In(signature(words(config)["p"]))
         Parameters, one word for every word of elements, in the same order.
-    bits : :py:`In(4, init=8)`
+    bits : In(4, init=8)
         Width of a code, 2 to 8. Held from a row's first word until its last code has left.
-    o : :py:`Out(signature(words(config)["o"]))`
+    o : Out(signature(words(config)["o"]))
         Codes.
     """
 
