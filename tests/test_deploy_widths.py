@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from gen.compiler.compile import compile_network
-from golden.deploy.deploy import deploy, suited
-from golden.deploy.widths import layer_weights, signed_bits, stored_widths, weight_bytes
+from golden.deploy.network import deploy, suited
+from golden.deploy.widths import signed_bits, stored_widths, weight_bytes
 from golden.float.models import Preprocessing
 from golden.float.vit import Vit, VitSpec
-from golden.network import run as network
-from golden.network.run import Call
+from golden.network import inference
+from golden.network.inference import Call
+from golden.network.integers import Network
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 from golden.ptq.statistics import Statistics
@@ -52,7 +53,7 @@ def model() -> Vit:
 @pytest.fixture(scope="module")
 def deployed(model):
     """Record, notes and integer network of a method, made once."""
-    known: dict[str, tuple[Record, tuple, network.Network]] = {}
+    known: dict[str, tuple[Record, tuple, Network]] = {}
 
     def make(name: str, bits: int, more: dict[str, object]):
         key = f"{name} {bits} {more}"
@@ -78,7 +79,7 @@ def deployed(model):
 @by_case
 def test_weights_are_symmetric_and_of_the_decided_bits(deployed, name, bits, more):
     record, notes, whole = deployed(name, bits, more)
-    for layer, weights in layer_weights(whole).items():
+    for layer, weights in whole.weights.items():
         assert int(weights.abs().max()) <= (1 << bits - 1) - 1, layer
         # The whole range is used, and the format says the width.
         assert signed_bits(weights) == record.formats[f"{layer}.weight"].bits == bits, layer
@@ -88,14 +89,14 @@ def test_weights_are_symmetric_and_of_the_decided_bits(deployed, name, bits, mor
             assert f" {bits} bits" in note.deployed
     assert stored_widths(whole).weight == bits
     assert weight_bytes(whole) == sum(-(-item.numel() * bits // 8)
-                                      for item in layer_weights(whole).values())
+                                      for item in whole.weights.values())
     # They are what the program streams.
     compiled = compile_network(whole)
     assert {item.fields["weight_bits"] for item in compiled.instructions
             if item.kind == "PASS" and item.weights is not None} == {bits}
 
 
-def outputs(whole: network.Network) -> dict[str, Tensor]:
+def outputs(whole: Network) -> dict[str, Tensor]:
     """Codes of every tensor of an image, by name; Q, K and V on their own, less what was added."""
     found: dict[str, Tensor] = {}
 
@@ -108,7 +109,7 @@ def outputs(whole: network.Network) -> dict[str, Tensor]:
         elif call.unit != "systolic":
             found[call.name.replace("mlp.fc1", "mlp.act")] = call.output
 
-    network.run(whole, images(6, 2), see)
+    inference.run(whole, images(6, 2), see)
     return found
 
 
@@ -119,7 +120,8 @@ def test_no_code_is_outside_of_the_decided_bits(deployed, name, bits, more):
     for tensor, item in record.formats.items():
         if tensor.endswith(".weight") or tensor == "input":
             continue
-        assert whole.formats[tensor].code_bits <= item.bits, tensor
+        if not tensor.endswith((".q", ".k", ".v")):   # whose codes stand in a byte
+            assert whole.formats[tensor].code_bits <= item.bits, tensor
         codes = found[tensor]
         if tensor.endswith("softmax"):   # of log-sqrt2 c is not what is multiplied
             assert len(codes.unique()) <= (1 << item.bits) + (item.kind == "log-sqrt2"), tensor
@@ -137,9 +139,11 @@ def test_projections_keep_step_and_zero_point(deployed, name, bits, more):
     record, notes, whole = deployed(name, bits, more)
     changed = {note.tensor for note in notes}
     for block in range(SPEC.depth):
-        for part in "qkv":
+        layer = whole.requantizations[f"blocks.{block}.attn.qkv"]
+        for part, made in zip("qkv", layer.parts or (layer.encoding,) * 3, strict=True):
             tensor = f"blocks.{block}.attn.{part}"
             item, form = record.formats[tensor], whole.formats[tensor]
             assert tensor not in changed
-            assert (form.bits, form.scale, form.zero_point) == (
+            assert (made.bits, form.scale, made.zero_point) == (
                 item.bits, item.scale, item.zero_point)
+            assert made.lowest + made.zero_point == form.zero_point == 128

@@ -6,9 +6,9 @@ __all__ = ["report"]
 import re
 from collections.abc import Mapping, Sequence
 
-from golden.deploy.deploy import Note, summary
+from golden.deploy.notes import Note, summary
 from golden.deploy.widths import stored_widths, weight_bytes
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.ptq.record import Record
 from golden.ptq.widths import layer_widths
 from vitforge.base.markdown import table

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from golden.formats.formats import Uniform
-from golden.network.build import Matrix
+from golden.network.plan import Matrix
 from golden.ptq.formats import TensorFormat, weight_grid
 from golden.ptq.weights import channel_symmetric, common_weights
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many bits weights and activations of an integer network really take."""
 
-__all__ = ["Widths", "layer_weights", "signed_bits", "stored_widths", "weight_bytes"]
+__all__ = ["Widths", "signed_bits", "stored_widths", "weight_bytes"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from golden.network.run import Network
+from golden.formats.formats import Shifted
+from golden.network.integers import Network
+from golden.network.ops import Image, Norm, Operation, Requantize, Softmax
 
 
 def signed_bits(values: Tensor) -> int:
@@ -17,20 +19,10 @@ def signed_bits(values: Tensor) -> int:
     return max(2, max(high, -low - 1).bit_length() + 1)
 
 
-def layer_weights(network: Network) -> dict[str, Tensor]:
-    """Return the integer weights of every layer by its name."""
-    found = {"patch_embed.proj": network.embedding.weights}
-    for index, block in enumerate(network.blocks):
-        name = f"blocks.{index}"
-        found |= {f"{name}.attn.qkv": block.qkv.weights, f"{name}.attn.proj": block.proj.weights,
-                  f"{name}.mlp.fc1": block.fc1.weights, f"{name}.mlp.fc2": block.fc2.weights}
-    return found | {"head": network.head}
-
-
 def weight_bytes(network: Network) -> int:
     """Bytes of all weights, each layer's in the narrowest signed integers that hold them."""
     return sum(-(-weights.numel() * signed_bits(weights) // 8)
-               for weights in layer_weights(network).values())
+               for weights in network.weights.values())
 
 
 @dataclass(frozen=True)
@@ -53,11 +45,11 @@ def stored_widths(network: Network) -> Widths:
     each tensor as often as it has elements in an image: the picture, LayerNorm's codes, Q, K and V,
     probabilities, the context, and GeLU's codes.
     """
-    weights = layer_weights(network).values()
+    weights = network.weights.values()
     total = sum(values.numel() for values in weights)
     bits = sum(values.numel() * signed_bits(values) for values in weights)
-    stream = [item.bits for item in (network.norm.input, *(
-        norm.input for block in network.blocks for norm in (block.norm1, block.norm2)))]
+    stream = [item.bits for operation in network.operations if isinstance(operation, Norm)
+              for item in (network.stream(operation.reads[0]),)]
     return Widths(bits / total, _mean(_operands(network)), sum(stream) / len(stream))
 
 
@@ -71,12 +63,21 @@ def _operands(network: Network) -> Iterator[tuple[int, int]]:
     """Elements and bits of every tensor of operands."""
     spec = network.spec
     rows, keys = spec.tokens * spec.dim, spec.heads * spec.tokens**2
-    yield spec.patches * spec.patch_values, network.embedding.input.bits
-    for block in network.blocks:
-        yield from ((rows, norm.bits) for norm in (block.norm1, block.norm2))
-        projections = block.qkv.requantization
-        yield from ((rows, part.bits) for part in projections.parts or (projections.encoding,) * 3)
-        yield keys, block.attention.probability.code_bits
-        yield rows, block.proj.input.bits
-        yield spec.tokens * spec.mlp_hidden, block.fc2.input.bits
-    yield spec.dim, network.norm.bits
+    sizes = {"input": spec.patches * spec.patch_values, "norm": spec.dim}
+    for operation in network.operations:
+        for name in operation.writes:
+            item = network.formats.get(name)
+            if isinstance(operation, Norm | Softmax | Requantize | Image) and item is not None \
+                    and not isinstance(item, Shifted) and not name.endswith("scores"):
+                leaf = name.rpartition(".")[2]
+                size = {"softmax": keys, "act": spec.tokens * spec.mlp_hidden}.get(leaf, rows)
+                yield sizes.get(name, size), _bits(network, operation, name)
+
+
+def _bits(network: Network, operation: Operation, name: str) -> int:
+    """Width of a tensor's codes, of which those of Q, K and V stand in a byte."""
+    layer = network.requantizations.get(operation.name)
+    if layer is None or not layer.parts:
+        return layer.encoding.bits if layer is not None and len(operation.writes) > 1 \
+            else network.formats[name].code_bits
+    return layer.parts[operation.writes.index(name)].bits
