@@ -32,9 +32,9 @@ if __name__ == "__main__":
 from torch import Tensor
 
 from golden.commands.quantize import classified, configured
-from golden.commands.report import weight_bytes
 from golden.data.imagenet import Folder, read_classes
 from golden.deploy.network import deploy, suited
+from golden.deploy.widths import weight_bytes
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
@@ -105,7 +105,7 @@ class Row:
     observe_seconds, simulate_seconds, integer_seconds
         Processor time: of all calibration, and of an image by the two quantized networks.
     weight_bytes, datapath
-        Of the integer network: `golden.commands.report.weight_bytes`, and which formats it has.
+        Of the integer network: `golden.deploy.widths.weight_bytes`, and which formats it has.
     refused
         Why a method has no formats at these widths, or the datapath none for them; empty if there
         are.

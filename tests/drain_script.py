@@ -87,6 +87,9 @@ class Script:
             encoding = rng.choice((self.encoding,
                                    Encoding(zero_point=rng.choice((0, 255, rng.randrange(256))),
                                             bits=rng.choice((8, 8, 5, 2)))))
+            if encoding.kind == "uniform":
+                lowest = 7 * encoding.zero_point % (257 - (1 << encoding.bits))
+                encoding = replace(encoding, lowest=lowest)
         # Spread over all magnitudes, so that no step only saturates.
         acc = self.integers(-1 << 31, 1 << 31, tokens, config.cols) >> self.integers(
             8, 20, tokens, config.cols)
@@ -119,6 +122,7 @@ class Script:
             "softmax_multiplier": rng.getrandbits(17),
             "format": FORMATS[encoding.kind], "zero_point": encoding.zero_point,
             "bits": encoding.bits, "m": encoding.m, "signed": int(encoding.signed),
+            "lowest": encoding.lowest,
             "residual_zero_point": rng.randrange(256),
             "multiplier2": rng.getrandbits(16), "offset": rng.getrandbits(32),
             "bank": len(self.passes) % 2,

@@ -391,8 +391,12 @@ def test_weights_are_those_of_the_steps(model, batches, steps):
         torch.testing.assert_close(record.parameters["blocks.3.attn.proj.bias"], wanted[:, 64])
 
 
+#: As in the official code.
+PAPER = {"symmetric": False, "dual": True}
+
+
 def test_records_hold_weights_of_the_grid(model, batches, tmp_path):
-    method = Erq(ErqSettings(weights=4, activations=4))
+    method = Erq(ErqSettings(weights=4, activations=4, **PAPER))
     record = method.decide(method.observe(model, batches))
     for name, value in record.parameters.items():
         if name in record.formats:
@@ -414,13 +418,14 @@ def logit_error(method: RepqVit, model: Vit, batches: list[Tensor]) -> float:
 
 
 def test_it_loses_less_than_repq_vit(model, batches):
-    error = logit_error(Erq(ErqSettings(weights=4, activations=4)), model, batches)
-    plain = logit_error(RepqVit(RepqVitSettings(weights=4, activations=4)), model, batches)
+    error = logit_error(Erq(ErqSettings(weights=4, activations=4, **PAPER)), model, batches)
+    plain = logit_error(RepqVit(RepqVitSettings(weights=4, activations=4, symmetric=False)), model,
+                        batches)
     assert error < 0.8 * plain, (error, plain)
 
 
 def test_deployable_weights(model, batches):
-    method = Erq(ErqSettings(weights=4, activations=4, symmetric=True, ratio="layer"))
+    method = Erq(ErqSettings(weights=4, activations=4, dual=True, ratio="layer"))
     record = method.decide(method.observe(model, batches))
     for name, value in record.parameters.items():
         if name in record.formats:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.commands.report import report, weight_bytes
+from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
 from golden.commands.report_layers import noise, observed
 from golden.deploy.network import deploy
+from golden.deploy.widths import weight_bytes
 from golden.float.models import Preprocessing
 from golden.float.vit import Vit, VitSpec
 from golden.network.integers import Network

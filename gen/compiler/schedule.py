@@ -305,6 +305,7 @@ class _Builder:
         self.normed[operation.writes[0]] = Normed(slot, {
             "operand": OPERANDS["norm"], "from_residual": 1, "norm_slot": slot, "has_norm": 1,
             "norm_zero_point": read.zero_point, "operand_zero_point": zero,
+            "operand_bits": network.uniform(operation.writes[0]).bits,
         }, {"gamma": take(norm.gamma, self.dim),
             "offset": take(offset(norm.beta, zero), self.dim),
             "shift": take(shift, self.dim), "reserved": np.zeros(len(self.dim), np.int64)})
@@ -325,7 +326,8 @@ class _Builder:
                 weight_bits=self.bits[name], tokens=spec.tokens,
                 tiles=len(rows) // self.config.rows,
                 a_stride=spec.tokens, destination=DESTINATIONS[target.bank],
-                **layer.input.operand_fields(), **requantization_fields(requantization), **more)
+                **layer.input.operand_fields(),
+                **requantization_fields(requantization, int(part[0])), **more)
             if normed:
                 fields |= normed.fields
             if before and after:

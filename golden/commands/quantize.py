@@ -29,6 +29,7 @@ from golden.data.imagenet import Folder, read_classes
 from golden.data.parallel import ordered
 from golden.deploy.network import check, deploy, suited
 from golden.deploy.notes import Note, load_notes, save_notes
+from golden.deploy.widths import stored_widths
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, dump, usual
@@ -327,6 +328,8 @@ def _run(args: argparse.Namespace) -> int:
                 print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
         if integer is None:
             print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
+        else:
+            print(f"{'deployed':<12}{stored_widths(integer[0])}", flush=True)
         if work.folder and integer:
             few, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)

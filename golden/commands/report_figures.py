@@ -47,8 +47,7 @@ def _reach(item: TensorFormat, channels: int) -> Tensor | None:
     """Largest magnitude of a channel's codes."""
     if isinstance(item.scale, tuple) or isinstance(item.zero_point, tuple):
         return None
-    low = -(1 << item.bits - 1) if item.signed else 0
-    top = max(item.zero_point - low, low + (1 << item.bits) - 1 - item.zero_point)
+    top = max(item.zero_point - item.low, item.high - item.zero_point)
     shift = torch.tensor(item.shift or (0,)).expand(channels)
     return top * item.scale * 2.0**shift
 

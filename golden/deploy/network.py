@@ -18,7 +18,6 @@ from torch import Tensor
 from golden.deploy.activations import (
     Found,
     deploy_gelu,
-    deploy_norm,
     deploy_projection,
     deploy_scores,
     deploy_stream,
@@ -159,7 +158,7 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     work.weights(preprocessing)
     work.activations()
     plan = Plan(spec=model.spec, config=config, parameters=work.parameters,
-                matrices=work.matrices, formats=work.formats, clip=work.clip)
+                matrices=work.matrices, formats=work.formats)
     return build(plan), (*work.notes, *_COMMON)
 
 
@@ -175,7 +174,6 @@ class _Deployment:
                            for name, value in model.named_parameters()}
         self.matrices: dict[str, Matrix] = {}
         self.formats: dict[str, Format] = {}
-        self.clip: dict[str, int] = {}
         self.notes: list[Note] = []
         self.heads = {summed(item, self.made).name for item in self.operations
                       if isinstance(item, Logits)}
@@ -208,9 +206,9 @@ class _Deployment:
             if isinstance(self.made[operation.reads[0]], Image):
                 found = self.embedding(name, weight, item, preprocessing)
             elif name in self.heads:
-                found = deploy_head(weight, item, bits)
+                found = deploy_head(weight, item)
             else:
-                found = deploy_weights(weight, item, bits)
+                found = deploy_weights(weight, item)
             self.matrices[name], self.formats[full] = found.matrix, found.format
             if found.why:
                 self.note(full, item, words(found.format), found.why)
@@ -221,7 +219,7 @@ class _Deployment:
         channels = self.spec.in_channels
         mean = preprocessing.mean if preprocessing else (0.0,) * channels
         std = preprocessing.std if preprocessing else (1.0,) * channels
-        found = folded_embedding(weight, item, self.config.weight_bits, std)
+        found = folded_embedding(weight, item, std)
         shift = (found.real.reshape(weight.shape).sum((2, 3))
                  * torch.tensor(mean, dtype=torch.float64)).sum(1)
         bias = f"{name}.bias"
@@ -246,7 +244,7 @@ class _Deployment:
 
     def norm(self, operation: Norm) -> None:
         name = operation.writes[0]
-        self.take(name, deploy_norm(*self.decided(name)))
+        self.take(name, deploy_uniform(*self.decided(name)))
 
     def projections(self, operation: Requantize) -> None:
         for name in operation.writes:
@@ -275,11 +273,8 @@ class _Deployment:
 
     def take(self, name: str, found: Found) -> None:
         self.formats[name] = found.format
-        if found.clip is not None:
-            self.clip[name] = found.clip
         if found.why:
-            text = words(found.format) + (f", clipped to {found.clip} bits" if found.clip else "")
-            self.note(name, self.record.formats.get(name), text, found.why)
+            self.note(name, self.record.formats.get(name), words(found.format), found.why)
 
     def stream_rows(self, name: str, seen: "_Seen") -> Tensor:
         """Rows of the stream that its format is found with.

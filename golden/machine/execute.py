@@ -191,7 +191,8 @@ class _Machine:
         x = codes - fields["norm_zero_point"] << shift
         channels = int(factors[0, 0])
         _certain(x, channels, factors[:, 1:2], factors[:, 2:], self.config)
-        found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config)
+        found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config,
+                          fields["operand_bits"])
         return found - fields["operand_zero_point"]
 
     def _weights(self, item: Instruction, index: int) -> Tensor:

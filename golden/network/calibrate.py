@@ -46,6 +46,7 @@ from golden.network.shift_only import coarser, weight_unit
 from golden.network.topology import operations
 from golden.units.requant_parameters import value_step
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 
 _WHO = "golden.network.calibrate"
 _SEARCHED = 50_000   # values of a tensor that the search for a two-scale format looks at
@@ -238,10 +239,10 @@ class _Calibration:
         self.uniform(operation.writes[0], unit=unit)
 
 
-def power_of_two_stream(seen: Tensor, config: Config) -> Shifted:
+def power_of_two_stream(seen: Tensor, config: Config, bits: int = CODE_BITS) -> Shifted:
     """PTF of the residual stream; its operands must fit norm_bits."""
-    ptf = power_of_two_factor(seen, levels=levels(config))
-    return Shifted(scale=ptf.scale, zero_point=ptf.zero_point, shift=ptf.shift)
+    ptf = power_of_two_factor(seen, bits, levels=levels(config))
+    return Shifted(scale=ptf.scale, bits=bits, zero_point=ptf.zero_point, shift=ptf.shift)
 
 
 def outlier_stream(seen: Tensor, config: Config) -> Shifted:

@@ -166,7 +166,7 @@ class _Prepare:
 
     def norm(self, operation: ops.Norm) -> _Work:
         return Norm(self.network.norms[operation.name],
-                    self.network.uniform(operation.writes[0]).zero_point, self.config, self.device)
+                    self.network.uniform(operation.writes[0]), self.config, self.device)
 
     def softmax(self, operation: ops.Softmax) -> _Work:
         name = operation.writes[0]

@@ -7,12 +7,12 @@ __all__ = ["DOUBLE", "SINGLE", "Add", "Gelu", "Norm", "Product", "Scale", "Unifo
 import torch
 from torch import Tensor
 
+from golden.formats import formats
 from golden.formats.formats import Format, Shifted
 from golden.network.integers import Affine
-from golden.units.layernorm import offset
+from golden.units.layernorm import code_mask, offset
 from golden.units.requant import Requantization, encode, operate
 from vitforge.spec.config import Config
-from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.layernorm_widths import FRACTION, NormFormat
 from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
 
@@ -128,14 +128,27 @@ class Uniform:
         encoding = layer.encoding
         self.low = -encoding.zero_point
         self.high = (1 << encoding.bits) - 1 - encoding.zero_point
-        self.moved = encoding.zero_point - zero   # where the reader's zero point is another one
-        if not self.shift:
+        # Where the reader's zero point is another one; that of all parts is the same.
+        self.moved = encoding.lowest + encoding.zero_point - zero
+        self.ends: tuple[Tensor, ...] | None = None
+        if layer.parts:
+            assert len({part.lowest + part.zero_point for part in layer.parts}) == 1
+            channels = torch.as_tensor(layer.multiplier).numel() // len(layer.parts)
+            self.ends = tuple(
+                torch.tensor(ends, dtype=torch.float64).repeat_interleave(channels).to(device)
+                for ends in zip(*((-part.zero_point, (1 << part.bits) - 1 - part.zero_point)
+                                  for part in layer.parts), strict=True))
+        elif not self.shift:
             self.scale.narrow(self.low, self.high)
 
     def __call__(self, acc: Tensor) -> Tensor:
         value = self.scale(acc)
         if self.shift:
-            value = _round_shift(value, *self.shift).clamp_(self.low, self.high)
+            value = _round_shift(value, *self.shift)
+        if self.ends:
+            value = value.clamp_(*self.ends)
+        elif self.shift:
+            value = value.clamp_(self.low, self.high)
         value = value.float()
         return value.add_(self.moved) if self.moved else value
 
@@ -212,7 +225,7 @@ class _Root:
 class Norm:
     """LayerNorm of operands of the stream: to operands, in single precision."""
 
-    def __init__(self, affine: Affine, zero_point: int, config: Config,
+    def __init__(self, affine: Affine, form: formats.Uniform, config: Config,
                  device: torch.device) -> None:
         self.channels, width = len(affine.gamma), NormFormat(config)
         bits = max(2 * width.root_bits, width.difference_bits + width.drop,
@@ -222,8 +235,8 @@ class Norm:
         self.root = _Root(config, device)
         down = 2.0 ** -(width.element_fraction + FRACTION)
         self.gamma = (affine.gamma.double() * down).to(device)
-        self.offset = (offset(affine.beta, zero_point).double() * 2.0**-FRACTION).to(device)
-        self.zero_point = zero_point
+        self.offset = (offset(affine.beta, form.zero_point).double() * 2.0**-FRACTION).to(device)
+        self.zero_point, self.top = form.zero_point, code_mask(form.bits)
 
     def __call__(self, x: Tensor) -> Tensor:
         total = x.sum(-1, keepdim=True)
@@ -234,4 +247,4 @@ class Norm:
         u = torch.addcmul(-total * scale, x, scale * self.channels, out=square).floor_()
         n = u.mul_(root).floor_()
         code = torch.addcmul(self.offset, n, self.gamma, out=n).floor_()
-        return code.clamp_(0, (1 << CODE_BITS) - 1).sub_(self.zero_point).float()
+        return code.clamp_(0, self.top).sub_(self.zero_point).float()

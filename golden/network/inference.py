@@ -170,10 +170,12 @@ class _Run:
     def norm(self, operation: Norm, codes: Tensor) -> _Made:
         read, affine = self.network.stream(operation.reads[0]), self.network.norms[operation.name]
         mantissa, shift = codes - read.zero_point, read.shift
-        zero = self.network.uniform(operation.writes[0]).zero_point
-        output = layernorm(mantissa, shift, affine.gamma, affine.beta, zero, self.config)
+        made = self.network.uniform(operation.writes[0])
+        output = layernorm(mantissa, shift, affine.gamma, affine.beta, made.zero_point, self.config,
+                           made.bits)
         return (self.done(operation, "layernorm", output, mantissa=mantissa, shift=shift,
-                          gamma=affine.gamma, beta=affine.beta, zero_point=zero),)
+                          gamma=affine.gamma, beta=affine.beta, zero_point=made.zero_point,
+                          bits=made.bits),)
 
     def softmax(self, operation: Softmax, codes: Tensor) -> _Made:
         half = 1 << min(CODE_BITS, self.config.score_bits) - 1   # whatever the width of the codes

@@ -6,7 +6,8 @@ attention, or other codes of the configuration, made integer from end to end:
 
 - the residual stream is in PTF codes, and is added in the requantizer that ends each branch;
 - LayerNorm reads PTF codes and gives uniform ones;
-- K and V are the stationary operands of the two attention products, so they are symmetric;
+- K and V are the stationary operands of the two attention products, so the zero of their codes is
+  the middle of a byte, whatever their width;
 - GeLU's result is in signed two-scale codes (after TSPTQ-ViT, arXiv 2305.12901; a reconstruction);
 - the class token and the position embedding, with the bias of the patch embedding, are codes like
   the residual stream's: the constant residual of the first layer.

@@ -9,7 +9,7 @@ needed again.
 __all__ = ["Matrix", "Plan", "build", "check_can_run", "levels"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -77,11 +77,9 @@ class Plan:
         Weights by the layer's name ("blocks.0.mlp.fc1"); the head has one scale for all rows.
     formats
         Format of every tensor of codes by its name in `golden.float.vit.observe`, and "input", the
-        pixels'. The residual stream is `Shifted`, K and V are around the middle of `weight_bits`,
-        with Q in the same encoding. Probabilities get the nearest format that the configuration has
-        (`golden.formats.attention.attend`).
-    clip
-        Width of Q, K or V, where it is less than that of their container.
+        pixels'. The residual stream is `Shifted`; Q, K and V are uniform, and are stored around the
+        middle of `weight_bits`, where they must fit. Probabilities get the nearest format that the
+        configuration has (`golden.formats.attention.attend`).
     topology
         Name of the network's list of operations (`golden.network.topology`).
     """
@@ -91,7 +89,6 @@ class Plan:
     parameters: Mapping[str, Tensor]
     matrices: Mapping[str, Matrix]
     formats: Mapping[str, Format]
-    clip: Mapping[str, int] = field(default_factory=dict)
     topology: str = VIT
 
 
@@ -280,22 +277,15 @@ class _Builder:
         scale, parts = self.step(product), operation.writes
         width = len(scale) // len(parts)
         step = torch.cat([_each(self.uniform(part).scale, width) for part in parts])
-        down = torch.cat([torch.full((width,), self.narrowing(part)) for part in parts])
-        multiplier, shift = self.dyadic(scale / step * 2.0**down)
+        encodings = tuple(_around(self.uniform(part), bits) for part in parts)
+        for part in parts:   # as they are stored
+            self.formats[part] = Uniform(scale=self.uniform(part).scale, bits=bits,
+                                         zero_point=1 << bits - 1)
+        multiplier, shift = self.dyadic(scale / step)
         return Requantization(
             bias=_steps(f"{product.name}.bias", self.bias(product) / scale),
-            multiplier=multiplier, shift=shift,
-            encoding=Encoding(bits=bits, zero_point=1 << bits - 1),
-            encode_shift=down if bool(down.any()) else 0)
-
-    def narrowing(self, part: str) -> int:
-        """Right shift before the code that makes values saturate at fewer bits.
-
-        The code itself saturates at the width of its container. But v does at ``2**(value_bits-1)``
-        before, so a step of ``2**(value_bits-bits)`` lets mantissas reach ``+-2**(bits-1)``.
-        """
-        bits = self.plan.clip.get(part)
-        return 0 if bits is None else min(15, self.config.value_bits - bits)
+            multiplier=multiplier, shift=shift, encoding=encodings[0],
+            parts=encodings if len(set(encodings)) > 1 else ())
 
     def scores(self, operation: Requantize) -> Requantization:
         product = summed(operation, self.made)
@@ -343,6 +333,21 @@ class _Builder:
                 * float(self.plan.matrices[product.name].scale))
         self.logit_scale = step
         self.biases[operation.name] = _steps(f"{product.name}.bias", self.bias(product) / step)
+
+
+def _around(item: Uniform, bits: int) -> Encoding:
+    """Return the encoding whose codes have their zero in the middle of `bits` bits.
+
+    Raises
+    ------
+    ValueError
+        If some of the format's codes don't fit there.
+    """
+    lowest = (1 << bits - 1) - item.zero_point
+    if not 0 <= lowest <= (1 << bits) - (1 << item.bits):
+        raise ValueError(f"codes of {item.bits} bits with zero at {item.zero_point} don't fit "
+                         f"{bits} bits with zero in the middle")
+    return Encoding(bits=item.bits, zero_point=item.zero_point, lowest=lowest)
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:

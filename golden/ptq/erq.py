@@ -5,7 +5,7 @@ It starts from RepQ-ViT (`golden.ptq.repqvit`), and follows the official code:
 
 - Aqer: every linear layer absorbs the quantization error of its input into its float weights, by
   ridge regression (`golden.ptq.ridge`);
-- dual uniform quantization of the weights of qkv and fc1 (`golden.ptq.dual_scales`);
+- dual uniform quantization of the weights of qkv and fc1 (`golden.ptq.dual_scales`), if asked for;
 - Wqer: rounding half of the weights at a time, with rounding refinement, while the other half
   makes up for their error by ridge regression (`golden.ptq.rounding`).
 
@@ -47,7 +47,8 @@ class ErqSettings(RepqVitSettings):
     aqer
         False: weights do not absorb the error of the activations.
     dual
-        False: one format per output row everywhere.
+        True: some columns of qkv and fc1 have a format of their own, as in the official code. The
+        array has one step a row, so the integer network rounds these weights once more.
     rounding
         False: weights are rounded to the nearest.
     compensation
@@ -69,7 +70,7 @@ class ErqSettings(RepqVitSettings):
     """
 
     aqer: bool = True
-    dual: bool = True
+    dual: bool = False
     rounding: bool = True
     compensation: bool = True
     activation_penalty: float = 2000.0
@@ -170,7 +171,7 @@ class Erq(RepqVit):
         settings = self.settings
         count = min(len(weight) // settings.columns, weight.shape[1] - 1)
         if not settings.dual or layer.rpartition(".")[2] not in ("qkv", "fc1") or count < 1:
-            return self.weights(weight)
+            return self.weights(layer, weight)
         return dual_weights(weight, settings.weights,
                             outlier_columns(weight, count, settings.tail), self.weight_search,
                             settings.ratio)

@@ -8,7 +8,7 @@ of matrix products that are only added to the residual stream are not sites: the
 accumulator.
 """
 
-__all__ = ["INPUT", "ROLES", "Site", "layers", "sites", "source"]
+__all__ = ["CLASSIFIER", "INPUT", "ROLES", "Site", "layers", "sites", "source"]
 
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ from golden.network.ops import Product
 from golden.network.topology import operations
 
 INPUT = "input"
+#: The layer whose sums are the logits, of a ViT.
+CLASSIFIER = "head"
 ROLES = ("input", "stream", "norm", "query", "key", "value", "scores", "attention", "context",
          "gelu", "pool")
 _LEAVES = {"norm": "norm", "norm1": "norm", "norm2": "norm", "q": "query", "k": "key",

@@ -190,7 +190,7 @@ class Drain(wiring.Component):
             word.last.eq(late(issue.last, self._fed_at, "last")),
             *(word[name].eq(late(fields[name], self._fed_at, name))
               for name in ("operation", "multiplier2", "format", "zero_point", "bits", "m",
-                           "signed")),
+                           "signed", "lowest")),
             *(word[name][lane].eq(found[lane][name]) for lane in range(config.lanes)
               for name in ("bias", "multiplier", "shift", "encode_shift")),
             raw_output.valid.eq(late(issue.valid & issue.raw, self._fed_at, "fed_raw", 0)),

@@ -15,7 +15,7 @@ from vitforge.spec.sizes import ADDRESS_BITS, SHORT, groups, token_bits
 
 #: What the way to the requantizer needs to know of a pass.
 ISSUE_FIELDS = ("operation", "format", "zero_point", "bits", "m", "signed", "multiplier2",
-                "residual_zero_point")
+                "lowest", "residual_zero_point")
 
 
 def start_layout() -> data.StructLayout:

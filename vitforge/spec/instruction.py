@@ -96,7 +96,8 @@ PASS = _instruction(
      Field("operand_zero_point", 8, text="of uniform codes, and of norm's result"),
      Field("operand_m", 4, text="two-scale: shift between the regions"),
      Field("operand_signed", 1, text="two-scale: two's complement"),
-     Field("operand_bits", 4, text="two-scale, log2: width of a code"),
+     Field("operand_bits", 4, text="two-scale, log2: width of a code; norm: of its "
+           "result, which saturates there"),
      Field("norm_zero_point", 8, text="of the codes that norm reads")),
     (Field("softmax_multiplier", 18, text="log2(e) * scale of the scores"),
      Field("softmax_shift", 12, signed=True, text="log2 of the probabilities' scale, but for a "
@@ -107,7 +108,8 @@ PASS = _instruction(
      Field("m", 4, text="two-scale: shift between the regions"),
      Field("signed", 1, text="two-scale: two's complement"),
      Field("residual_zero_point", 8, text="of the residual's codes")),
-    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),),
+    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),
+     Field("lowest", 8, text="added to the code")),
     (Field("offset", 32, text="bytes from the start of the output buffer"),),
 )
 

@@ -22,4 +22,4 @@ WEIGHT_FIELDS = ("tiles", "stationary", "by_column", "w_base", "w_stride")
 DRAIN_FIELDS = ("tokens", "valid", "channels", "probability_slot", "statistics",
                 "statistics_first", "statistics_last", "destination", "operation", "d_base",
                 "softmax_multiplier", "format", "zero_point", "bits", "m", "signed",
-                "residual_zero_point", "multiplier2", "offset")
+                "residual_zero_point", "multiplier2", "lowest", "offset")
