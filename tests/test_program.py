@@ -120,9 +120,11 @@ def same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
 
-@pytest.mark.parametrize("name", ["tiny", "edge8", "edge16"])
-def test_instructions_come_back_with_their_blocks(name: str) -> None:
+@pytest.mark.parametrize(("name", "most"), [("tiny", 1), ("edge8", 1), ("edge16", 1), ("tiny", 2),
+                                            ("tiny", 4), ("edge8", 2), ("edge16", 4)])
+def test_instructions_come_back_with_their_blocks(name: str, most: int) -> None:
     config, rng = load(name), np.random.default_rng(1)
+    config = dataclasses.replace(config, cols=most * config.rows)
     made: list[Instruction] = []
     for number in range(20):
         fields = random_fields("PASS", rng)
@@ -132,13 +134,17 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
                    "offset": 0, "bits": int(rng.integers(2, 5)),
                    "multiplier2": int(rng.integers(1 << config.factor_bits)),
                    "softmax_multiplier": int(rng.integers(1 << ShiftWidths.multiplier))}
+        channels = config.cols
+        if most > 1:
+            fields["words"] = number % most
+            channels = (number % most + 1) * config.rows
         half = 1 << bits - 1
         made.append(Instruction(
             "PASS", fields,
             random_columns(NORM_PARAMETER, tiles * config.rows, rng) if fields["has_norm"]
-            else None, random_columns(PARAMETER, config.cols, rng),
+            else None, random_columns(PARAMETER, channels, rng),
             None if fields["stationary"] else
-            rng.integers(-half, half, (tiles, config.rows, config.cols)).astype(np.int8),
+            rng.integers(-half, half, (tiles, config.rows, channels)).astype(np.int8),
             thresholds=tuple(rng.integers(-1 << 16, 1 << 16, 15).tolist())
             if fields["has_thresholds"] else None))
     image = random_fields("LOAD", rng) | {"inline": 0, "destination": 1, "offset": 64,
@@ -483,7 +489,9 @@ def test_sums_that_could_overflow_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"cols": 16}, r"cols must be rows \(8\) for an accelerator, not 16"),
+    ({"cols": 24}, r"cols must be 1, 2 or 4 times rows \(8\) for an accelerator, not 24"),
+    ({"cols": 4}, r"cols must be 1, 2 or 4 times rows \(8\) for an accelerator, not 4"),
+    ({"cols": 32, "lanes": 2}, r"lanes must be .* from cols / 8 to rows / 2 \(8 rows, 32 cols\)"),
     ({"rows": 12, "cols": 12}, "rows must be 4, 8, 16, 32 or 64 for an accelerator, not 12"),
     ({"lanes": 16}, "lanes must be a power of two from cols / 8 to rows / 2 .*, not 16"),
     ({"max_tokens": 4}, "max_tokens must be at least 5 for this network's tokens, not 4"),

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from gen.compiler.memory import bank_words
+from golden.machine.places import result_addresses, weight_addresses
 from golden.machine.program import Array, Instruction
 from golden.units.softmax_bound import row_bound
 from vitforge.spec.config import Config
@@ -39,6 +40,7 @@ class _Writers:
     """The pass that wrote each word of the banks, and each kind of statistics, last."""
 
     def __init__(self, config: Config) -> None:
+        self.config = config
         self.banks = {name: np.full(bank_words(name, config), _LONG_AGO)
                       for name in _BANKS.values()}
         self.factors = _LONG_AGO
@@ -49,8 +51,10 @@ class _Writers:
 
     def write(self, number: int, fields: Mapping[str, int]) -> None:
         if fields["operation"] != OPERATIONS["raw"]:
-            base = fields["d_base"]
-            self.banks[_BANKS[fields["destination"]]][base:base + fields["tokens"]] = number
+            places = result_addresses(fields, self.config)
+            if len(np.unique(places)) < places.size:
+                raise ValueError(f"pass {number} writes words twice")
+            self.banks[_BANKS[fields["destination"]]][places] = number
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["norm"]:
             self.factors = number
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["softmax"]:
@@ -63,7 +67,8 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     Raises
     ------
     ValueError
-        If a pass reads what no `late` protects: the message says which and why.
+        If a pass reads what no `late` protects, or writes a word twice: the message says which and
+        why.
     """
     writers = _Writers(config)
     users = [_LONG_AGO, _LONG_AGO]
@@ -72,9 +77,7 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     for number, fields in enumerate(passes):
         recent = number - _LANDED
         if fields["stationary"]:
-            inside = np.arange(config.cols if fields["by_column"] else config.rows)
-            starts = fields["w_base"] + fields["w_stride"] * np.arange(fields["tiles"])
-            latest = int(writers.of("stationary", starts[:, None] + inside).max())
+            latest = int(writers.of("stationary", weight_addresses(fields, config)).max())
             if latest > recent:
                 raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
         needed.append(_late(fields, writers, number))
