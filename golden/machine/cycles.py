@@ -223,7 +223,9 @@ class _Machine:
                 yield active
             if item["stationary"]:
                 yield from self.landed.reach(number - 2)
-                step = max(step, kernel.now - offset)
+                # The first read may have been before the last word of the pass before was taken.
+                landed = self.landed.visible[number - 3] if number > 2 else 0
+                step = max(step, max(active, landed) - offset)
                 last = 0
                 # A row waits for the last of its words.
                 words = 1 if item["by_column"] else pass_words(item, config)
