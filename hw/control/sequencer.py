@@ -54,26 +54,26 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    words, bits, align, span :
+    words : In(stream.Signature(columns * 8)); bits, align, span : Out
         Words of elements, the width of a packed element, whether the word that is taken now is the
         last of its block; and how many times `rows` elements it has, less one: of weights as many
         as a token gets words, otherwise one. `span` is there if an array has more columns than
         rows.
     exhausted : In(1)
         All bytes of the program have been read from memory.
-    requests, weights_of, tiles, drains : Out(streams)
+    requests, weights_of, tiles, drains : Out(stream.Signature)
         The pass, for the feeder, the weight source, the accumulators and the drain; always ready,
         since no more than `PASSES` are under way.
-    weights : Out(stream of columns * 8 bits)
+    weights : Out(stream.Signature(columns * 8))
     parameter_write, norm_write : Out
         Slot (and tile), part, and `rows` bytes.
     thresholds : Out(ArrayLayout(signed(value_bits + 1), 15))
         Of the drain.
-    load, placement : Out(streams)
+    load, placement : Out(stream.Signature)
         Address and bytes for the memory reader; the rest for the placer.
     loaded : In(1)
         Pulse: everything of the LOAD is in its bank.
-    write : Out(struct)
+    write : Out(StructLayout)
         Words of a LOAD that has its data in the program.
     landed : In(1)
         Pulse of the drain.
@@ -82,7 +82,7 @@ class Sequencer(wiring.Component):
     input_address, input_bytes, output_bytes : In(32)
     done : Out(1)
         Pulse.
-    fault : Out(struct)
+    fault : Out(StructLayout)
         `valid` (pulse), `kind` and `address`.
     instruction : Out(32)
         Number of the instruction that is being read, from 0.
