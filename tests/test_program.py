@@ -348,6 +348,33 @@ def test_norm_parameters_that_come_too_early_are_found(compiled8: Compiled) -> N
             assert hazards(mutant, compiled8.config)
 
 
+def a_pass(**fields: int) -> Instruction:
+    return Instruction("PASS", pass_fields(**({"tokens": 20, "tiles": 2, "a_stride": 20} | fields)))
+
+
+@pytest.mark.parametrize(("first", "last", "good"), [
+    ({}, {"tokens": 7}, False), ({}, {"tokens": 8}, True), ({}, {"tokens": 7, "tiles": 1}, True),
+    ({"tokens": 7}, {"tokens": 7}, True), ({}, {"tokens": 7, "a_base": 100}, True),
+    ({"operation": 3, "destination": 3}, {"tokens": 7}, True)], ids=str)
+def test_a_short_pass_close_behind_a_long_one_is_found(first: dict[str, int],
+                                                       last: dict[str, int], good: bool) -> None:
+    # Words from 100 on are the second pass's: who takes them first waits until both have landed.
+    passes = [a_pass(d_base=200, **first), a_pass(d_base=100), a_pass(d_base=300, **last)]
+    if good:
+        assert hazards(passes, load("tiny"))
+    else:
+        with pytest.raises(ValueError, match="pass 2 has too few tokens behind pass 0"):
+            hazards(passes, load("tiny"))
+
+
+def test_words_that_a_pass_writes_twice_are_found() -> None:
+    config = dataclasses.replace(load("tiny"), cols=8)
+    assert hazards([a_pass(words=1, d_pitch=20)], config)
+    assert hazards([a_pass(words=1, d_pitch=0)], load("tiny"))     # has one word
+    with pytest.raises(ValueError, match="pass 0 writes words twice"):
+        hazards([a_pass(words=1, d_pitch=19)], config)
+
+
 def test_regions_that_live_together_lie_apart(compiled8: Compiled) -> None:
     regions = [*compiled8.regions]
     assert len(regions) == 2 + 4 * (4 * 3 + 4 + 2)
