@@ -48,18 +48,18 @@ def configuration(rows: int, cols: int) -> Config:
 def _measure(name: str, rows: int, cols: int, latency: int) -> dict[str, Any]:
     config = configuration(rows, cols)
     network = quantized(name, config, seed=0)
-    spec, compiled = network.spec, compile_network(network)
+    compiled = compile_network(network)
     found = predict(compiled.program, config, latency=latency)
-    yardstick = scalesim.cycles(spec, rows, cols)
+    yardstick = scalesim.cycles(network.spec, rows, cols)
     return {
         "network": name.removesuffix("_patch16_224"), "array": f"{rows}x{cols}",
-        "products": spec.products, "cycles": found.cycles,
-        "utilisation": spec.products / found.cycles / rows / cols,
+        "products": network.products, "cycles": found.cycles,
+        "utilisation": network.products / found.cycles / rows / cols,
         "weight_wait": found.weight_wait, "norm_wait": found.norm_wait,
         "softmax_wait": found.softmax_wait, "drain_wait": found.drain_wait, "fill": found.fill,
         "bytes": found.read_bytes + found.written_bytes,
         "scalesim_best_dataflow": min(yardstick.values()),
-        "scalesim_best_by_layer": scalesim.best(spec, rows, cols),
+        "scalesim_best_by_layer": scalesim.best(network.spec, rows, cols),
     }
 
 

@@ -21,7 +21,7 @@ from sim.cases.image import all_cases
 from sim.cases.trace import PATTERNS
 from sim.lines import layout, write
 from sim.player import TOP, player
-from sim.toolchain import OPTIONS, Toolchain, find
+from sim.toolchain import Toolchain, find
 from sim.waves import annotated, fst, state
 from vitforge.base.stamps import filling
 from vitforge.spec.config import Config
@@ -74,7 +74,7 @@ class Runner(Verilator):
 
     def _build_command(self) -> list[list[str]]:
         verilate, *rest = super()._build_command()
-        verilate[1:1] = OPTIONS
+        verilate[1:1] = self.toolchain.options
         if self._everything and fst(self.toolchain):
             verilate[verilate.index("--trace")] = "--trace-fst"
         if not self._everything:
@@ -128,8 +128,9 @@ def build(runner: Runner, directory: Path, source: str, verilog: str, top: str, 
         If it doesn't build; the message begins with `what`.
     """
     texts = [verilog, *(path.read_text(encoding="utf-8") for path in (WAIVERS, *others))]
-    inputs = [texts, OPTIONS, waves and fst(runner.toolchain), runner.toolchain.version_text,
-              dict(parameters or {})]
+    tools = runner.toolchain
+    inputs = [texts, tools.options, waves and fst(tools), tools.version_text,
+              tools.environment["MAKEFLAGS"], dict(parameters or {})]
     with filling(directory, inputs) as missing:
         if missing:
             path, log = directory / source, directory / "build.log"

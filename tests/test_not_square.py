@@ -14,7 +14,7 @@ from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, predict
 from golden.machine.execute import execute
 from golden.machine.program import parse, read_logits
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
 from sim.accelerator.model import Case, Job, Outcome, Simulation, build
 from tests import random_passes
@@ -67,7 +67,7 @@ def of_network(spec: VitSpec, config: Config) -> Work:
     image = input_buffer(images[2:], compiled)
     run = execute(compiled.program, image, config, compiled.output_bytes)
     assert read_logits(run.output, spec.classes, config).tolist() \
-        == network.run(integers, images[2:])[0].tolist()
+        == inference.run(integers, images[2:])[0].tolist()
     return Work(compiled.program, image, run.output)
 
 

@@ -17,7 +17,7 @@ from cocotb_tools.runner import get_results
 from gen.elaborate import generate
 from sim import run
 from sim.run import Runner, SimulationError, alone, tail, watching
-from sim.toolchain import find
+from sim.toolchain import OPTIMISATION, find
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
 from vitforge.spec.timing import LATENCY
@@ -171,7 +171,8 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
     """
     folder = Path(directory) / (f"accelerator-{config.name}-{config.hash()}-{size:x}-{latency}"
                                 f"{'-waves' * waves}")
-    runner = Runner(find(), waves)
+    # A network takes so many cycles that compiling without optimisation never pays.
+    runner = Runner(find(optimisation=OPTIMISATION["OPT_FAST"]), waves)
     with alone(folder):
         run.build(runner, folder, "accelerator.v", _verilog(config), "accelerator_top", folder.name,
                   waves=waves, others=SOURCES,
