@@ -107,6 +107,14 @@ def test_twenty_digits() -> None:
 
 
 @pytest.mark.slow
+def test_digits_on_twice_as_many_columns() -> None:
+    config, sample = dataclasses.replace(load("edge8"), name="edge8x16", cols=16), mnist.sample()
+    network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
+    found = check(network, sample.test.images[:2])
+    assert found.logits.argmax(1).tolist() == sample.test.labels[:2].tolist()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "heads"), [(384, 6), (768, 12)])
 def test_one_block_of_larger_networks(dim: int, heads: int) -> None:
     """One encoder block of DeiT-Small and of DeiT-Base, on `edge16`."""

@@ -36,11 +36,12 @@ def test_products_of_a_network():
 def test_the_table_of_networks(tmp_path, capsys):
     assert networks.main(["deit_tiny_patch16_224", "-o", str(tmp_path / "out")]) == 0
     rows = list(csv.DictReader((tmp_path / "out" / "networks.csv").read_text().splitlines()))
-    assert [row["array"] for row in rows] == ["8x8", "16x16", "32x32"]
+    assert [row["array"] for row in rows] == ["8x8", "8x16", "16x16", "16x32", "32x32"]
     for row in rows:
         assert int(row["cycles"]) < int(row["scalesim_best_by_layer"])
-    assert float(rows[1]["utilisation"]) >= 0.98
-    assert int(rows[1]["bytes"]) <= 7_000_000
+    assert float(rows[1]["utilisation"]) >= 0.987 and float(rows[2]["utilisation"]) >= 0.98
+    assert float(rows[3]["utilisation"]) >= 0.967
+    assert int(rows[2]["bytes"]) <= 7_000_000
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

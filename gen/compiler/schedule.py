@@ -38,13 +38,15 @@ from gen.compiler.steps import (
     tiles_of,
 )
 from golden.formats.formats import Shifted
+from golden.machine.program import output_bytes
 from golden.network import ops
 from golden.network.integers import Network
 from golden.units.encoding import Encoding
 from golden.units.layernorm import offset
 from golden.units.requant import Requantization
 from golden.units.softmax import ShiftScale
-from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.sizes import columns
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,16 @@ class _Builder:
     def __init__(self, network: Network, style: Style) -> None:
         self.network, self.style = network, style
         self.spec, self.config = network.spec, network.config
-        self.width = self.config.cols
+        # Regions are words of the scratchpad; a pass makes several of a token, if it can.
+        self.width = self.config.rows
+        self.columns = columns(self.config)
         spec = self.spec
         self.order = Patches(spec, self.config)
         self.dim = padded(0, spec.dim, self.width)
         self.hidden = padded(0, spec.mlp_hidden, self.width)
         self.head_tiles = tiles_of(spec.head_dim, self.width)
-        # Keys and values are read in whole tiles of tokens.
-        self.stride = tiles_of(spec.tokens, self.width) * self.width
+        # Keys and values are read in whole tiles of tokens, keys as many as the array has columns.
+        self.stride = tiles_of(spec.tokens, self.columns) * self.columns
         self.patches = self.region("patches", "scratch", self.order.tiles)
         self.stream = self.region("residual stream", "residual", len(self.dim) // self.width)
         self.bits: dict[str, int] = {}   # width of each layer's weights
@@ -124,6 +128,16 @@ class _Builder:
 
     def region(self, name: str, bank: str, tiles: int, stride: int | None = None) -> Region:
         return Region(name, bank, tiles * (stride or self.spec.tokens))
+
+    def parts(self, columns: Array) -> Iterator[tuple[int, Array]]:
+        """Cut channels into those of each pass, as many as it may have; with their first word."""
+        for number, part in enumerate(split(columns, self.columns)):
+            yield number * self.columns // self.width, part
+
+    def spread(self, channels: int, pitch: int) -> dict[str, int]:
+        """Fields of a PASS that makes so many channels, whose words are `pitch` words apart."""
+        words = tiles_of(channels, self.width)
+        return {"words": words - 1, "d_pitch": pitch if words > 1 else 0}
 
     def head(self, part: int, head: int) -> Array:
         """Channels of Q, K or V (part 0, 1, 2; or 0 for the context) of one head."""
@@ -260,39 +274,42 @@ class _Builder:
     def scores(self, layer: Attention, head: int, parts: dict[str, Region],
                scores: Region) -> Iterator[Step]:
         """Q K^T, a tile of keys a pass, with the statistics of softmax."""
-        spec, config = self.spec, self.config
-        tiles = tiles_of(spec.tokens, self.width)
+        spec = self.spec
         assert isinstance(layer.scale, ShiftScale)
-        for tile in range(tiles):
-            keys = min(self.width, spec.tokens - tile * self.width)
+        for first in range(0, spec.tokens, self.columns):
+            keys = min(self.columns, spec.tokens - first)
             fields = pass_fields(
                 stationary=1, by_column=1, tokens=spec.tokens, tiles=self.head_tiles, valid=keys,
                 a_stride=spec.tokens, w_stride=self.stride, probability_slot=head % 2,
-                statistics=STATISTICS["softmax"], statistics_first=int(tile == 0),
-                statistics_last=int(tile == tiles - 1), destination=DESTINATIONS["scratch"],
+                statistics=STATISTICS["softmax"], statistics_first=int(first == 0),
+                statistics_last=int(first + keys == spec.tokens),
+                destination=DESTINATIONS["scratch"],
                 softmax_multiplier=layer.scale.multiplier, **layer.query.operand_fields(),
-                **requantization_fields(layer.scores))
-            yield Step(layer.scores_name, f"head {head}, keys {tile * self.width}", fields,
-                       Vectors(layer.scores).parameters(np.zeros(config.cols, np.int64)),
-                       Place(parts["Q"]), Place(parts["K"], tile * self.width),
-                       Place(scores, tile * spec.tokens))
+                **requantization_fields(layer.scores), **self.spread(keys, spec.tokens))
+            channels = tiles_of(keys, self.width) * self.width
+            yield Step(layer.scores_name, f"head {head}, keys {first}", fields,
+                       Vectors(layer.scores).parameters(np.zeros(channels, np.int64)),
+                       Place(parts["Q"]), Place(parts["K"], first),
+                       Place(scores, first // self.width * spec.tokens))
 
     def context(self, layer: Attention, head: int, parts: dict[str, Region], scores: Region,
                 context: Region) -> Iterator[Step]:
         """P V, a tile of channels a pass; scores become probabilities on their way."""
         spec, config = self.spec, self.config
         tiles = tiles_of(spec.tokens, config.rows)
-        for tile, columns in enumerate(split(self.head(0, head), self.width)):
+        for first, part in self.parts(self.head(0, head)):
             fields = pass_fields(
                 stationary=1, operand=OPERANDS["softmax"], tokens=spec.tokens, tiles=tiles,
                 valid=spec.tokens - (tiles - 1) * config.rows, a_stride=spec.tokens,
                 w_stride=config.rows, probability_slot=head % 2,
                 destination=DESTINATIONS["scratch"], **probability_fields(layer),
-                **requantization_fields(layer.context))
+                **requantization_fields(layer.context), **self.spread(len(part), spec.tokens))
+            if fields["words"]:
+                fields["w_pitch"] = self.stride
             yield Step(layer.context_name, f"head {head}", fields,
-                       Vectors(layer.context).parameters(columns), Place(scores),
-                       Place(parts["V"], tile * self.stride),
-                       Place(context, (head * self.head_tiles + tile) * spec.tokens))
+                       Vectors(layer.context).parameters(part), Place(scores),
+                       Place(parts["V"], first * self.stride),
+                       Place(context, (head * self.head_tiles + first) * spec.tokens))
 
     def norm(self, operation: ops.Norm) -> Iterator[Step]:
         """Take the next half of the norm parameter memory."""
@@ -320,23 +337,24 @@ class _Builder:
         if name not in self.bits:
             self.bits[name] = minimal_bits(layer.weights, self.config)
         vectors = Vectors(requantization, *(item.shift if item else 0 for item in (before, after)))
-        parts = split(columns, self.width)
-        for tile, part in enumerate(parts):
+        stride = stride or spec.tokens
+        for first, part in self.parts(columns):
             fields = pass_fields(
                 weight_bits=self.bits[name], tokens=spec.tokens,
                 tiles=len(rows) // self.config.rows,
                 a_stride=spec.tokens, destination=DESTINATIONS[target.bank],
                 **layer.input.operand_fields(),
-                **requantization_fields(requantization, int(part[0])), **more)
+                **requantization_fields(requantization, int(part[0])),
+                **self.spread(len(part), stride), **more)
             if normed:
                 fields |= normed.fields
             if before and after:
                 fields |= {
                     "residual_zero_point": before.zero_point, "channels": spec.dim,
-                    "statistics": STATISTICS["norm"], "statistics_first": int(tile == 0),
-                    "statistics_last": int(tile == len(parts) - 1)}
+                    "statistics": STATISTICS["norm"], "statistics_first": int(first == 0),
+                    "statistics_last": int(first * self.width + len(part) == len(columns))}
             yield Step(name, detail, fields, vectors.parameters(part), Place(source),
-                       d=Place(target, tile * (stride or spec.tokens)),
+                       d=Place(target, first * stride),
                        norm=normed.parameters if normed and fields["has_norm"] else None,
                        weights=take_matrix(layer.weights, rows, part, self.config.rows),
                        encoding=layer.requantization.encoding)
@@ -351,12 +369,13 @@ class _Builder:
             raise _refusal(operation, "logits are of one token")
         spec, bits = self.spec, minimal_bits(weights, self.config)
         raw = Requantization(bias=self.network.biases[operation.name], encoding=_RAW)
-        line = max(LINE, self.config.cols * 4)
-        for tile, part in enumerate(split(padded(0, spec.classes, self.width), self.width)):
+        line = output_bytes(1, self.config)
+        for first, part in self.parts(padded(0, spec.classes, self.width)):
             fields = pass_fields(
                 weight_bits=bits, tokens=1, tiles=len(self.dim) // self.config.rows,
                 a_stride=spec.tokens, destination=DESTINATIONS["memory"],
-                offset=tile * line) | normed.fields
+                offset=first * self.width // self.columns * line,
+                **self.spread(len(part), 0)) | normed.fields
             fields |= {"operation": OPERATIONS["raw"], "bits": 8}
             yield Step(product.name, "", fields, Vectors(raw).parameters(part), Place(self.stream),
                        norm=normed.parameters if fields["has_norm"] else None,

@@ -22,7 +22,7 @@ class NormParameters(wiring.Component):
     """Two memories, because a channel's shift is needed long before its gamma and offset.
 
     The parameters of a tile are ``rows * 64`` bits, channel 0 in the low ones; part p is bits
-    ``p * cols * 8`` and up. Reserved bits are not kept.
+    ``p * rows * 8`` and up. Reserved bits are not kept.
 
     Members
     -------
@@ -43,7 +43,7 @@ class NormParameters(wiring.Component):
         self.fields = {item.name: item for item in NORM_PARAMETER.fields}
         super().__init__({
             "write": In(data.StructLayout({"en": 1, **address.members, "part": range(PARTS),
-                                           "data": config.cols * 8})),
+                                           "data": config.rows * 8})),
             "advance": In(1), "early": In(address), "late": In(address),
             "shift": Out(data.ArrayLayout(unsigned(self.format.norm.shift_bits), config.rows)),
             "gamma": Out(data.ArrayLayout(signed(self.fields["gamma"].bits), config.rows)),
@@ -62,7 +62,7 @@ class NormParameters(wiring.Component):
     def _memory(self, m: Module, name: str, fields: Iterable[tuple[str, int]]) -> dict[str, Value]:
         """Build the memory of some fields; return what is read of each, channel by channel."""
         # Where each bit is in a tile, by part; every part gets the room that the fullest needs.
-        part_bits = self.config.cols * 8
+        part_bits = self.config.rows * 8
         places: dict[str, list[int]] = {}
         kept: list[list[int]] = [[] for _ in range(PARTS)]
         for channel in range(self.config.rows):

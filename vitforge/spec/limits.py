@@ -71,9 +71,10 @@ def _limit(field: str, parts: str, wanted: str, good: Callable[[Config], bool]) 
 LIMITS = (
     _limit("rows", "ACCELERATOR", "4, 8, 16, 32 or 64", lambda c: c.rows in (4, 8, 16, 32, 64)),
     _limit("rows", "PLACER", "a power of two", lambda c: _power_of_two(c.rows)),
-    _limit("cols", "ACCELERATOR DRAIN OPERAND", "rows ({rows})", lambda c: c.cols == c.rows),
-    _limit("lanes", "ACCELERATOR", "a power of two from cols / 8 to rows / 2 (rows and cols are "
-           "{rows})",
+    _limit("cols", "ACCELERATOR DRAIN", "1, 2 or 4 times rows ({rows})",
+           lambda c: c.cols in (c.rows, 2 * c.rows, 4 * c.rows)),
+    _limit("lanes", "ACCELERATOR", "a power of two from cols / 8 to rows / 2 ({rows} rows, {cols} "
+           "cols)",
            lambda c: _power_of_two(c.lanes) and c.cols <= 8 * c.lanes and 2 * c.lanes <= c.rows),
     _limit("lanes", "DRAIN", "a divisor of rows ({rows})", lambda c: c.rows % c.lanes == 0),
     _limit("lanes", "PLACER", "a power of two up to rows ({rows})",
