@@ -32,7 +32,7 @@ from vitforge.spec.limits import Part, check
 
 ALL = ("single+pair", "single+pair+quad", "single+quad", "pair", "pair+quad", "quad")
 SHAPES = [
-    Config(name="pair-4x4", rows=4, cols=4, lanes=2, modes="single+pair"),
+    Config(name="pair-5x4", rows=5, cols=4, lanes=2, modes="single+pair"),
     Config(name="mixed-3x5", rows=3, cols=5, lanes=2, modes="single+pair+quad"),
     Config(name="quad-6x2", rows=6, cols=2, lanes=2, modes="quad"),
     Config(name="pair-only-9x2", rows=9, cols=2, lanes=2, modes="pair"),
@@ -293,6 +293,21 @@ def test_modes_that_are_off_cost_nothing(unit):
     texts = [generate(unit, config).replace(str(int(config.hash(), 16)), "HASH")
              for config in (plain, other)]
     assert texts[0] == texts[1]
+
+
+def test_two_codes_in_a_byte_are_one_operand_less_one_zero_point():
+    """What `quad` words and packed weights of codes take: a subtraction as for a code of 8 bits."""
+    element, codes = Element(Config(modes="quad")), torch.arange(16)
+    for zero in (8, 7):
+        both = torch.cartesian_prod(codes, codes)
+        tokens = both - zero
+        fits = ((tokens >= -8) & (tokens < 8)).all(1)
+        byte = both[:, 1] << 4 | both[:, 0]
+        half = 1 << element.code_bits - 1
+        number = (byte - 17 * zero)[fits]
+        assert -half <= number.min() and number.max() < half
+        low = (number & 15) - ((number & 8) << 1)
+        assert torch.equal(torch.stack([low, number - low >> 4], -1), tokens[fits])
 
 
 def test_noise_beyond_a_mode_is_ignored():
