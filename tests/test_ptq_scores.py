@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from golden.ptq.lis import LogIntSoftmax
+from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import affine
 from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed

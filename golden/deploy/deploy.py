@@ -113,7 +113,7 @@ def check(spec: VitSpec, config: Config) -> None:
     ConfigError
         The message names the field, and what would be accepted.
     """
-    network_build.check(spec, config)
+    network_build.check_can_run(spec, config)
     limits.check(config, limits.Part.RECORD)
 
 

@@ -6,7 +6,7 @@ published method (`golden.deploy`), makes no difference here. Real arithmetic is
 needed again.
 """
 
-__all__ = ["Matrix", "Plan", "build", "check", "levels"]
+__all__ = ["Matrix", "Plan", "build", "check_can_run", "levels"]
 
 import functools
 from collections.abc import Callable, Mapping
@@ -74,7 +74,7 @@ class Plan:
     clip: Mapping[str, int] = field(default_factory=dict)
 
 
-def check(spec: VitSpec, config: Config) -> None:
+def check_can_run(spec: VitSpec, config: Config) -> None:
     """Refuse a configuration that can't run a network.
 
     Raises
@@ -100,7 +100,7 @@ def build(plan: Plan) -> Network:
         If the configuration can't run it, or an integer would leave its width; the message names
         the field or the parameter.
     """
-    check(plan.spec, plan.config)
+    check_can_run(plan.spec, plan.config)
     return _Builder(plan).network()
 
 

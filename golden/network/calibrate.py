@@ -21,7 +21,7 @@ from golden.float.vit import Vit, VitSpec, observe
 from golden.formats.attention import attend, fit
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.formats.ptf import outlier_two_scale, power_of_two_factor
-from golden.network.build import Matrix, Plan, build, check, levels
+from golden.network.build import Matrix, Plan, build, check_can_run, levels
 from golden.network.run import Network, image_codes
 from golden.network.shift_only import coarser, weight_unit
 from golden.units.requant_parameters import value_step
@@ -79,7 +79,7 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
     for name, given, known in (("stream", stream, STREAMS), ("gelu", gelu, GELUS)):
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
-    check(model.spec, config)
+    check_can_run(model.spec, config)
     check_parameters(model)
     widths = _widths(model, config, weight_bits)
     seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)

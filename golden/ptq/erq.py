@@ -5,7 +5,7 @@ It starts from RepQ-ViT (`golden.ptq.repqvit`), and follows the official code:
 
 - Aqer: every linear layer absorbs the quantization error of its input into its float weights, by
   ridge regression (`golden.ptq.ridge`);
-- dual uniform quantization of the weights of qkv and fc1 (`golden.ptq.dual`);
+- dual uniform quantization of the weights of qkv and fc1 (`golden.ptq.dual_scales`);
 - Wqer: rounding half of the weights at a time, with rounding refinement, while the other half
   makes up for their error by ridge regression (`golden.ptq.rounding`).
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from golden.data.parallel import one_thread
 from golden.float.swin import Swin
 from golden.float.vit import Vit
-from golden.ptq.dual import RATIOS, dual_weights, outlier_columns
+from golden.ptq.dual_scales import RATIOS, dual_weights, outlier_columns
 from golden.ptq.folding import network
 from golden.ptq.formats import TensorFormat
 from golden.ptq.record import Record
@@ -65,7 +65,7 @@ class ErqSettings(RepqVitSettings):
     tail
         Share of a row's positive and of its negative weights that are outliers.
     ratio
-        Of the two scales of a row, one of `golden.ptq.dual.RATIOS`; "free" in the paper.
+        Of the two scales of a row, one of `golden.ptq.dual_scales.RATIOS`; "free" in the paper.
     """
 
     aqer: bool = True

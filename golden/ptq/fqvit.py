@@ -31,7 +31,7 @@ from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.formats.ptf import power_of_two_factor
 from golden.ptq.formats import TensorFormat
-from golden.ptq.lis import LogIntSoftmax
+from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.method import Method, Settings, weight_formats
 from golden.ptq.ranges import OBSERVERS, affine, observed_range
 from golden.ptq.record import SOFTMAXES, Record

@@ -20,7 +20,7 @@ from torch import Tensor
 from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat, simulate
-from golden.ptq.lis import LogIntSoftmax
+from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.record import Record, plain_settings
 from golden.ptq.sites import INPUT, layers, sites

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from vitforge.spec.elements import Element
 
 
@@ -92,14 +92,13 @@ def split(m: Module, element: Element, name: str, total: Value, before: Sequence
             carry = Mux(meet, borrow, below)
         else:
             carry = borrow
-        width = element.segment_bits(place, rows)
-        segment = Signal(signed(width), name=f"segment_{name}_{place}", reset_less=True)
         old: Value = Const(0, signed(1))
         if before is not None:
             old = before[place] if not late else delay(
                 m, before[place], advance=advance, cycles=late, name=f"waiting_{name}_{place}")
-        with m.If(advance):
-            m.d.sync += segment.eq(old + part + carry if place else old + part)
+        segment = register(m, old + part + carry if place else old + part, advance=advance,
+                           name=f"segment_{name}_{place}",
+                           shape=signed(element.segment_bits(place, rows)))
         seen = None
         # The first rows' lowest segment is what it is; one above it may carry what it borrowed.
         if place < last and skews[place + 1] and (place or before is not None):

@@ -43,23 +43,23 @@ class WeightLoader(wiring.Component):
 
     Members
     -------
-    w : :py:`In(signature(word))`
+    w : In(signature(word))
         Weight words. Ready while a tile is incomplete and in the cycle of a swap.
-    advance : :py:`In(1)`
+    advance : In(1)
         Whether the array moves in this cycle.
-    swap : :py:`In(1)`
+    swap : In(1)
         The complete tile is taken over by an activation word that is accepted in this cycle.
-    complete : :py:`Out(1)`
+    complete : Out(1)
         The last word of a tile has been accepted, and no swap has taken it.
-    completes : :py:`Out(1)`
+    completes : Out(1)
         What `complete` will be in the next cycle.
-    buses : :py:`Out(ArrayLayout(signed(bits), N))`
+    buses : Out(ArrayLayout(signed(bits), N))
         The weight, as wide as an element of a word, on each bus, `lag` cycles (0 or 1) after its
         multiplexer.
-    captures : :py:`Out(ArrayLayout(1, N * M))`
+    captures : Out(ArrayLayout(1, N * M))
         Whether PE (i, j) takes ``buses[j]`` in this cycle, at index ``j * M + i``; only with
         `advance`.
-    packed : :py:`Out(N)`
+    packed : Out(N)
         Only if words have `packed`: that of the first word of a tile, j cycles later (and `lag`)
         for bus j. The tile's elements come there at ``t_first + j`` or later, and are past at
         ``t_last + j``, before the next tile's change.

@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.array.element import meets, port, split, spread, stored
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from vitforge.spec.config import Config
 from vitforge.spec.elements import Element
 from vitforge.spec.names import PRODUCT
@@ -96,11 +96,9 @@ class PackedGrid(wiring.Component):
                                 .as_signed(), advance=self.advance, name=f"{PRODUCT}{r}_{c}")
                 if element.group > 1:
                     inside = r % element.group + 1
-                    total = Signal(signed(element.sum_bits(inside)), name=f"sum_{r}_{c}",
-                                   reset_less=True)
-                    with m.If(self.advance):
-                        m.d.sync += total.eq(product if top else totals[c] + product)
-                    totals[c] = total
+                    totals[c] = register(m, product if top else totals[c] + product,
+                                         advance=self.advance, name=f"sum_{r}_{c}",
+                                         shape=signed(element.sum_bits(inside)))
                 else:
                     totals[c] = product
                 if end or r == rows - 1:
@@ -142,13 +140,8 @@ class PackedGrid(wiring.Component):
 
     def _weight(self, m: Module, name: str, capture: Value, coming: Value, swap: Value) -> Signal:
         """Return the weights that an element uses, and hide the next ones behind them."""
-        shadow = Signal(len(coming), name=f"shadow_{name}", reset_less=True)
-        weight = Signal(len(coming), name=f"weight_{name}", reset_less=True)
-        with m.If(capture):
-            m.d.sync += shadow.eq(coming)
-        with m.If(swap):
-            m.d.sync += weight.eq(shadow)
-        return weight
+        shadow = register(m, coming, advance=capture, name=f"shadow_{name}")
+        return register(m, shadow, advance=swap, name=f"weight_{name}")
 
     def _split(self, m: Module, r: int, c: int, total: Value, before: list[Value] | None
                ) -> list[Value]:

@@ -10,11 +10,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.drain.issue import Issue, start_layout
-from hw.drain.norm_gather import NormGather, factor_write_layout
 from hw.drain.parameters import ParameterMemory, parameter_write_layout
 from hw.drain.raw import RawOutput
 from hw.drain.residual import Residual
-from hw.drain.softmax_gather import SoftmaxGather, probability_write_layout
+from hw.drain.residual_statistics import ResidualStatistics, factor_write_layout
+from hw.drain.score_statistics import ScoreStatistics, probability_write_layout
 from hw.drain.track import TRACK_FIELDS, Track
 from hw.lib.layouts import layout, raw_layout
 from hw.lib.memories import MemoryDelay
@@ -97,8 +97,8 @@ class Drain(wiring.Component):
         self.config = config
         self.early = early
         self._issue = Issue(config, early)
-        self._norm = NormGather(config)
-        self._softmax = SoftmaxGather(config)
+        self._norm = ResidualStatistics(config)
+        self._softmax = ScoreStatistics(config)
         self.revisit = self._issue.revisit
         #: Cycles from an issue to its accumulators in the requantizer.
         self._fed_at = 4

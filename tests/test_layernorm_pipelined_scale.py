@@ -7,7 +7,7 @@ from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
 from golden.units.layernorm import reciprocal_root
-from hw.layernorm.factors import PipelinedRowScale
+from hw.layernorm.pipelined_scale import PipelinedRowScale
 from vitforge.spec.config import Config, load
 from vitforge.spec.layernorm_widths import NormFormat
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """LayerNorm's statistics of a residual stream while it is written, pass by pass."""
 
-__all__ = ["NormGather", "factor_write_layout"]
+__all__ = ["ResidualStatistics", "factor_write_layout"]
 
 from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.layernorm.factors import PipelinedRowScale
+from hw.layernorm.pipelined_scale import PipelinedRowScale
 from hw.layernorm.scale import factors_word
 from hw.layernorm.sums import VARIANCE_STEPS, lane_sums, variance
 from hw.lib.memories import TokenState
@@ -23,12 +23,12 @@ def factor_write_layout(config: Config) -> data.StructLayout:
                               "payload": layout(factors_word(config))})
 
 
-class NormGather(wiring.Component):
+class ResidualStatistics(wiring.Component):
     """S and Q of every token's row, and the factors that normalise it.
 
     ``x = (code - zero_point) << shift``, as `hw.layernorm` decodes it; S and Q of a row stay in a
     memory between its passes. With the row's last group they and C give V and the factors, in the
-    arithmetic of `hw.layernorm.sums` and `hw.layernorm.factors`, `latency` cycles after it.
+    arithmetic of `hw.layernorm.sums` and `hw.layernorm.pipelined_scale`, `latency` cycles after it.
 
     A token's groups of one pass come in consecutive cycles, and its next pass begins no earlier
     than ``groups + 3`` cycles after this one. Tokens with factors come in order, from 0 on.

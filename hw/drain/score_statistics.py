@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Softmax statistics of attention scores while they are written, pass by pass."""
 
-__all__ = ["SoftmaxGather", "probability_write_layout"]
+__all__ = ["ScoreStatistics", "probability_write_layout"]
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -22,7 +22,7 @@ def probability_write_layout(config: Config) -> data.StructLayout:
                               "offset": ShiftWidths(config).offset})
 
 
-class SoftmaxGather(wiring.Component):
+class ScoreStatistics(wiring.Component):
     """Reference and sum of every token's row of scores, and the logarithm that normalises it.
 
     A score is a code minus 128. Keys from `keys` on don't count. A row's reference and sum stay in
