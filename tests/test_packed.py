@@ -47,6 +47,12 @@ ROWS = [Config(name=f"row-{modes.replace('+', '-')}-{multiplier}-{bits}", rows=1
         for modes, multiplier, bits in (
             ("single+pair+quad", "18x18", 4), ("single+pair", "18x18", 4), ("quad", "18x18", 4),
             ("pair", "25x18", 4), ("pair+quad", "25x18", 4), ("single+pair", "25x18", 8))]
+TABLES = [
+    Config(name="tables-3x4", rows=3, cols=4, lanes=2, weight_bits=4, mantissa_bits=4,
+           operand_bits=4, multiplier="none"),
+    Config(name="tables-shift-2x3", rows=2, cols=3, lanes=2, weight_bits=3, mantissa_bits=5,
+           operand_bits=7, multiplier="none", pe_style="shift"),
+]
 by_name = pytest.mark.parametrize("config", SHAPES, ids=lambda config: config.name)
 
 
@@ -186,10 +192,7 @@ def test_modes_change_without_an_idle_cycle(config):
 
 @pytest.mark.parametrize(("config", "flowing"), [
     *((config, False) for config in SHAPES), (SHAPES[0], True), (SHAPES[1], True),
-    (Config(name="none-3x4", rows=3, cols=4, lanes=2, weight_bits=4, mantissa_bits=4,
-            operand_bits=4, multiplier="none"), False),
-    (Config(name="none-shift-2x3", rows=2, cols=3, lanes=2, weight_bits=3, mantissa_bits=5,
-            operand_bits=7, multiplier="none", pe_style="shift"), False),
+    *((config, False) for config in TABLES),
 ], ids=lambda value: getattr(value, "name", "flowing" if value else ""))
 def test_component_on_every_cycle(config, flowing):
     unit = SystolicArray(config, flowing=flowing)
@@ -324,7 +327,7 @@ def test_noise_beyond_a_mode_is_ignored():
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [
     *SHAPES[:2], *(pytest.param(config, marks=pytest.mark.slow) for config in SHAPES[2:]),
-    ROWS[0], *(pytest.param(config, marks=pytest.mark.slow) for config in ROWS[1:]),
+    ROWS[0], *(pytest.param(config, marks=pytest.mark.slow) for config in ROWS[1:] + TABLES),
 ], ids=lambda config: config.name)
 def test_verilog_on_every_cycle(config, fast):
     result = regress("systolic", config, fast=fast)
