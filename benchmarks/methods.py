@@ -34,14 +34,14 @@ from torch import Tensor
 from golden.commands.quantize import classified, configured
 from golden.commands.report import weight_bytes
 from golden.data.imagenet import Folder, read_classes
-from golden.deploy.deploy import deploy, suited
+from golden.deploy.network import deploy, suited
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.formats.formats import Shifted, TwoScale
 from golden.network.fast import pixel_network
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method

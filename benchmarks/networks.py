@@ -47,18 +47,18 @@ def configuration(side: int) -> Config:
 def _measure(name: str, side: int, latency: int) -> dict[str, Any]:
     config = configuration(side)
     network = quantized(name, config, seed=0)
-    spec, compiled = network.spec, compile_network(network)
+    compiled = compile_network(network)
     found = predict(compiled.program, config, latency=latency)
-    yardstick = scalesim.cycles(spec, side, side)
+    yardstick = scalesim.cycles(network.spec, side, side)
     return {
         "network": name.removesuffix("_patch16_224"), "array": f"{side}x{side}",
-        "products": spec.products, "cycles": found.cycles,
-        "utilisation": spec.products / found.cycles / side / side,
+        "products": network.products, "cycles": found.cycles,
+        "utilisation": network.products / found.cycles / side / side,
         "weight_wait": found.weight_wait, "norm_wait": found.norm_wait,
         "softmax_wait": found.softmax_wait, "drain_wait": found.drain_wait, "fill": found.fill,
         "bytes": found.read_bytes + found.written_bytes,
         "scalesim_best_dataflow": min(yardstick.values()),
-        "scalesim_best_by_layer": scalesim.best(spec, side, side),
+        "scalesim_best_by_layer": scalesim.best(network.spec, side, side),
     }
 
 

@@ -15,7 +15,7 @@ from golden.float import checkpoint
 from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, Prediction, predict
 from golden.network.calibrate import calibrate
-from golden.network.run import Network
+from golden.network.integers import Network
 from sim.__main__ import main
 from sim.accelerator import check as accelerator_check
 from sim.accelerator.check import check

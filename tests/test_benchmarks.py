@@ -12,6 +12,8 @@ from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.data.imagenet import Folder
 from golden.float import checkpoint, models
+from golden.network.ops import products
+from golden.network.topology import operations
 from golden.ptq import METHODS
 
 #: SCALE-Sim 3.0.0's own totals without stalls, for the three dataflows.
@@ -27,7 +29,7 @@ def test_closed_forms_give_what_the_tool_gave(side):
 
 
 def test_products_of_a_network():
-    assert models.lookup("deit_tiny_patch16_224").spec.products == 1_253_683_200
+    assert products(operations(models.lookup("deit_tiny_patch16_224").spec)) == 1_253_683_200
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from golden.deploy.activations import (
     deploy_stream,
     deploy_uniform,
 )
-from golden.deploy.deploy import Note, deploy, load_notes, save_notes, suited, summary
+from golden.deploy.network import deploy, suited
+from golden.deploy.notes import Note, load_notes, save_notes, summary
 from golden.deploy.weights import deploy_head, deploy_weights, folded_embedding
 from golden.float import checkpoint, models
 from golden.float.swin import Swin, SwinSpec
@@ -30,10 +31,11 @@ from golden.float.vit import Vit, VitSpec
 from golden.formats.formats import Shifted, TwoScale, Uniform
 from golden.machine.execute import execute
 from golden.machine.program import read_logits
-from golden.network import run as network
-from golden.network.build import Matrix
+from golden.network import inference
 from golden.network.fast import Fast
-from golden.network.run import Call, Network
+from golden.network.inference import Call
+from golden.network.integers import Network
+from golden.network.plan import Matrix
 from golden.ptq import METHODS
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, apply
@@ -116,7 +118,7 @@ def test_every_method_deploys(model, decided, name, bits, suit):
     config = suited(TINY, record) if suit else TINY
     whole, notes = deploy(model, record, config, statistics=statistics, preprocessing=HOW)
     codes = images(4, 2)
-    logits = network.run(whole, codes)
+    logits = inference.run(whole, codes)
     assert on_the_accelerator(whole, codes[:1]) == logits[0].tolist()
     assert torch.equal(Fast(whole)(codes), logits)
     # About as far from the float network as the simulation is; log2 codes cost more than others.
@@ -178,7 +180,7 @@ def test_what_a_record_leaves_in_float_comes_from_calibration(model, decided):
 def test_a_complete_record_needs_no_statistics(model, decided):
     _, record = decided("fq-vit", 8)
     whole, _ = deploy(model, record, TINY, preprocessing=HOW)
-    assert network.run(whole, images(1, 2)).shape == (1, SPEC.classes)
+    assert inference.run(whole, images(1, 2)).shape == (1, SPEC.classes)
 
 
 def test_narrow_projections_saturate_at_their_width(model, decided):
@@ -189,7 +191,7 @@ def test_narrow_projections_saturate_at_their_width(model, decided):
     whole, _ = deploy(model, dataclasses.replace(record, formats=formats), TINY,
                       statistics=statistics, preprocessing=HOW)
     calls: list[Call] = []
-    network.run(whole, images(3, 4), calls.append)
+    inference.run(whole, images(3, 4), calls.append)
     codes = torch.cat([call.output.flatten() for call in calls
                        if call.unit == "requant" and call.name.endswith("qkv")])
     # Of one bit more than the codes, for their zero point.
@@ -218,7 +220,7 @@ def test_parameters_of_the_record_are_used(model, decided):
     bias = torch.tensor([0.0, 40.0, 0.0, 0.0, 0.0])
     changed = dataclasses.replace(record, parameters={"head.bias": bias})
     whole, _ = deploy(model, changed, TINY, statistics=statistics, preprocessing=HOW)
-    assert network.run(whole, images(3, 2)).argmax(1).tolist() == [1, 1, 1]
+    assert inference.run(whole, images(3, 2)).argmax(1).tolist() == [1, 1, 1]
 
 
 def test_the_networks_digits():
@@ -227,11 +229,11 @@ def test_the_networks_digits():
     record = METHODS["fq-vit"]().decide(statistics)
     whole, notes = deploy(model, record, load("edge8"), statistics=statistics)
     few = sample.test.images[:60]
-    assert torch.equal(Fast(whole)(few[:2]), network.run(whole, few[:2]))
+    assert torch.equal(Fast(whole)(few[:2]), inference.run(whole, few[:2]))
     assert int((Fast(whole)(few).argmax(1) == sample.test.labels[:60]).sum()) >= 59
     # Nothing is folded into the first layer, and pixels are the decided input.
     assert not {"input", "patch_embed.proj.weight"} & {note.tensor for note in notes}
-    assert on_the_accelerator(whole, few[:1]) == network.run(whole, few[:1])[0].tolist()
+    assert on_the_accelerator(whole, few[:1]) == inference.run(whole, few[:1])[0].tolist()
 
 
 # Weights

@@ -27,7 +27,7 @@ from gen.synthesis.yowasp import SynthesisError
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.float import checkpoint
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
 from golden.ptq import METHODS
 from hw.units import UNITS
@@ -116,7 +116,7 @@ def test_fields_that_change_no_bit_of_the_network():
              "burst_beats": 8, "fetch_beats": 64}
     assert other.keys() == _NEUTRAL.keys()
     assert all(other[name] != value for name, value in _NEUTRAL.items())
-    logits = [network.run(calibrate(model, sample.calibration.images[:20],
+    logits = [inference.run(calibrate(model, sample.calibration.images[:20],
                                     dataclasses.replace(load("edge16"), **fields)),
                           sample.test.images[:2]) for fields in (_NEUTRAL, other)]
     assert torch.equal(*logits)

@@ -8,7 +8,7 @@ from golden.commands import quantize
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.network import file as network_file
-from golden.network import run as network
+from golden.network import inference
 
 HEADLINES = {
     "fq-vit": ("--weights", "8", "--activations", "8", "--attention", "4"),
@@ -32,7 +32,7 @@ def test_a_digit_on_the_verilog(method, tmp_path, capsys, write_digits):
                           str(tmp_path / "sim")]) == 0
     text = capsys.readouterr().out
     assert "all bytes and all counters of all runs equal the golden model's" in text
-    found = network.run(network_file.load(folder), mnist.sample().test.images[:1]).argmax(1)
+    found = inference.run(network_file.load(folder), mnist.sample().test.images[:1]).argmax(1)
     assert f"1 runs, classes {int(found)}\n" in text
     names = [item.name for item in (tmp_path / "sim").iterdir()]
     assert any(name.startswith(f"timeline-{method}-tiny") for name in names)

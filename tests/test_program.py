@@ -35,9 +35,10 @@ from golden.machine.program import (
     unpack_weights,
 )
 from golden.machine.state import State
-from golden.network import run as integer
+from golden.network import inference
 from golden.network.calibrate import calibrate
-from golden.network.run import Network, patches
+from golden.network.inference import patches
+from golden.network.integers import Network
 from golden.units.encoding import thresholds
 from golden.units.softmax import LevelScale
 from golden.units.softmax_bound import row_bound
@@ -297,7 +298,7 @@ def test_thresholds_come_with_the_first_pass_that_needs_them(mnist8: Network,
         if not step.layer.endswith("mlp.fc1"):
             assert item.thresholds is None and item.fields["format"] == 0
             continue
-        layer = mnist8.blocks[int(step.layer.split(".")[1])].fc1.requantization
+        layer = mnist8.requantizations[step.layer]
         wanted = thresholds(layer.encoding, layer.encode_shift, compiled8.config)
         assert (item.thresholds is None) == (held == wanted)
         assert item.fields["has_thresholds"] == (item.thresholds is not None)
@@ -461,7 +462,7 @@ def test_577_tokens_give_the_networks_logits() -> None:
 
     run = execute(compiled.program, input_buffer(image, compiled), config, compiled.output_bytes,
                   record)
-    assert read_logits(run.output, 6, config).tolist() == integer.run(network, image)[0].tolist()
+    assert read_logits(run.output, 6, config).tolist() == inference.run(network, image)[0].tolist()
     operands, acc = map(max, zip(*sums, strict=True))
     assert operands <= row_bound(577, config) and acc <= row_bound(577, config) << 7 < 1 << 23
 
@@ -469,13 +470,11 @@ def test_577_tokens_give_the_networks_logits() -> None:
 def test_sums_that_could_overflow_are_refused() -> None:
     config = roomy(attention="two-scale", attention_bits=8)
     network = random_network(MANY, config)
-    (block,) = network.blocks
-    assert isinstance(block.attention.scale, LevelScale)
-    attention = dataclasses.replace(
-        block.attention, scale=dataclasses.replace(block.attention.scale, m=9),
-        probability=level_format(block.attention.scale.shift, 9, config))
-    network = dataclasses.replace(network, blocks=(dataclasses.replace(block,
-                                                                       attention=attention),))
+    ((name, scale),) = network.scales.items()
+    assert isinstance(scale, LevelScale)
+    network = dataclasses.replace(
+        network, scales={name: dataclasses.replace(scale, m=9)},
+        formats={**network.formats, name: level_format(scale.shift, 9, config)})
     with pytest.raises(ValueError) as caught:
         compile_network(network)
     assert str(caught.value) == (f"acc_bits must be more than 32 for blocks.0.attn.context, whose "

@@ -11,11 +11,11 @@ from golden.commands import quantize
 from golden.commands.evaluate import WEIGHTS
 from golden.commands.report import weight_bytes
 from golden.data import mnist
-from golden.deploy.deploy import load_notes
+from golden.deploy.notes import load_notes
 from golden.float.models import DIGITS
 from golden.float.preprocessing import of_text
 from golden.network import file as network_file
-from golden.network import run as network
+from golden.network import inference
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 
@@ -46,7 +46,7 @@ def counts(text: str) -> dict[str, int]:
 
 def right(folder: Path) -> int:
     split = mnist.sample().test
-    logits = network.run(network_file.load(folder), split.images[:30])
+    logits = inference.run(network_file.load(folder), split.images[:30])
     return int((logits.argmax(1) == split.labels[:30]).sum())
 
 

@@ -19,7 +19,8 @@ from gen.compiler.listing import listing
 from gen.compiler.options import CONFIG, command_line
 from golden.machine.execute import execute
 from golden.machine.program import output_bytes
-from golden.network.run import Network, image_codes
+from golden.network.inference import image_codes
+from golden.network.integers import Network
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.spec.instruction import LINE
 

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from golden.network import file as network_file
-from golden.network.run import Network
+from golden.network.integers import Network
 from vitforge.spec.config import Config
 
 #: Fields that no integer of a network depends on: the shape of the core, and its memories. (With

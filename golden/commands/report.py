@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from golden.deploy.deploy import Note, summary
-from golden.network.run import Network
+from golden.deploy.notes import Note, summary
+from golden.network.integers import Network
 from golden.ptq.record import Record
 from golden.ptq.widths import layer_widths
 from vitforge.base.markdown import table
@@ -23,10 +23,7 @@ def _bits(weights: Tensor) -> int:
 
 def weight_bytes(network: Network) -> int:
     """Bytes of all weights, each layer's in the narrowest signed integers that hold them."""
-    layers = [network.embedding.weights, network.head]
-    for block in network.blocks:
-        layers += [layer.weights for layer in (block.qkv, block.proj, block.fc1, block.fc2)]
-    return sum(-(-weights.numel() * _bits(weights) // 8) for weights in layers)
+    return sum(-(-weights.numel() * _bits(weights) // 8) for weights in network.weights.values())
 
 
 def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.formats.ptf import PowerOfTwoFactor
-from golden.network.build import levels
 from golden.network.calibrate import power_of_two_stream, two_scale
+from golden.network.plan import levels
 from golden.ptq.formats import TensorFormat
 from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed

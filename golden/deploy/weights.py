@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from golden.formats.formats import Uniform
-from golden.network.build import Matrix
+from golden.network.plan import Matrix
 from golden.ptq.formats import TensorFormat, weight_grid
 
 _ROUNDED = "the integers don't fit, so weights are rounded once more"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the formats of a network's tensors to the integers of `golden.network`.
+"""From the formats of a network's tensors to the integers of `golden.network.integers`.
 
 A `Plan` says what every tensor of codes means; who decided it, `golden.network.calibrate` or a
 published method (`golden.deploy`), makes no difference here. Real arithmetic is used and never
@@ -8,10 +8,8 @@ needed again.
 
 __all__ = ["Matrix", "Plan", "build", "check_can_run", "levels"]
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,17 +17,37 @@ from torch import Tensor
 from golden.float.vit import VitSpec
 from golden.formats.attention import attend
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
-from golden.network.run import Attention, Block, Linear, Network, Norm
+from golden.network.integers import Affine, Network
+from golden.network.ops import (
+    Context,
+    Image,
+    Logits,
+    Norm,
+    Operation,
+    Position,
+    Product,
+    Requantize,
+    Scores,
+    Softmax,
+    Tokens,
+    UnknownOperationError,
+    chosen,
+    for_role,
+    made,
+    nothing,
+    summed,
+)
+from golden.network.topology import VIT, operations
 from golden.units.encoding import Encoding
 from golden.units.layernorm import layernorm_parameters
 from golden.units.requant import Requantization
 from golden.units.requant_parameters import dyadic, gelu_multiplier, residual_multiplier, value_step
+from golden.units.softmax import PolynomialScale, ShiftScale
 from vitforge.spec import limits
 from vitforge.spec.config import Config, ConfigError
 from vitforge.spec.formats import MIDDLE
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+_WHO = "golden.network.plan"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +82,8 @@ class Plan:
         (`golden.formats.attention.attend`).
     clip
         Width of Q, K or V, where it is less than that of their container.
+    topology
+        Name of the network's list of operations (`golden.network.topology`).
     """
 
     spec: VitSpec
@@ -72,6 +92,7 @@ class Plan:
     matrices: Mapping[str, Matrix]
     formats: Mapping[str, Format]
     clip: Mapping[str, int] = field(default_factory=dict)
+    topology: str = VIT
 
 
 def check_can_run(spec: VitSpec, config: Config) -> None:
@@ -97,101 +118,111 @@ def build(plan: Plan) -> Network:
     Raises
     ------
     ValueError
-        If the configuration can't run it, or an integer would leave its width; the message names
-        the field or the parameter.
+        If the configuration can't run it, an integer would leave its width, or an operation is
+        unknown; the message names the field, the parameter or the operation.
     """
     check_can_run(plan.spec, plan.config)
     return _Builder(plan).network()
 
 
-def _named(make: Callable[Concatenate["_Builder", str, _P], _T],
-           ) -> Callable[Concatenate["_Builder", str, _P], _T]:
-    """Let a refusal say at which layer; what the configuration can't do is said as it is."""
-    @functools.wraps(make)
-    def call(builder: "_Builder", name: str, /, *args: _P.args, **others: _P.kwargs) -> _T:
-        try:
-            return make(builder, name, *args, **others)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"{error}, at {name}") from None
-    return call
-
-
 class _Builder:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.spec, self.config = plan, plan.spec, plan.config
-        self.formats = {name: item for name, item in plan.formats.items() if name != "input"}
+        self.operations = operations(plan.spec, plan.topology)
+        self.made = made(self.operations)
+        self.formats = dict(plan.formats)
+        self.weights: dict[str, Tensor] = {}
+        self.requantizations: dict[str, Requantization] = {}
+        self.norms: dict[str, Affine] = {}
+        self.scales: dict[str, ShiftScale | PolynomialScale] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.biases: dict[str, Tensor] = {}
+        self.moved: dict[str, Tensor] = {}   # biases that took something over, by their product
+        self.logit_scale = 1.0
+        self.table: dict[type[Operation], Callable[..., None]] = {
+            Image: nothing, Position: self.position, Tokens: self.tokens, Product: self.product,
+            Scores: nothing, Context: nothing, Requantize: self.requantize, Norm: self.norm,
+            Softmax: self.softmax, Logits: self.logits}
+        self.roles: dict[str, Callable[[Requantize], Requantization]] = {
+            "stream": self.branch, "gelu": self.gelu, "query": self.projections,
+            "scores": self.scores, "context": self.context}
 
     def network(self) -> Network:
-        plan = self.plan
-        embedding, position, position_format = self.embedding()
-        before, blocks = "embedding", []
-        for index in range(self.spec.depth):
-            blocks.append(self.block(f"blocks.{index}", before))
-            before = f"blocks.{index}.residual2"
-        normed, head = self.uniform("norm"), plan.matrices["head"]
-        step = float(normed.scale) * float(head.scale)
-        return Network(config=self.config, spec=self.spec, embedding=embedding, position=position,
-                       position_format=position_format, blocks=tuple(blocks),
-                       norm=self.norm("norm", before), head_input=normed,
-                       head=head.weights,
-                       head_bias=_steps("head.bias", plan.parameters["head.bias"] / step),
-                       logit_scale=step,
-                       formats=self.formats)
-
-    def block(self, name: str, before: str) -> Block:
-        middle, after = f"{name}.residual1", f"{name}.residual2"
-        return Block(
-            norm1=self.norm(f"{name}.norm1", before), qkv=self.projections(name),
-            attention=self.attention(f"{name}.attn"),
-            proj=self.branch(f"{name}.attn.proj", f"{name}.attn.context", before, middle),
-            norm2=self.norm(f"{name}.norm2", middle), fc1=self.gelu(f"{name}.mlp", f"{name}.norm2"),
-            fc2=self.branch(f"{name}.mlp.fc2", f"{name}.mlp.act", middle, after))
+        for operation in self.operations:
+            make = chosen(_WHO, self.table, operation)
+            try:
+                make(operation)
+            except (ConfigError, UnknownOperationError):   # they say it all
+                raise
+            except ValueError as error:
+                raise ValueError(f"{error}, at {operation.name}") from None
+        return Network(
+            config=self.config, spec=self.spec, topology=self.plan.topology, formats=self.formats,
+            weights=self.weights, requantizations=self.requantizations, norms=self.norms,
+            scales=self.scales, constants=self.constants, biases=self.biases,
+            logit_scale=self.logit_scale)
 
     def stream(self, name: str) -> Shifted:
-        found = self.plan.formats[name]
+        found = self.formats[name]
         assert isinstance(found, Shifted)
         return found
 
     def uniform(self, name: str) -> Uniform:
-        found = self.plan.formats[name]
+        found = self.formats[name]
         assert isinstance(found, Uniform)
         return found
 
-    @_named
-    def norm(self, name: str, stream: str) -> Norm:
-        out, parameters = self.uniform(name), self.plan.parameters
-        gamma, beta = layernorm_parameters(parameters[f"{name}.weight"], parameters[f"{name}.bias"],
-                                           float(out.scale), self.config)
-        return Norm(input=self.stream(stream), gamma=gamma, beta=beta, zero_point=out.zero_point)
+    def step(self, product: Operation) -> Tensor:
+        """Real value of a step of a layer's sums, ``[N]`` or one."""
+        return self.plan.matrices[product.name].scale * self.formats[product.reads[0]].scale
+
+    def bias(self, product: Operation) -> Tensor:
+        if product.name in self.moved:
+            return self.moved[product.name]
+        return self.plan.parameters[f"{product.name}.bias"]
 
     def dyadic(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Multipliers and shifts of positive ratios ``[C]``."""
         pairs = [dyadic(value, self.config) for value in ratio.tolist()]
         return torch.tensor([m for m, _ in pairs]), torch.tensor([s for _, s in pairs])
 
-    def embedding(self) -> tuple[Linear, Tensor, Shifted]:
-        """Patch embedding; its residual is the position, with the class token in row 0.
+    def tokens(self, operation: Tokens) -> None:
+        """Rows in another order have the format that they had."""
+        if (found := self.formats.get(operation.reads[0])) is not None:
+            self.formats[operation.writes[0]] = found
+
+    def product(self, operation: Product) -> None:
+        self.weights[operation.name] = self.plan.matrices[operation.name].weights
+
+    def requantize(self, operation: Requantize) -> None:
+        make = for_role(_WHO, self.roles, operation)
+        self.requantizations[operation.name] = make(operation)
+
+    def norm(self, operation: Norm) -> None:
+        name, parameters = operation.name, self.plan.parameters
+        gamma, beta = layernorm_parameters(
+            parameters[f"{name}.weight"], parameters[f"{name}.bias"],
+            float(self.uniform(operation.writes[0]).scale), self.config)
+        self.norms[name] = Affine(gamma=gamma, beta=beta)
+
+    def position(self, operation: Position) -> None:
+        """Class token and position embedding, with the class token in row 0.
 
         The middle of each channel's constants goes into the bias, which the class token gets too
         (its products are zero), so that the codes only have to span what differs among tokens.
         """
-        matrix, parameters = self.plan.matrices["patch_embed.proj"], self.plan.parameters
-        pixel = self.uniform("input")
-        scale = matrix.scale * pixel.scale
+        parameters = self.plan.parameters
         constant = parameters["pos_embed"][0].clone()
         constant[0] += parameters["cls_token"][0, 0]
-        constant[1:] += parameters["patch_embed.proj.bias"]
+        constant[1:] += parameters[f"{operation.layer}.bias"]
         middle = (constant.amax(0) + constant.amin(0)) / 2
         constant = constant - middle
-        position = self.position(constant)
-        layer = self.residual("patch_embed.proj.bias", scale, middle, float(position.scale),
-                              self.stream("embedding"))
-        return (Linear(input=pixel, weights=matrix.weights, requantization=layer),
-                position.quantize(constant), position)
+        found = self.constant(constant)
+        self.moved[operation.layer] = middle
+        self.formats[operation.writes[0]] = found
+        self.constants[operation.name] = found.quantize(constant)
 
-    def position(self, constant: Tensor) -> Shifted:
+    def constant(self, constant: Tensor) -> Shifted:
         """Codes of a constant ``[tokens, dim]`` around zero, a shift for each channel.
 
         The scale and, channel by channel, the shift of the least squared error.
@@ -210,14 +241,13 @@ class _Builder:
         assert best is not None
         return best
 
-    @_named
-    def branch(self, name: str, source: str, before: str, after: str) -> Linear:
-        """Linear layer whose result is added to the residual stream."""
-        matrix, read = self.plan.matrices[name], self.plan.formats[source]
-        bias = f"{name}.bias"
-        layer = self.residual(bias, matrix.scale * read.scale, self.plan.parameters[bias],
-                              float(self.stream(before).scale), self.stream(after))
-        return Linear(input=read, weights=matrix.weights, requantization=layer)
+    def branch(self, operation: Requantize) -> Requantization:
+        """End a branch: the result is added to the residual stream."""
+        assert operation.residual is not None
+        product = summed(operation, self.made)
+        return self.residual(f"{product.name}.bias", self.step(product), self.bias(product),
+                             float(self.stream(operation.residual).scale),
+                             self.stream(operation.writes[0]))
 
     def residual(self, name: str, scale: Tensor, bias: Tensor, before: float,
                  after: Shifted) -> Requantization:
@@ -244,22 +274,19 @@ class _Builder:
             encoding=Encoding(bits=after.bits, zero_point=after.zero_point),
             encode_shift=after.shift + extra)
 
-    @_named
-    def projections(self, block: str) -> Linear:
+    def projections(self, operation: Requantize) -> Requantization:
         """Q, K and V in one product, to codes around the middle."""
-        name, source = f"{block}.attn.qkv", self.plan.formats[f"{block}.norm1"]
-        matrix, bits, dim = self.plan.matrices[name], self.config.weight_bits, self.spec.dim
-        scale = matrix.scale * source.scale
-        parts = [f"{block}.attn.{part}" for part in "qkv"]
-        step = torch.cat([_each(self.uniform(part).scale, dim) for part in parts])
-        down = torch.cat([torch.full((dim,), self.narrowing(part)) for part in parts])
+        product, bits = summed(operation, self.made), self.config.weight_bits
+        scale, parts = self.step(product), operation.writes
+        width = len(scale) // len(parts)
+        step = torch.cat([_each(self.uniform(part).scale, width) for part in parts])
+        down = torch.cat([torch.full((width,), self.narrowing(part)) for part in parts])
         multiplier, shift = self.dyadic(scale / step * 2.0**down)
-        return Linear(input=source, weights=matrix.weights,
-                      requantization=Requantization(
-            bias=_steps(f"{name}.bias", self.plan.parameters[f"{name}.bias"] / scale),
+        return Requantization(
+            bias=_steps(f"{product.name}.bias", self.bias(product) / scale),
             multiplier=multiplier, shift=shift,
             encoding=Encoding(bits=bits, zero_point=1 << bits - 1),
-            encode_shift=down if bool(down.any()) else 0))
+            encode_shift=down if bool(down.any()) else 0)
 
     def narrowing(self, part: str) -> int:
         """Right shift before the code that makes values saturate at fewer bits.
@@ -270,31 +297,34 @@ class _Builder:
         bits = self.plan.clip.get(part)
         return 0 if bits is None else min(15, self.config.value_bits - bits)
 
-    @_named
-    def attention(self, name: str) -> Attention:
-        formats = self.plan.formats
-        query, key, value, score, context = (
-            self.uniform(f"{name}.{part}") for part in ("q", "k", "v", "scores", "context"))
-        scale, probability = attend(float(score.scale), formats[f"{name}.softmax"], self.config)
-        self.formats[f"{name}.softmax"] = probability
-        per_score = float(query.scale) * float(key.scale) * self.spec.head_dim**-0.5
-        factor, down = dyadic(per_score / float(score.scale), self.config)
-        multiplier, shift = self.dyadic(
-            _each(value.scale, self.spec.dim) * (float(probability.scale) / float(context.scale)))
-        return Attention(
-            query=query, key=key, value=value, probability=probability,
-            scores=Requantization(multiplier=factor, shift=down, encoding=Encoding(
-                bits=score.bits, zero_point=score.zero_point)),
-            scale=scale,
-            context=Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
-                bits=context.bits, zero_point=context.zero_point)))
+    def scores(self, operation: Requantize) -> Requantization:
+        product = summed(operation, self.made)
+        assert isinstance(product, Scores)
+        query, key = (float(self.uniform(part).scale) for part in product.reads)
+        score = self.uniform(operation.writes[0])
+        factor, down = dyadic(query * key * product.inner**-0.5 / float(score.scale), self.config)
+        return Requantization(multiplier=factor, shift=down, encoding=Encoding(
+            bits=score.bits, zero_point=score.zero_point))
 
-    @_named
-    def gelu(self, name: str, source: str) -> Linear:
+    def softmax(self, operation: Softmax) -> None:
+        read, written = operation.reads[0], operation.writes[0]
+        self.scales[operation.name], self.formats[written] = attend(
+            float(self.uniform(read).scale), self.formats[written], self.config)
+
+    def context(self, operation: Requantize) -> Requantization:
+        product = summed(operation, self.made)
+        assert isinstance(product, Context)
+        probability, value = (self.formats[part] for part in product.reads)
+        context = self.uniform(operation.writes[0])
+        multiplier, shift = self.dyadic(_each(value.scale, product.count * product.columns)
+                                        * (float(probability.scale) / float(context.scale)))
+        return Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
+            bits=context.bits, zero_point=context.zero_point))
+
+    def gelu(self, operation: Requantize) -> Requantization:
         """First linear layer of the MLP, to codes of GeLU."""
-        matrix, read = self.plan.matrices[f"{name}.fc1"], self.plan.formats[source]
-        found = self.plan.formats[f"{name}.act"]
-        scale = matrix.scale * read.scale
+        product, found = summed(operation, self.made), self.formats[operation.writes[0]]
+        scale = self.step(product)
         multiplier, shift = self.dyadic(scale / value_step(self.config))
         factor, encode_shift = gelu_multiplier(float(found.scale), self.config)
         if isinstance(found, TwoScale):
@@ -302,12 +332,17 @@ class _Builder:
         else:
             assert isinstance(found, Uniform)
             encoding = Encoding(bits=found.bits, zero_point=found.zero_point)
-        layer = Requantization(
-            bias=_steps(f"{name}.fc1.bias", self.plan.parameters[f"{name}.fc1.bias"] / scale),
-            multiplier=multiplier,
+        return Requantization(
+            bias=_steps(f"{product.name}.bias", self.bias(product) / scale), multiplier=multiplier,
             shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
             encoding=encoding)
-        return Linear(input=read, weights=matrix.weights, requantization=layer)
+
+    def logits(self, operation: Logits) -> None:
+        product = summed(operation, self.made)
+        step = (float(self.formats[product.reads[0]].scale)
+                * float(self.plan.matrices[product.name].scale))
+        self.logit_scale = step
+        self.biases[operation.name] = _steps(f"{product.name}.bias", self.bias(product) / step)
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:
