@@ -103,7 +103,7 @@ def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, co
             shapes[config.cols // config.rows] += 1
             continue
         for text in (core, program):
-            found = re.fullmatch(r"(\w+) must be (.+) for .+, not ([\w-]+)", text)
+            found = re.fullmatch(r"(\w+) must be (.+) for .+, not ([\w+-]+)", text)
             assert found and found[3] == str(getattr(config, found[1])), text
         refusals[core.split()[0]] += 1
     assert good > count // 5 and len(refusals) > 9, (good, refusals)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from vitforge.spec.config import Config
+from vitforge.spec.elements import array_latency
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.sizes import groups, word_groups
 
@@ -95,8 +96,7 @@ class Timing:
     def of(cls, config: Config) -> Self:
         """Return those of the core of a configuration."""
         depth = 1 + OPERAND
-        # A word crosses the array row by row and column by column.
-        sums = config.rows + config.cols + 3
+        sums = array_latency(config)
         statistics = max(norm_statistics(config), softmax_statistics(config))
         # What is written in one cycle may be read in the next.
         return cls(depth=depth, sums=sums, early=depth + sums + 5,
