@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import methods as command_line
-from vitforge.base.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -44,6 +45,7 @@ from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
+from vitforge.base import markdown, stamps
 from vitforge.base.files import replace
 from vitforge.spec.config import load
 
@@ -209,7 +211,7 @@ class _Bench:
         plain = [args.model, hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
                  self.config.hash(), args.spread, args.no_resize, self.how.size,
                  self.evaluation.labels.tolist(), listed]
-        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+        return stamps.key(plain)
 
     def read(self, name: str) -> dict[str, Any]:
         """Return what a file of an earlier run with the same inputs holds; nothing if none."""
@@ -310,12 +312,11 @@ def table(rows: Sequence[Row]) -> str:
                 f"{row.weight_bytes:,}" if row.weight_bytes else "",
                 f"refused: {row.refused}" if row.refused else row.datapath)
 
-    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *map(cells, rows)]
     first = rows[0]
     return (f"{first.images} images, {first.float_right} right in float "
             f"({first.float_right / first.images:.2%}). Times are of the processor; those of "
             "networks are of an image.\n\n"
-            + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines))
+            + markdown.table(_COLUMNS, map(cells, rows)))
 
 
 def _comma(rows: Sequence[Row]) -> str:

@@ -27,15 +27,15 @@ class NormParameters(wiring.Component):
 
     Members
     -------
-    write : :py:`In(StructLayout({en, slot, tile, part, data}))`
+    write : In(StructLayout({en, slot, tile, part, data}))
         One part; it is there for addresses of the next cycle.
-    advance : :py:`In(1)`
+    advance : In(1)
         The read ports take a step.
-    early, late : :py:`In(StructLayout({slot, tile}))`
+    early, late : In(StructLayout({slot, tile}))
         Addresses of the shifts, and of gamma and offset.
-    shift : :py:`Out(ArrayLayout(..., rows))`
+    shift : Out(ArrayLayout(..., rows))
         One step after its address, straight from the memory.
-    gamma, offset : :py:`Out(ArrayLayout(..., rows))`
+    gamma, offset : Out(ArrayLayout(..., rows))
         Two steps after their address, from a register behind the memory.
     """
 
