@@ -10,6 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.lib.stream import delay
 from hw.operand.format import OperandFormat
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import NORM_PARAMETER
@@ -32,8 +33,10 @@ class NormParameters(wiring.Component):
         The read ports take a step.
     early, late : In(StructLayout({slot, tile}))
         Addresses of the shifts, and of gamma and offset.
-    shift, gamma, offset : Out(ArrayLayout(..., rows))
-        One step later, straight from the memories.
+    shift : Out(ArrayLayout(..., rows))
+        One step after its address, straight from the memory.
+    gamma, offset : Out(ArrayLayout(..., rows))
+        Two steps after their address, from a register behind the memory.
     """
 
     def __init__(self, config: Config):
@@ -55,6 +58,8 @@ class NormParameters(wiring.Component):
         shift = self._memory(m, "early", [("shift", self.format.norm.shift_bits)])
         late = self._memory(m, "late", [(name, self.fields[name].bits)
                                         for name in ("gamma", "offset")])
+        late = {name: delay(m, bits, advance=self.advance, name=name)
+                for name, bits in late.items()}
         m.d.comb += [getattr(self, name).as_value().eq(bits)
                      for name, bits in (shift | late).items()]
         return m

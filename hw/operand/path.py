@@ -114,7 +114,7 @@ class OperandPath(wiring.Component):
             parameters.write.eq(self.norm_write),
             parameters.advance.eq(self.advance),
             parameters.early.eq(place),
-            parameters.late.eq(late(place.as_value(), cycles=7, name="place")),
+            parameters.late.eq(late(place.as_value(), cycles=6, name="place")),
         ]
 
         # Step 2: the word, its zero point and shifts.
