@@ -93,7 +93,8 @@ endmodule
 """
 
 #: What these designs need of a DP16KD: a port to write, one to read, and registers behind that.
-#: ADA0 is the enable of a byte, here of all. In words of 36 bits the ports have both halves; B reads, and its enables are those of the word.
+#: ADA0 is the enable of a byte, here of all. In words of 36 bits the ports have both halves; B
+#: reads, and its enables are those of the word.
 MODEL = """
 module DP16KD({pins});
   parameter DATA_WIDTH_A = 18, DATA_WIDTH_B = 18, REGMODE_A = "NOREG", REGMODE_B = "NOREG";

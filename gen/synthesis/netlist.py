@@ -85,7 +85,7 @@ def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -
             path.write_text(json.dumps(design), encoding="utf-8")
         (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
 
-    packing = [Path(module.__file__).read_text(encoding="utf-8")
+    packing = [Path(str(module.__file__)).read_text(encoding="utf-8")
                for module in (flat, dsp, memories)]
     return cached(cache, [version(TOOL), script, *packing, verilog], fill)
 
