@@ -76,7 +76,7 @@ def model() -> Vit:
 
 def method(name: str, bits: int) -> Method:
     kind = METHODS[name]
-    more = {} if name in ("repq-vit", "erq", "dopq-vit") else {"stream": bits}
+    more = {"stream": bits} if kind().settings.stream else {}
     attention = {"fq-vit": 4, "dopq-vit": min(bits, 4)}.get(name)
     return kind(dataclasses.replace(kind().settings, weights=bits, activations=bits,
                                     attention=attention, **more))

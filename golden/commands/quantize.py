@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from golden.commands import methods
-from golden.commands.quantize_options import WIDTHS, command_line
+from golden.commands.quantize_options import RECONSTRUCTED, WIDTHS, command_line
 from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
 from golden.commands.report_layers import noise, observed
@@ -44,6 +44,7 @@ from golden.ptq import METHODS, own
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.method import Method
+from golden.ptq.reconstruction_run import Kept, plan_of, reconstructed, refuse
 from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
 from golden.ptq.statistics import Statistics
@@ -91,7 +92,7 @@ def classified(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor
     return ordered(classify, batches, threads)
 
 
-def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str]) -> Method:
+def configured(name: str, widths: Mapping[str, int | str], assignments: Iterable[str]) -> Method:
     """Build a method by its name, as `golden.ptq.own.kind` takes it.
 
     Parameters
@@ -120,8 +121,9 @@ def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str])
 
 def _method(args: argparse.Namespace) -> Method:
     """Build the chosen method with the options that were given."""
-    return configured(args.method, {name: getattr(args, name) for name in WIDTHS
-                                    if getattr(args, name) is not None}, args.set)
+    given = {name: getattr(args, name) for name in (*WIDTHS, "reconstruct")}
+    return configured(args.method, {name: value for name, value in given.items()
+                                    if value is not None}, args.set)
 
 
 def _value(text: str, default: object) -> object:
@@ -170,6 +172,7 @@ class _Work:
     config: Config
     ledger: Ledger | None
     observe: Callable[[], Statistics]
+    images: Callable[[], Tensor]
     uneven: Mapping[str, Tensor]
     device: torch.device
 
@@ -190,6 +193,7 @@ class _Work:
         record = self.method.decide_visibly(statistics, bar)
         # A record holds what differs from the checkpoint.
         record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
+        record = self.reconstruct(record, bar)
         integer = self.deploy(record, statistics)
         if ledger:
             ledger.path.unlink(missing_ok=True)   # its record won't be that of the network
@@ -197,6 +201,32 @@ class _Work:
             self.save(record, integer)
             ledger.decided(record)
         return record, integer
+
+    @property
+    def kept(self) -> Kept:
+        """Units of the network that are reconstructed."""
+        if self.ledger is None:
+            return Kept()
+        output = self.ledger.output
+        return Kept(output.with_name(f"{output.name}.units"), self.ledger.key)
+
+    def reconstruct(self, record: Record,
+                    bar: Callable[[str, int], Callable[[int], object]]) -> Record:
+        """Train the blocks, if the method's settings say so."""
+        if plan_of(self.method) is None:
+            return record
+        diverged: list[str] = []
+
+        def say(text: str) -> None:
+            diverged.append(text)
+            print(f"golden.quantize: {text}", file=sys.stderr)
+
+        found = reconstructed(self.method, self.model, record, self.images(), bar, self.kept,
+                              say=say)
+        if diverged and self.ledger and self.ledger.output.exists():
+            raise ValueError(f"{self.ledger.output} holds a record already, which stays: give a "
+                             "lower --set rate, or another --output for this one")
+        return found
 
     def save(self, record: Record, integer: Integer | None) -> None:
         """Write the integer network and its notes, if there is a folder for them."""
@@ -286,7 +316,8 @@ def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Prepr
 
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
-    args.images = methods.images(args.method) if args.images is None else args.images
+    plan, few = plan_of(method), methods.images(args.method)
+    args.images = (RECONSTRUCTED if plan else few) if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     config = load(args.config)
@@ -294,6 +325,10 @@ def _run(args: argparse.Namespace) -> int:
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
+    seen = calibration
+    if plan:
+        refuse(plan, len(calibration))
+        seen = Folder(calibration.files[:few], calibration.labels[:few])
     model, how = _opened(args, config)
     uneven: dict[str, Tensor] = {}
     if args.spread is not None:
@@ -308,10 +343,18 @@ def _run(args: argparse.Namespace) -> int:
 
         def observe() -> Statistics:
             return method.observe(
-                model, (images for images, _ in calibration.batches(how, args.batch)),
-                bar("calibration", len(calibration)))
+                model, (images for images, _ in seen.batches(how, args.batch)),
+                bar("calibration", len(seen)))
 
-        work = _Work(args, method, model, how, config, ledger, observe, uneven, device)
+        def pictures() -> Tensor:
+            advance = bar("pictures", len(calibration))
+            found = []
+            for images, _ in calibration.batches(how, args.batch):
+                found.append(images)
+                advance(len(images))
+            return torch.cat(found)
+
+        work = _Work(args, method, model, how, config, ledger, observe, pictures, uneven, device)
         record, integer = work.decide(bar)
         simulated = method.apply(model, record)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
@@ -330,11 +373,12 @@ def _run(args: argparse.Namespace) -> int:
         if integer is None:
             print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
         if work.folder and integer:
-            few, _ = next(calibration.batches(how, LAYERS))
+            shown, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)
-            work.report(work.folder, record, integer, simulated, counts, few)
+            work.report(work.folder, record, integer, simulated, counts, shown)
         if ledger:
             ledger.complete()
+            work.kept.clear()
     if args.output is not None:
         print(f"results: {args.output}")
     return 0

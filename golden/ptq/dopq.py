@@ -29,7 +29,7 @@ from torch import Tensor
 from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.formats import TensorFormat
-from golden.ptq.repqvit import RepqVit, RepqVitSettings
+from golden.ptq.repqvit import WIDE_SHARES, RepqVit, RepqVitSettings
 
 _LEAST = 1e-8
 
@@ -53,6 +53,9 @@ class DopqVitSettings(RepqVitSettings):
         same integer are not tried.
     """
 
+    reconstruct: str = "quick"
+    symmetric: bool = True
+    weight_shares: tuple[float, ...] = WIDE_SHARES
     tanq: bool = True
     mosf: bool = True
     slopes: int = 31

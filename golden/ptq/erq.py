@@ -15,7 +15,7 @@ overwritten. Unlike there, sums are in double precision, and columns are one set
 even if a layer has no bias, where that code leaves its last column in floating point.
 """
 
-__all__ = ["Erq", "ErqSettings"]
+__all__ = ["ERQ_SHARES", "Erq", "ErqSettings", "SeenImages"]
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -37,6 +37,9 @@ from golden.ptq.rounding import half_by_half
 from golden.ptq.sites import layers
 from golden.ptq.statistics import Statistics, collect
 
+ERQ_SHARES = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995, 0.99999, 1.0)
+"""Quantiles that the search of weights' ranges tries, in ERQ's official code."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErqSettings(RepqVitSettings):
@@ -44,6 +47,8 @@ class ErqSettings(RepqVitSettings):
 
     Attributes
     ----------
+    weight_shares
+        As RepQ-ViT's, but ten of them.
     aqer
         False: weights do not absorb the error of the activations.
     dual
@@ -68,6 +73,7 @@ class ErqSettings(RepqVitSettings):
         Of the two scales of a row, one of `golden.ptq.dual_scales.RATIOS`; "free" in the paper.
     """
 
+    weight_shares: tuple[float, ...] = ERQ_SHARES
     aqer: bool = True
     dual: bool = True
     rounding: bool = True
@@ -107,7 +113,7 @@ class ErqSettings(RepqVitSettings):
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen(Statistics):
+class SeenImages(Statistics):
     """Statistics with the images, which are needed again when the formats are known."""
 
     batches: tuple[Tensor, ...] = ()
@@ -124,18 +130,18 @@ class Erq(RepqVit):
                 advance: Callable[[int], object] = lambda images: None) -> Statistics:
         kept = tuple(batches)
         found = collect(model, kept, most=self.settings.kept, advance=advance)
-        return _Seen(model, found.sites, found.observed, class_token=found.class_token,
+        return SeenImages(model, found.sites, found.observed, class_token=found.class_token,
                      batches=kept)
 
     def decide(self, statistics: Statistics) -> Record:
-        if not isinstance(statistics, _Seen):
+        if not isinstance(statistics, SeenImages):
             raise TypeError("statistics must be those that ERQ has observed")
         plain = super().decide(statistics)
         # The same on every number of cores: two scales of a row leave ties at 8 bits.
         with one_thread():
             return self._reduced(statistics, plain)
 
-    def _reduced(self, statistics: _Seen, plain: Record) -> Record:
+    def _reduced(self, statistics: SeenImages, plain: Record) -> Record:
         """Reduce the error of what RepQ-ViT has decided."""
         settings = self.settings
         model = network(statistics.model, plain.parameters)

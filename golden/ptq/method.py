@@ -22,14 +22,18 @@ from golden.float.vit import Vit
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
+from golden.ptq.reconstruction_plan import ReconstructionSettings
 from golden.ptq.record import Record, plain_settings
 from golden.ptq.sites import INPUT, layers, sites
 from golden.ptq.statistics import Statistics, collect
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ReconstructionSettings):
     """Options that every method has; widths are 3 to 8 bits.
+
+    Those of `golden.ptq.reconstruction_plan.ReconstructionSettings` too: blocks can be
+    reconstructed whatever has decided the formats.
 
     Attributes
     ----------
@@ -57,6 +61,7 @@ class Settings:
     input: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("weights", "activations", "attention", "stream", "input"):
             value = getattr(self, name)
             if (name, value) in (("attention", None), ("stream", 0)):

@@ -9,7 +9,7 @@ integer before it is folded, because the datapath has no others. And Swin's patc
 not reparameterized: its layer has no bias to fold into.
 """
 
-__all__ = ["RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine",
+__all__ = ["WIDE_SHARES", "RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine",
            "channel_symmetric", "reparameterize"]
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +30,8 @@ from golden.ptq.sites import layers, source
 from golden.ptq.statistics import Statistics, collect
 
 _LEAST = 1e-8
+WIDE_SHARES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
+"""Quantiles for weights of few symmetric codes, whose best range leaves many out. Ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,7 @@ class RepqVitSettings(Settings):
     reparameterize: bool = True
     sqrt2: bool = True
     shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
-    weight_shares: tuple[float, ...] = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995,
-                                        0.99999, 1.0)
+    weight_shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
     symmetric: bool = False
     kept: int = 1 << 20
 
