@@ -47,7 +47,7 @@ from golden.network.run import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from golden.ptq.reconstruction_run import Kept, plan_of, reconstructed, refuse
+from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
 from golden.ptq.record import Record
 from golden.ptq.statistics import Statistics
 from vitforge.base.files import replace
@@ -198,12 +198,19 @@ class _Bench:
         images = torch.cat(list(batches))
         refuse(plan, len(images))
         few = images[:known.images(method.name)]
-        statistics = method.observe(self.model, few.split(self.args.batch), advance)
         units = Kept(self.folder / "rows" / f"{row.name}.units",
                      f"{self.key} {code} {row.calibration}")
+
+        def silent(text: str, total: int) -> Progress:
+            return lambda done: None
+
+        source = prepared(method, self.model, lambda: images, silent, units)
+        statistics = method.observe(source, few.split(self.args.batch), advance)
+        record = method.decide(statistics)
+        record = dataclasses.replace(record, parameters={
+            **changes(self.model, source), **record.parameters})
         record = reconstructed(
-            method, self.model, method.decide(statistics), images,
-            lambda text, total: lambda done: None, units,
+            method, self.model, record, images, silent, units,
             say=lambda text: print(f"python -m benchmarks.methods: {row.name}: {text}",
                                    file=sys.stderr))
         units.clear()

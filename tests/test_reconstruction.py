@@ -177,11 +177,10 @@ def test_units_of_another_run_and_broken_files_count_for_nothing(tmp_path):
 
 
 def test_a_rate_that_diverges_leaves_the_best_weights(model, images, record):
-    said = []
-    wild = dataclasses.replace(PLAN, rate=0.9, scale_rate=0.9, steps=40)
-    found = reconstruct(model, record, images, wild, say=said.append)
-    before = error(model, apply(model, record), images)
-    assert error(model, apply(model, found), images) <= before * 1.05
+    wild, losses = dataclasses.replace(PLAN, rate=0.9, scale_rate=0.9, steps=40), {}
+    found = reconstruct(model, record, images, wild,
+                        save=lambda unit, result: losses.update({unit: result}))
+    assert all(result.after <= result.before * 1.001 for result in losses.values())
     assert all(bool(value.isfinite().all()) for value in found.parameters.values())
 
 
@@ -301,5 +300,7 @@ def test_too_few_images_and_too_little_memory_are_refused(model, images, record,
 
 def test_what_is_needed_is_near_what_is_taken():
     deit = create("deit_tiny_patch16_224")
-    needed = reconstruction.memory(deit, torch.empty(1000, 3, 224, 224, device="cpu")[:1], Plan())
-    assert 0.2e9 < needed < 2e9
+    needed = reconstruction.memory(deit, torch.zeros(1, 3, 224, 224).expand(1000, -1, -1, -1),
+                                   Plan())
+    # The pictures, and four tensors of 197 rows of 192 channels.
+    assert 4000 * (3 * 224**2 + 4 * 197 * 192) < needed < 2e9

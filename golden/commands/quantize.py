@@ -41,10 +41,10 @@ from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.run import Network
 from golden.ptq import METHODS, own
-from golden.ptq.folding import changes, rescaled
+from golden.ptq.folding import activated, changes, rescaled
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.method import Method
-from golden.ptq.reconstruction_run import Kept, plan_of, reconstructed, refuse
+from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
 from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
 from golden.ptq.statistics import Statistics
@@ -57,6 +57,8 @@ NOTES, REPORT = "notes.json", "report.md"
 #: Images that the signal-to-noise ratios are of.
 LAYERS = 2
 
+Bars = Callable[[str, int], Callable[[int], object]]
+"""Starts a bar of a text and a total, and gives the function that moves it on."""
 Integer = tuple[Network, tuple[Note, ...]]
 """An integer network, and how it differs from its record."""
 
@@ -171,7 +173,7 @@ class _Work:
     how: Preprocessing
     config: Config
     ledger: Ledger | None
-    observe: Callable[[], Statistics]
+    observe: Callable[[Vit | Swin], Statistics]
     images: Callable[[], Tensor]
     uneven: Mapping[str, Tensor]
     device: torch.device
@@ -182,17 +184,18 @@ class _Work:
         output: Path | None = self.args.output
         return output if output is not None and output.suffix != ".json" else None
 
-    def decide(self, bar: Callable[[str, int], Callable[[int], object]],
-               ) -> tuple[Record, Integer | None]:
+    def decide(self, bar: Bars) -> tuple[Record, Integer | None]:
         """Make, or take from a killed run, the record and the integer network."""
         ledger = self.ledger
         record = ledger.record if ledger else None
         if record is not None:
-            return record, self.deployed(record)
-        statistics = self.observe()
+            return record, self.deployed(record, bar)
+        source = self.prepared(bar)
+        statistics = self.observe(source)
         record = self.method.decide_visibly(statistics, bar)
         # A record holds what differs from the checkpoint.
-        record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
+        record = dataclasses.replace(record, parameters={
+            **self.uneven, **changes(self.model, source), **record.parameters})
         record = self.reconstruct(record, bar)
         integer = self.deploy(record, statistics)
         if ledger:
@@ -210,8 +213,7 @@ class _Work:
         output = self.ledger.output
         return Kept(output.with_name(f"{output.name}.units"), self.ledger.key)
 
-    def reconstruct(self, record: Record,
-                    bar: Callable[[str, int], Callable[[int], object]]) -> Record:
+    def reconstruct(self, record: Record, bar: Bars) -> Record:
         """Train the blocks, if the method's settings say so."""
         if plan_of(self.method) is None:
             return record
@@ -236,7 +238,11 @@ class _Work:
                                "preprocessing": dump(self.how)})
             save_notes(self.folder / NOTES, integer[1])
 
-    def deployed(self, record: Record) -> Integer | None:
+    def prepared(self, bar: Bars) -> Vit | Swin:
+        """Return the network that is quantized."""
+        return prepared(self.method, self.model, self.images, bar, self.kept)
+
+    def deployed(self, record: Record, bar: Bars) -> Integer | None:
         """Read the integer network of a killed run, or make it once more."""
         if isinstance(self.model, Swin):
             return None
@@ -245,7 +251,7 @@ class _Work:
                 return (network_file.load(self.folder), load_notes(self.folder / NOTES))
         except ValueError:
             pass
-        integer = self.deploy(record, self.observe())
+        integer = self.deploy(record, self.observe(self.prepared(bar)))
         self.save(record, integer)
         return integer
 
@@ -274,7 +280,7 @@ class _Work:
         """Write the page, its pictures first."""
         model = self.model
         assert isinstance(model, Vit) and isinstance(simulated, Vit)
-        rescaled = with_parameters(model, record.parameters)
+        rescaled = activated(with_parameters(model, record.parameters), record.activation)
         pictures = figures(model, record, observed(model, images), observed(rescaled, images))
         for name, picture in pictures.items():
             _write(folder / name, picture)
@@ -341,11 +347,12 @@ def _run(args: argparse.Namespace) -> int:
         def bar(text: str, total: int) -> Callable[[int], object]:
             return functools.partial(progress.advance, progress.add_task(text, total=total))
 
-        def observe() -> Statistics:
+        def observe(source: Vit | Swin) -> Statistics:
             return method.observe(
-                model, (images for images, _ in seen.batches(how, args.batch)),
+                source, (images for images, _ in seen.batches(how, args.batch)),
                 bar("calibration", len(seen)))
 
+        @functools.cache
         def pictures() -> Tensor:
             advance = bar("pictures", len(calibration))
             found = []

@@ -159,7 +159,8 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     work.weights(preprocessing)
     work.activations()
     plan = Plan(spec=model.spec, config=config, parameters=work.parameters,
-                matrices=work.matrices, formats=work.formats, clip=work.clip)
+                matrices=work.matrices, formats=work.formats, clip=work.clip,
+                rectified=record.activation == "relu")
     return build(plan), (*work.notes, *_COMMON)
 
 

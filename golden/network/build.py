@@ -64,6 +64,9 @@ class Plan:
         (`golden.formats.attention.attend`).
     clip
         Width of Q, K or V, where it is less than that of their container.
+    rectified
+        MLPs have ReLU: their first layer's ordinary result, in unsigned codes of zero point 0,
+        which saturate there.
     """
 
     spec: VitSpec
@@ -72,6 +75,7 @@ class Plan:
     matrices: Mapping[str, Matrix]
     formats: Mapping[str, Format]
     clip: Mapping[str, int] = field(default_factory=dict)
+    rectified: bool = False
 
 
 def check_can_run(spec: VitSpec, config: Config) -> None:
@@ -295,6 +299,8 @@ class _Builder:
         matrix, read = self.plan.matrices[f"{name}.fc1"], self.plan.formats[source]
         found = self.plan.formats[f"{name}.act"]
         scale = matrix.scale * read.scale
+        if self.plan.rectified:
+            return self.relu(name, read, found, matrix)
         multiplier, shift = self.dyadic(scale / value_step(self.config))
         factor, encode_shift = gelu_multiplier(float(found.scale), self.config)
         if isinstance(found, TwoScale):
@@ -308,6 +314,16 @@ class _Builder:
             shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
             encoding=encoding)
         return Linear(input=read, weights=matrix.weights, requantization=layer)
+
+    def relu(self, name: str, read: Format, found: Format, matrix: Matrix) -> Linear:
+        """First linear layer of the MLP, to codes of ReLU."""
+        if not isinstance(found, Uniform) or found.zero_point or found.signed:
+            raise ValueError(f"codes of ReLU must be unsigned and uniform, not {found.words()}")
+        scale = matrix.scale * read.scale
+        multiplier, shift = self.dyadic(scale / found.scale)
+        return Linear(input=read, weights=matrix.weights, requantization=Requantization(
+            bias=_steps(f"{name}.fc1.bias", self.plan.parameters[f"{name}.fc1.bias"] / scale),
+            multiplier=multiplier, shift=shift, encoding=Encoding(bits=found.bits, zero_point=0)))
 
 
 def _each(scale: Tensor | float, channels: int) -> Tensor:

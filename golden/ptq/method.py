@@ -19,6 +19,7 @@ from torch import Tensor
 
 from golden.float.swin import Swin
 from golden.float.vit import Vit
+from golden.ptq.folding import activated
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
@@ -77,6 +78,10 @@ class Settings(ReconstructionSettings):
                 "scores": self.stream}.get(role, self.activations)
 
 
+Train = Callable[[Vit | Swin, Tensor], Vit | Swin]
+"""Trains MLPs with ReLU."""
+
+
 def weight_formats(model: Vit | Swin, bits: int,
                    make: Callable[[Tensor, int], TensorFormat] = channel_weights,
                    ) -> dict[str, TensorFormat]:
@@ -109,6 +114,19 @@ class Method(ABC):
     def decide(self, statistics: Statistics) -> Record:
         """Choose the format of every tensor."""
 
+    def prepare(self, model: Vit | Swin, images: Tensor, train: "Train") -> Vit | Swin:
+        """Return the network that is to be quantized: another one that computes about the same.
+
+        `images` are those of the reconstruction; `train` gives `golden.ptq.rectify.rectified` with
+        everything but these two.
+        """
+        return model
+
+    @property
+    def prepares(self) -> bool:
+        """Whether `prepare` does anything."""
+        return False
+
     def decide_visibly(self, statistics: Statistics,
                        bars: Callable[[str, int], Callable[[int], object]]) -> Record:
         """Return `decide`, for methods that take long with progress.
@@ -138,7 +156,7 @@ def apply(model: Vit | Swin, record: Record) -> Vit | Swin:
     ValueError
         If the record names a tensor that the network does not have, or of another shape.
     """
-    simulated = copy.deepcopy(model)
+    simulated = copy.deepcopy(activated(model, record.activation))
     state = dict(simulated.named_parameters())
     known = {site.name: site for site in sites(simulated)}
     weights = {f"{name}.weight" for name in layers(simulated)}

@@ -12,7 +12,7 @@ APHQ-ViT learn to round up or down (AdaRound) and keep biases; the embedding and
 trained too, as in these two.
 """
 
-__all__ = ["Trained", "memory", "reconstruct"]
+__all__ = ["Trained", "make_loss", "memory", "reconstruct", "through"]
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 from golden.data.parallel import one_thread, ordered
 from golden.float.swin import Swin
 from golden.float.vit import Vit
-from golden.ptq.folding import network
+from golden.ptq.folding import activated, network
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.losses import Fisher, Loss, Perturbation, Squared, View, divergence
 from golden.ptq.reconstruction_plan import Plan
@@ -73,7 +73,8 @@ class _Straight:
 
     def __init__(self, model: Vit | Swin, record: Record) -> None:
         # A copy, whose parameters are trained in place: not the record's own tensors.
-        self.net = copy.deepcopy(network(model, record.parameters)).eval().requires_grad_(False)
+        self.net = copy.deepcopy(activated(network(model, record.parameters),
+                                           record.activation)).eval().requires_grad_(False)
         self.record = record
         self.input = record.formats.get(INPUT)
         self.activations: dict[str, StraightActivation] = {}
@@ -159,7 +160,7 @@ class _Straight:
         return Trained(tensors, formats, before, after, note)
 
 
-def _through(unit: Unit, x: Tensor, threads: int) -> Tensor:
+def through(unit: Unit, x: Tensor, threads: int) -> Tensor:
     """Output of a unit for all images."""
     def run(part: Tensor) -> Tensor:
         with torch.no_grad():
@@ -168,7 +169,8 @@ def _through(unit: Unit, x: Tensor, threads: int) -> Tensor:
     return torch.cat(list(ordered(run, x.split(_BATCH), threads)))
 
 
-def _loss(plan: Plan) -> Loss:
+def make_loss(plan: Plan) -> Loss:
+    """Make the loss that a plan names, for one unit."""
     return {"mse": Squared, "perturbation": Perturbation,
             "fisher": lambda: Fisher(plan.rank)}[plan.loss]()  # type: ignore[operator,no-any-return]
 
@@ -191,7 +193,7 @@ class _Training:
         probes = self.plan.probes
 
         def outputs() -> Tensor:
-            return _through(self.unit, self.quantized[:probes], 1)
+            return through(self.unit, self.quantized[:probes], 1)
 
         loss.look(View(self.targets[:probes], outputs, self.rest))
 
@@ -199,7 +201,7 @@ class _Training:
         """Loss of the unit as it is, on the images that judge."""
         self.net.keep(self.unit, 1.0)
         with torch.no_grad():
-            return float(self.loss(_through(self.unit, self.quantized[:_JUDGES], 1),
+            return float(self.loss(through(self.unit, self.quantized[:_JUDGES], 1),
                                    self.targets[:_JUDGES]))
 
     def part(self, index: Tensor, seed: int, values: list[Tensor]) -> tuple[Tensor, ...]:
@@ -228,7 +230,7 @@ class _Training:
     def stage(self, stage: str) -> tuple[float, float, str]:
         """Train with what the stage quantizes; the unit ends with its best weights."""
         plan, head = self.plan, self.unit.name == HEAD
-        loss = _loss(plan)
+        loss = make_loss(plan)
         if not head:
             self.look(loss)
             self.loss = loss
@@ -338,7 +340,7 @@ def reconstruct(model: Vit | Swin, record: Record, images: Tensor, plan: Plan, *
     with one_thread(), ThreadPoolExecutor(
             max(1, min(2, threads)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for number, (unit, exact) in enumerate(zip(net.units, floats, strict=True)):
-            targets = _through(exact, real, threads)
+            targets = through(exact, real, threads)
             found = load(unit.name)
             if found is None:
                 def rest(x: Tensor, after: tuple[Unit, ...] = floats[number + 1:]) -> Tensor:
@@ -357,5 +359,5 @@ def reconstruct(model: Vit | Swin, record: Record, images: Tensor, plan: Plan, *
             formats |= found.formats
             parameters |= found.tensors
             if unit.name != HEAD:
-                quantized, real = _through(unit, quantized, threads), targets
+                quantized, real = through(unit, quantized, threads), targets
     return dataclasses.replace(record, formats=formats, parameters=parameters)

@@ -6,7 +6,7 @@ record, with a key of everything that it depends on. A file of another key, or o
 read, counts for nothing. The folder goes when the run is complete.
 """
 
-__all__ = ["Kept", "plan_of", "reconstructed", "refuse"]
+__all__ = ["Kept", "plan_of", "prepared", "reconstructed", "refuse"]
 
 import json
 import os
@@ -27,6 +27,7 @@ from golden.ptq.method import Method
 from golden.ptq.reconstruction import Trained, memory, reconstruct
 from golden.ptq.reconstruction_plan import Plan
 from golden.ptq.record import Record
+from golden.ptq.rectify import rectified
 from golden.ptq.units import units
 from vitforge.base.files import replace
 
@@ -115,6 +116,39 @@ def _free() -> int | None:
         return None
 
 
+def _threads() -> int:
+    return min(2, torch.get_num_threads(), os.cpu_count() or 1)
+
+
+def _check_memory(model: Vit | Swin, images: Tensor, plan: Plan) -> None:
+    needed, free = memory(model, images, plan), _free()
+    if free is not None and needed > free:
+        raise ValueError(f"reconstruction needs about {needed / 2**30:.1f} GiB of memory for "
+                         f"{len(images)} images and {plan.batch} a step, and "
+                         f"{free / 2**30:.1f} GiB are free: take fewer --images")
+
+
+def prepared(method: Method, model: Vit | Swin, images: Callable[[], Tensor],
+             bars: Callable[[str, int], Callable[[int], object]],
+             kept: Kept | None = None) -> Vit | Swin:
+    """Return the network that a method quantizes: the float one, unless it trains another first.
+
+    Parameters and errors as those of `reconstructed`.
+    """
+    plan = plan_of(method)
+    if plan is None or not method.prepares:
+        return model
+    kept = kept or Kept()
+
+    def train(model: Vit | Swin, images: Tensor) -> Vit | Swin:
+        _check_memory(model, images, plan)
+        blocks = sum("blocks" in unit.name for unit in units(model))
+        return rectified(model, images, plan, threads=_threads(), load=kept.load, save=kept.save,
+                         advance=bars("MLPs with ReLU", plan.steps * blocks))
+
+    return method.prepare(model, images(), train)
+
+
 def reconstructed(method: Method, model: Vit | Swin, record: Record, images: Tensor,
                   bars: Callable[[str, int], Callable[[int], object]],
                   kept: Kept | None = None, *,
@@ -144,12 +178,7 @@ def reconstructed(method: Method, model: Vit | Swin, record: Record, images: Ten
         return record
     kept = kept or Kept()
     refuse(plan, len(images))
-    needed, free = memory(model, images, plan), _free()
-    if free is not None and needed > free:
-        raise ValueError(f"reconstruction needs about {needed / 2**30:.1f} GiB of memory for "
-                         f"{len(images)} images and {plan.batch} a step, and "
-                         f"{free / 2**30:.1f} GiB are free: take fewer --images")
-    threads = min(2, torch.get_num_threads(), os.cpu_count() or 1)
-    return reconstruct(model, record, images, plan, threads=threads, load=kept.load,
+    _check_memory(model, images, plan)
+    return reconstruct(model, record, images, plan, threads=_threads(), load=kept.load,
                        save=kept.save, say=say,
                        advance=bars("reconstruction", plan.work(len(units(model)))))
