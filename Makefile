@@ -31,7 +31,7 @@ demo: venv
 	$(BIN)/python -m examples.demo
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) -q
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
 
 lint: venv
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.intervals import wilson
 from golden.ptq import METHODS
+from vitforge.base import markdown
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,12 @@ def table(rows: Sequence[Row]) -> str:
                 f"{row.weight_bytes:,}" if row.weight_bytes else "",
                 f"refused: {row.refused}" if row.refused else row.datapath)
 
-    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *map(cells, rows)]
     first = rows[0]
     return (f"{first.images} images, {first.float_right} right in float "
             f"({first.float_right / first.images:.2%}). In brackets are 95 % intervals; losses "
             "are points less right than the float network on the same images. Times are of the "
             "processor; those of networks are of an image.\n\n"
-            + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines))
+            + markdown.table(_COLUMNS, map(cells, rows)))
 
 
 def comma(rows: Sequence[Row]) -> str:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import methods as command_line
-from vitforge.base.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -50,6 +51,7 @@ from golden.ptq.method import Method
 from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
 from golden.ptq.record import Record
 from golden.ptq.statistics import Statistics
+from vitforge.base import stamps
 from vitforge.base.files import replace
 from vitforge.spec.config import load
 
@@ -136,7 +138,7 @@ class _Bench:
         plain = [args.model, hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
                  self.config.hash(), args.spread, args.no_resize, self.how.size,
                  self.evaluation.labels.tolist(), listed]
-        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+        return stamps.key(plain)
 
     def read(self, name: str, code: str) -> dict[str, Any]:
         """Return what a file of an earlier run with the same inputs and code holds, or nothing."""

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.options import networks as command_line
-from vitforge.base.cli import parse_first, progress_bar, replace_folder, run_command
+from vitforge.base.cli import parse_first, replace_folder, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.options import outliers as command_line
-from vitforge.base.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.options import quantization as command_line
-from vitforge.base.cli import parse_first, progress_bar, run_command
+from vitforge.base.cli import parse_first, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
@@ -36,6 +37,7 @@ from golden.float.vit import Vit
 from golden.network.fast import pixel_network
 from golden.ptq.method import Method
 from vitforge.base.files import replace
+from vitforge.base.markdown import table
 from vitforge.spec.config import Config, load
 
 Batch = tuple[Tensor, Tensor]
@@ -110,19 +112,20 @@ def _tables(runs: Sequence[dict[str, float]], images: dict[str, int],
             found: dict[str, list[tuple[str, float]]]) -> str:
     middle = {name: statistics.median(run[name] for run in runs) for name in STAGES}
     yardstick = middle["float"] / images["float"]
-    lines = ["| stage | s | least s | images | ms an image | times the float network |",
-             "|---|---|---|---|---|---|"]
+    rows = []
     for name in STAGES:
         cells = [name, f"{middle[name]:.2f}", f"{min(run[name] for run in runs):.2f}", "", "", ""]
         if count := images.get(name):
             each = middle[name] / count
             cells[3:] = [str(count), f"{each * 1e3:.1f}", f"{each / yardstick:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
+    text = table(("stage", "s", "least s", "images", "ms an image", "times the float network"),
+                 rows)
     if found:
-        lines += ["", "| network | operators, by share of its time on one core |", "|---|---|"]
-    lines += [f"| {name} | {', '.join(f'{key} {share:.0%}' for key, share in shares)} |"
-              for name, shares in found.items()]
-    return "\n".join(lines) + "\n"
+        text += "\n" + table(("network", "operators, by share of its time on one core"), [
+            (name, ", ".join(f"{key} {share:.0%}" for key, share in shares))
+            for name, shares in found.items()])
+    return text
 
 
 def _measure(args: argparse.Namespace) -> int:

@@ -27,7 +27,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from vitforge.base.cli import progress_bar, run_command
+from vitforge.base.cli import run_command
+from vitforge.base.progress import progress_bar
 
 PRESETS = ("tiny", "edge8", "edge16")
 PARTS = ("verilog", "programs", "cycles")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hw.units import UNITS
-from vitforge.base.cli import progress_bar, run_command
+from vitforge.base.cli import run_command
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from explore.space import FIELDS, Space, read, ready
 from explore.table import Budget
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
+from vitforge.base.progress import Bar, progress_bars
 
 if TYPE_CHECKING:
     import pandas
@@ -91,25 +92,20 @@ def _shown(total: int) -> Iterator[tuple[Progress, Steps]]:
                       f"{time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         yield line, step
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-    with Bars(TextColumn("{task.completed}/{task.total} {task.description}"), BarColumn(),
-              TextColumn("{task.fields[failed]} failed, left"), TimeRemainingColumn(),
-              console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("points", total=total, failed=0)
+    with progress_bars() as bars:
+        points = bars.add("points", total)
 
         def update(done: int, row: dict[str, Any]) -> None:
             nonlocal failed
             failed += row["status"] == "failed"
-            bar.update(task, completed=done, failed=failed)
+            points.update(done, f"points, {failed} failed")
 
-        walks: dict[str, Any] = {}
+        walks: dict[str, Bar] = {}
 
         def walk(study: str, done: int, steps: int) -> None:
             if study not in walks:
-                walks[study] = bar.add_task("widths", total=steps, failed=0)
-            bar.update(walks[study], completed=done + 1)
+                walks[study] = bars.add("widths", steps)
+            walks[study].update(done + 1)
         yield update, walk
 
 

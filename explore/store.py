@@ -9,7 +9,6 @@ each other: nothing is measured twice.
 __all__ = ["Failure", "Found", "Store", "key"]
 
 import fcntl
-import hashlib
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitforge.base import stamps
 from vitforge.base.files import replace
 
 
@@ -50,8 +50,7 @@ class Found:
 
 def key(inputs: Mapping[str, Any]) -> str:
     """Hash what JSON can say."""
-    text = json.dumps(inputs, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return stamps.key(inputs)[:24]
 
 
 def _sum(record: Mapping[str, Any]) -> str:

@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from amaranth.back import rtlil, verilog  # type: ignore[attr-defined]  # no stub of rtlil
-
+#: The warnings that generated Verilog may give, with the reasons; any other stops a build.
 WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
 #: Most iterations of one loop.
 LOOP = 1024
@@ -51,6 +50,8 @@ def convert(component: Any, name: str, ports: Sequence[Any] | None = None) -> st
     The text depends on the component, the name and the versions of Amaranth and of its Yosys alone:
     the Yosys that comes with Amaranth is used even where the system has another.
     """
+    from amaranth.back import verilog
+
     os.environ["AMARANTH_USE_YOSYS"] = "builtin"
     with _zeros_left_out(), _no_collection():
         text = verilog.convert(component, name=name, ports=ports, emit_src=False,
@@ -82,6 +83,8 @@ def _zeros_left_out() -> Iterator[None]:
     It makes a Python object for each bit of each word, and nothing public prevents that. Every
     memory of Amaranth has contents for all its words, so one with a single word is of zeros.
     """
+    from amaranth.back import rtlil  # type: ignore[attr-defined]  # no stub
+
     emit = rtlil.ModuleEmitter.emit_memory
 
     def emit_first(self: Any, index: int, cell: Any) -> None:

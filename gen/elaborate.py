@@ -5,8 +5,6 @@ __all__ = ["Design", "elaborate", "generate"]
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Shape
-
 from gen.convert import convert
 from hw.units import create, words
 from vitforge.spec.config import Config
@@ -39,6 +37,8 @@ class Design:
 
 def elaborate(unit: str, config: Config, prefix: str = "") -> Design:
     """Generate a unit; `prefix` begins the names of all its modules."""
+    from amaranth.hdl import Shape
+
     component = create(unit, config)
     text = convert(component, prefix + unit)
     streams = words(unit, config)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vitforge.base.cli import replace_folder, run_command
+from vitforge.base.markdown import table
 from vitforge.spec.config import Config, load, preset_names
 from vitforge.spec.register_map import (
     ACCESS,
@@ -61,11 +62,6 @@ def _bits(item: BitField) -> str:
     return str(item.low) if item.width == 1 else f"{item.low + item.width - 1}:{item.low}"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def markdown(config: Config | None = None) -> str:
     """Return the manual of the registers.
 
@@ -82,15 +78,15 @@ def markdown(config: Config | None = None) -> str:
         rows.append((f"`0x{register.offset:03x}`", f"`{register.name}`", register.access, reset,
                      register.text))
         if register.fields:
-            details.append(f"### {register.name}\n\n" + _table(
+            details.append(f"### {register.name}\n\n" + table(
                 ("bits", "field", "what"),
                 [(_bits(item), f"`{item.name}`", item.text) for item in register.fields]))
         for item in register.fields:
             if item.choices:
-                details.append(_table(("value", f"`{item.name}`", "what"), [
+                details.append(table(("value", f"`{item.name}`", "what"), [
                     (str(choice.value), choice.name, choice.text) for choice in item.choices]))
-    access = _table(("access", "what"), list(ACCESS.items()))
-    registers = _table(("offset", "register", "access", "reset", "what"), rows)
+    access = table(("access", "what"), list(ACCESS.items()))
+    registers = table(("offset", "register", "access", "reset", "what"), rows)
     return "\n".join([_INTRODUCTION, "## Map\n", access, registers, "## Fields\n", *details])
 
 

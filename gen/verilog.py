@@ -26,7 +26,9 @@ from gen.elaborate import Design, elaborate
 from gen.fusesoc import core_file
 from gen.registers import header, markdown, to_json, verilog
 from hw.units import DESIGNS, UNITS
-from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.base.cli import replace_folder, run_command
+from vitforge.base.markdown import table
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import Config, load, preset_names
 from vitforge.spec.words import Word
 
@@ -46,15 +48,15 @@ def _bench(prefix: str) -> dict[str, str]:
 
 
 def _port_table(word: Word) -> str:
-    lines = ["| bits | field | elements | what |", "|---|---|---|---|"]
+    rows = []
     offset = 0
     for item in word.fields:
         sign = "signed" if item.signed else "unsigned"
         count = "" if item.count is None else f"{item.count} x "
-        lines.append(f"| {offset + item.width - 1}:{offset} | `{item.name}` | "
-                     f"{count}{sign} {item.bits} | {item.text} |")
+        rows.append((f"{offset + item.width - 1}:{offset}", f"`{item.name}`",
+                     f"{count}{sign} {item.bits}", item.text))
         offset += item.width
-    return "\n".join(lines)
+    return table(("bits", "field", "elements", "what"), rows)
 
 
 def _describe(designs: Sequence[Design], config: Config) -> str:
@@ -71,7 +73,7 @@ def _describe(designs: Sequence[Design], config: Config) -> str:
             if bits is None:
                 word = design.streams[name]
                 parts.append(f"### `{name}__payload` ({direction} stream, {word.bits} bits)\n\n"
-                             f"{_port_table(word)}\n")
+                             f"{_port_table(word)}")
             else:
                 size = f"{bits} bit{'s' * (bits > 1)}"
                 parts.append(f"### `{name}` ({direction}, {size}, no stream)\n"

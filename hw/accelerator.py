@@ -26,9 +26,9 @@ class Accelerator(wiring.Component):
 
     Members
     -------
-    s_axi : In, flat
+    s_axi : In(flat)
         AXI4-Lite slave: `vitforge.spec.register_map`.
-    m_axi : Out, flat
+    m_axi : Out(flat)
         AXI4 master of `axi_bits`.
     interrupt : Out(1)
     """

@@ -65,7 +65,7 @@ class Core(wiring.Component):
     done : Out(1)
         Pulse.
     fault : Out(FAULT_LAYOUT)
-    events : Out(struct)
+    events : Out(StructLayout)
         One bit for each counter of `hw.control.registers.COUNTED`.
     m_axi : Out
         AXI4 master.
@@ -196,7 +196,33 @@ class Core(wiring.Component):
                             (source.w, array.w), (array.o, accumulator.sums)):
             wiring.connect(m, left, right)
 
-        # Operands. All of their way waits for `advance`, so it is a register.
+        advance = self._operands(m, feeder, source)
+        # Keys and values.
+        stationary = self.banks["stationary"]
+        m.d.comb += [
+            source.landed.eq(drain.complete),
+            stationary.read_enable.eq(source.read_enable), stationary.read.eq(source.read),
+            stationary.read_address.eq(source.read_address), source.data.eq(stationary.data),
+        ]
+
+        self._drains(m, drains, accumulator)
+
+        events: Any = self.events
+        waits = {"norm": OPERANDS["norm"], "softmax": OPERANDS["softmax"],
+                 "drain": OPERANDS["plain"]}
+        m.d.comb += [
+            events.array_busy.eq(array.a.valid & array.a.ready),
+            events.weight_wait.eq(~advance),
+            events.memory_wait.eq(self.reader.waiting),
+            *(events[f"{name}_wait"].eq(feeder.waiting & advance & (feeder.operand == operand))
+              for name, operand in waits.items()),
+            events.instructions.eq(sequencer.counted),
+        ]
+
+    def _operands(self, m: Module, feeder: Feeder, source: WeightSource) -> Signal:
+        """Lead operands to the array, from where the feeder asks; return when they take a step."""
+        sequencer, operand, array, drain = self.sequencer, self.operand, self.array, self.drain
+        # All of their way waits for `advance`, so it is a register.
         advance = Signal(init=1)
         m.d.sync += advance.eq(~operand.offers | ~array.opens | array.completes)
         m.d.comb += source.w_takes.eq(~array.completes | (operand.offers & array.opens))
@@ -227,16 +253,12 @@ class Core(wiring.Component):
                                          request.address)),
             residual.read.eq(drain.residual.en | wanted & request.from_residual),
         ]
+        return advance
 
-        # Keys and values.
-        stationary = self.banks["stationary"]
-        m.d.comb += [
-            source.landed.eq(drain.complete),
-            stationary.read_enable.eq(source.read_enable), stationary.read.eq(source.read),
-            stationary.read_address.eq(source.read_address), source.data.eq(stationary.data),
-        ]
-
-        # Drains: a pass begins when its sums are there, a raw one when the writer takes it too.
+    def _drains(self, m: Module, drains: Queue, accumulator: Accumulator) -> None:
+        """Begin a pass when its sums are there, and a raw one when the writer takes it too."""
+        config, sequencer, drain = self.config, self.sequencer, self.drain
+        residual = self.banks["residual"]
         collected = Signal(range(PASSES + 1))
         start = Signal()
         raw = drains.o.payload.operation == OPERATIONS["raw"]
@@ -263,18 +285,6 @@ class Core(wiring.Component):
         with m.If(self._resets[1]):
             m.d.sync += collected.eq(0)
         wiring.connect(m, drain.raw, self.writer.data)
-
-        events: Any = self.events
-        waits = {"norm": OPERANDS["norm"], "softmax": OPERANDS["softmax"],
-                 "drain": OPERANDS["plain"]}
-        m.d.comb += [
-            events.array_busy.eq(array.a.valid & array.a.ready),
-            events.weight_wait.eq(~advance),
-            events.memory_wait.eq(self.reader.waiting),
-            *(events[f"{name}_wait"].eq(feeder.waiting & advance & (feeder.operand == operand))
-              for name, operand in waits.items()),
-            events.instructions.eq(sequencer.counted),
-        ]
 
     def _finish(self, m: Module) -> None:
         """Report the first of all faults."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hw.units import UNITS
 from sim.accelerator.command import add_parser
-from vitforge.base.cli import progress_bar, run_command
+from vitforge.base.cli import run_command
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load, preset_names
 
 

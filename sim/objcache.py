@@ -4,13 +4,16 @@
 Verilator's makefile runs ``$(OBJCACHE) g++ ...``; `sim.toolchain` sets ``OBJCACHE`` to this script.
 A source of Verilator's include folder does not depend on the model, so its object is kept under a
 name made of everything that it depends on: the compiler, the arguments, and the time and size of
-every file in that folder. Any other command runs unchanged.
+every file in that folder. A macro that none of those files names, as ``VM_TRACE_FST``, makes no
+other object. Any other command runs unchanged.
 """
 
 __all__ = ["main"]
 
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +28,12 @@ def _stat(path: Path) -> str:
 
 def _key(command: list[str], source: Path) -> str:
     compiler = Path(shutil.which(command[0]) or command[0]).resolve()
-    parts = [_stat(compiler), *command, *map(_stat, sorted(source.parent.glob("*.*")))]
+    files = sorted(file for file in source.parent.rglob("*.*") if file.is_file())
+    words = set[bytes]().union(*(re.findall(rb"VM_\w+", file.read_bytes()) for file in files
+                                 if file.suffix in (".h", ".cpp", ".hpp", ".c")))
+    used = [argument for argument in command
+            if not (name := re.match(r"-D(VM_\w+)=", argument)) or name[1].encode() in words]
+    parts = [_stat(compiler), *used, *map(_stat, files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -42,15 +50,18 @@ def main(argv: list[str]) -> int:
     at = command.index("-o") + 1
     output = Path(command[at])
     kept = Path(folder) / f"{_key(command[:at] + command[at + 1:], source)}.o"
-    if not kept.exists():
-        code = subprocess.call(command)
-        if code == 0:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=kept.parent)
-            os.close(handle)
-            shutil.copyfile(output, name)
-            Path(name).replace(kept)
-        return code
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_suffix(".lock").open("w", encoding="ascii") as lock:
+        if not kept.exists():
+            fcntl.flock(lock, fcntl.LOCK_EX)   # another process may be at it
+        if not kept.exists():
+            code = subprocess.call(command)
+            if code == 0:
+                handle, name = tempfile.mkstemp(dir=kept.parent)
+                os.close(handle)
+                shutil.copyfile(output, name)
+                Path(name).replace(kept)
+            return code
     shutil.copyfile(kept, output)
     return 0
 

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a unit's generated Verilog with Verilator and run its bench."""
 
-__all__ = ["Result", "Runner", "SimulationError", "alone", "regress", "tail", "watching"]
+__all__ = ["Result", "Runner", "SimulationError", "alone", "build", "regress", "tail", "watching"]
 
 import fcntl
-import hashlib
 import json
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +15,16 @@ from typing import Any
 
 from cocotb_tools.runner import Verilator, get_results
 
+from gen.convert import WAIVERS
 from gen.elaborate import Design, elaborate
 from sim.cases.image import all_cases
 from sim.cases.trace import PATTERNS
 from sim.lines import layout, write
 from sim.player import TOP, player
-from sim.toolchain import OPTIONS, Toolchain, find
+from sim.toolchain import Toolchain, find
 from sim.waves import annotated, fst, state
+from vitforge.base.stamps import filling
 from vitforge.spec.config import Config
-
-#: The warnings that generated Verilog may give, with the reasons; any other stops the build.
-WAIVERS = Path(__file__).parent / "waivers.vlt"
 
 
 class SimulationError(AssertionError):
@@ -77,7 +74,7 @@ class Runner(Verilator):
 
     def _build_command(self) -> list[list[str]]:
         verilate, *rest = super()._build_command()
-        verilate[1:1] = OPTIONS
+        verilate[1:1] = self.toolchain.options
         if self._everything and fst(self.toolchain):
             verilate[verilate.index("--trace")] = "--trace-fst"
         if not self._everything:
@@ -120,6 +117,35 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def build(runner: Runner, directory: Path, source: str, verilog: str, top: str, what: str, *,
+          waves: bool, others: Sequence[Path] = (),
+          parameters: Mapping[str, object] | None = None) -> None:
+    """Build Verilog, which is kept as the file `source`, and `others`, unless that is done already.
+
+    Raises
+    ------
+    SimulationError
+        If it doesn't build; the message begins with `what`.
+    """
+    texts = [verilog, *(path.read_text(encoding="utf-8") for path in (WAIVERS, *others))]
+    tools = runner.toolchain
+    inputs = [texts, tools.options, waves and fst(tools), tools.version_text,
+              tools.environment["MAKEFLAGS"], dict(parameters or {})]
+    with filling(directory, inputs) as missing:
+        if missing:
+            path, log = directory / source, directory / "build.log"
+            path.write_text(verilog, encoding="utf-8")
+            try:
+                runner.build(sources=[WAIVERS, path, *others], hdl_toplevel=top,
+                             build_dir=directory.resolve(), timescale=("1ns", "1ps"), waves=waves,
+                             parameters=parameters or {}, log_file=log)
+            except (SystemExit, RuntimeError) as error:
+                raise SimulationError(f"{what} does not build: {error}; see {log}\n"
+                                      f"{tail(log)}") from None
+    # Of a model that was there the runner only has to know where.
+    runner.build_dir = directory.resolve()
+
+
 def _build(runner: Runner, design: Design, config: Config, directory: Path, *, fast: bool,
            waves: bool) -> str:
     """Build the unit, beside a player if `fast`, and return the name of the top module."""
@@ -127,28 +153,7 @@ def _build(runner: Runner, design: Design, config: Config, directory: Path, *, f
     if fast:
         text += player(unit, layout(design))
     top = TOP if fast else unit
-    inputs = (text, WAIVERS.read_text(encoding="utf-8"), OPTIONS,
-              waves and fst(runner.toolchain),
-              runner.toolchain.version_text)
-    key = hashlib.sha256(repr(inputs).encode())
-    stamp = directory / "built"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == key.hexdigest():
-        # The model is there: the runner only has to know where.
-        runner.build_dir = directory.resolve()
-        return top
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    source = directory / f"{unit}.v"
-    source.write_text(text, encoding="utf-8")
-    log = directory / "build.log"
-    try:
-        runner.build(sources=[WAIVERS, source], hdl_toplevel=top,
-                     build_dir=directory.resolve(), timescale=("1ns", "1ps"), waves=waves,
-                     log_file=log)
-    except (SystemExit, RuntimeError) as error:
-        raise SimulationError(f"{unit} of {config.name} does not build: {error}; see {log}\n"
-                              f"{tail(log)}") from None
-    stamp.write_text(key.hexdigest(), encoding="utf-8")
+    build(runner, directory, f"{unit}.v", text, top, f"{unit} of {config.name}", waves=waves)
     return top
 
 

@@ -17,7 +17,9 @@ from gen.elaborate import Design, elaborate
 from hw.units import UNITS
 from sim.cases.trace import PATTERNS
 from sim.lines import Layout, Port, layout, runs
-from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.base.cli import replace_folder, run_command
+from vitforge.base.markdown import table
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import Config, load, preset_names
 
 
@@ -107,9 +109,9 @@ endmodule
 
 
 def _readme(unit: str, config: Config, data: Vectors) -> str:
-    def table(ports: Sequence[Port]) -> str:
-        return "\n".join(["| bits | port |", "|---|---|",
-                          *(f"| {p.slice[1:-1]} | `{p.name}` |" for p in ports)])
+    def bits(ports: Sequence[Port]) -> str:
+        return table(("bits", "port"), ((p.slice[1:-1], f"`{p.name}`") for p in ports))
+
     return f"""\
 # Vectors of {unit}, configuration {config.name}
 
@@ -120,13 +122,11 @@ rising edge of `clk`, outputs are compared before the next. Fields inside a payl
 
 `stimulus.hex`:
 
-{table(data.layout.inputs)}
-
+{bits(data.layout.inputs)}
 `expected.hex` (`check` = 0: compare nothing, the unit is in reset; a payload counts only where its
 `valid` is 1):
 
-{table(data.layout.outputs)}
-
+{bits(data.layout.outputs)}
     verilator --binary --timing -Wno-fatal tb.v {unit}.v --top-module tb && obj_dir/Vtb
     iverilog -g2012 -o tb.vvp tb.v {unit}.v && vvp -n tb.vvp
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What many tests need: one thread, global switches put back, digits as folders of pictures."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from golden.data.mnist import Split
 
 #: Writes the first images of a split as ``<folder>/digit<label>/<number>.png``.
 WriteDigits = Callable[[Path, Split, int], Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile models without optimisation, but for long regressions: it takes longer than it saves.
+
+    `sim.toolchain` has the figures.
+    """
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("OPT_FAST", "-O0")
 
 
 @pytest.fixture(autouse=True, scope="session")

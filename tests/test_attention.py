@@ -18,10 +18,10 @@ from golden.formats.formats import (
     Table,
     TwoScale,
     Uniform,
-    tangent_table,
 )
 from golden.units.softmax import LevelScale, ShiftScale, log_softmax, softmax_scale
 from golden.units.softmax_levels import level_codes, level_words
+from tests.tangent import tangent_table
 from vitforge.spec.config import Config, ConfigError
 from vitforge.spec.formats import ATTENTION
 from vitforge.spec.instruction import PASS

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vitforge.base.cli import LISTING, progress_bar, replace_folder, run_command
+from vitforge.base.cli import LISTING, replace_folder, run_command
 from vitforge.base.errors import ToolchainError
+from vitforge.base.progress import progress_bar, progress_bars
 from vitforge.spec.config import ConfigError
 
 
@@ -163,3 +164,22 @@ def test_progress_on_a_terminal(capsys, monkeypatch):
     with progress_bar("work", 3) as update:
         update(2)
     assert "2/3" in capsys.readouterr().err
+
+
+def test_bars_below_each_other(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_bars() as bars:
+        first, second = bars.add("first", 5, done=1), bars.add("second", 7)
+        first.advance(3)
+        second.update(2, "renamed")
+        bars.say("a line above")
+    text = capsys.readouterr().err
+    assert "4/5" in text and "2/7" in text and "renamed" in text and "a line above" in text
+
+
+def test_lines_are_said_without_a_terminal(capsys):
+    with progress_bars() as bars:
+        bars.add("work", 3).advance()
+        bars.say("done")
+    assert capsys.readouterr().err == "done\n"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generated Verilog is Amaranth's own, but for zeros, the first event and the waivers."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -28,7 +29,9 @@ def cleared(loops: str) -> list[int]:
 
 
 def test_text_is_amaranths_own():
-    config = load("tiny")
+    # One memory is large enough for several loops; word by word the others would take seconds.
+    config = dataclasses.replace(load("tiny"), scratch_words=LOOP + 100, residual_words=64,
+                                 stationary_words=64)
     emit = rtlil.ModuleEmitter.emit_memory
     plain = verilog.convert(create("accelerator", config), name="accelerator", emit_src=False,
                             strip_internal_attrs=True)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.formats.formats import Format, Log2, Shifted, Table, TwoScale, Uniform, tangent_table
+from golden.formats.formats import Format, Log2, Shifted, Table, TwoScale, Uniform
 from golden.formats.ptf import power_of_two_factor
 from golden.units.requant import Encoding, encode
+from tests.tangent import tangent_table
 from vitforge.spec.config import Config
 
 SHIFT = torch.tensor([0, 3, 1, 2])

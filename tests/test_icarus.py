@@ -28,7 +28,7 @@ SPEC = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=5, dim=8, dept
 
 @cache
 def run_files() -> tuple[dict[str, str], int]:
-    """Return the files of a run of a small network, and its cycles."""
+    """Return the files of the accelerator and of a run of a small network, and its cycles."""
     config = load("tiny")
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(256, (3, 1, 8, 8), generator=generator).to(torch.uint8)
@@ -36,7 +36,7 @@ def run_files() -> tuple[dict[str, str], int]:
     image = memory_image(compiled, images[:1])
     buffers = Buffers(*(image.buffers[name][0] for name in ("program", "input", "output")))
     exact = predict(compiled.program, config, buffers=buffers)
-    return host_files(compiled, image), exact.cycles
+    return {**package(["accelerator"], config), **host_files(compiled, image)}, exact.cycles
 
 
 def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -47,8 +47,7 @@ def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("language", ["-g2005", "-g2012"])
 def test_accelerator_runs_a_network(tmp_path: Path, language: str) -> None:
-    files, cycles = run_files()
-    texts = {**package(["accelerator"], load("tiny")), **files}
+    texts, cycles = run_files()
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -33,6 +33,7 @@ FLOORS = ({"lib"}, {"bus", "array", "softmax", "layernorm", "requant"},
 #: Packages that not every user has, or that take long: imported where they are used.
 OPTIONAL = {
     "rich": "of the extra `golden`, and Verilog needs none of it",
+    "amaranth": "a third of a second, and `--help` needs none of it",
     "torch": "takes two seconds, and `--help` needs none of it",
     "safetensors": "comes with torch",
     "matplotlib": "of the extra `report`; a second",

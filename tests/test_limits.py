@@ -84,9 +84,11 @@ def test_core_and_compiler_agree_where_they_did_not(changes: dict[str, Any], mod
     assert len({text is None for text in said}) == 1, said
 
 
-def test_core_builds_exactly_what_the_compiler_accepts(model: Vit) -> None:
-    chosen, good, refusals = random.Random(3), 0, Counter[str]()
-    while good + refusals.total() < 300:
+@pytest.mark.parametrize(("seed", "count"), [
+    (3, 120), pytest.param(3, 300, marks=pytest.mark.slow)])
+def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, count: int) -> None:
+    chosen, good, refusals = random.Random(seed), 0, Counter[str]()
+    while good + refusals.total() < count:
         config = drawn(chosen)
         if config is None or not fits(config):
             continue
@@ -100,4 +102,4 @@ def test_core_builds_exactly_what_the_compiler_accepts(model: Vit) -> None:
             found = re.fullmatch(r"(\w+) must be (.+) for .+, not ([\w-]+)", text)
             assert found and found[3] == str(getattr(config, found[1])), text
         refusals[core.split()[0]] += 1
-    assert good > 60 and len(refusals) > 9, (good, refusals)
+    assert good > count // 5 and len(refusals) > 9, (good, refusals)

@@ -12,7 +12,6 @@ from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.float import checkpoint
 from golden.float.vit import Vit
-from golden.formats import formats
 from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.dopq import DopqVit, DopqVitSettings, tangent_format, tangent_search
@@ -21,6 +20,8 @@ from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.ranges import squared_error
 from golden.ptq.record import Record
 from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine
+from tests.records import differences
+from tests.tangent import tangent_table
 
 SHARES = (0.999, 0.9999, 0.99999)
 
@@ -96,7 +97,7 @@ def test_impossible_slope(slope):
 def test_a_table_has_the_levels_as_integers():
     item = tangent_format(4, (1.4, 1.4), 1.0, 255)
     assert item is not None and item.kind == "table"
-    assert item.values == formats.tangent_table(4, 1.4, 255).values
+    assert item.values == tangent_table(4, 1.4, 255).values
     assert item.values[0] == 0 and item.values[-1] == 255
     assert max(abs(value / 255 - level) for value, level in zip(
         item.values, tangent_levels(4, 1.4), strict=True)) <= 0.5 / 255
@@ -203,11 +204,11 @@ def test_without_its_components_it_is_repq_vit(model, batches):
     record = method.decide(method.observe(model, batches))
     plain = RepqVit(RepqVitSettings(weights=4, activations=4))
     wanted = plain.decide(plain.observe(model, batches))
-    assert not record.differences(wanted) and record.method == "dopq-vit"
+    assert not differences(record, wanted) and record.method == "dopq-vit"
     for name, parts in (("tanq", ("softmax",)), ("mosf", ("norm", "qkv", "fc1"))):
         other = DopqVit(DopqVitSettings(weights=4, activations=4, **{
             "tanq": False, "mosf": False, name: True, **REPQ}))
-        changed = other.decide(other.observe(model, batches)).differences(wanted)
+        changed = differences(other.decide(other.observe(model, batches)), wanted)
         assert all(any(item.count(part) for item in changed) for part in parts)
         assert all(any(part in item for part in parts) for item in changed)
 

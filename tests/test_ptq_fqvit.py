@@ -18,6 +18,7 @@ from golden.ptq.fqvit import FqVit, FqVitSettings
 from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.sites import sites
 from golden.ptq.statistics import Statistics
+from tests.records import differences
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_observers_on_digits(model, batches, sample, observer):
     method = FqVit(FqVitSettings(observer=observer))
     record = method.decide(method.observe(model, batches))
     plain = FqVit().decide(FqVit().observe(model, batches))
-    assert record.differences(plain)
+    assert differences(record, plain)
     right = mnist.accuracy(method.apply(model, record), sample.test)
     assert right >= mnist.accuracy(model, sample.test) - 0.02
 

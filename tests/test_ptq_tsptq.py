@@ -16,6 +16,7 @@ from golden.ptq.minmax import MinMax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.sites import sites
 from golden.ptq.tsptq import Tsptq, TsptqSettings, output_weights, squared_gradients
+from tests.records import differences
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +90,14 @@ def test_search_prefers_what_the_gradients_weigh(model, batches):
     record = method.decide(statistics)
     plain = Tsptq(TsptqSettings(activations=4, hessian=False, kept=1 << 14))
     other = plain.decide(plain.observe(model, batches))
-    assert record.differences(other)
+    assert differences(record, other)
 
     def error(name: str, formats) -> float:
         rows = statistics.observed[name].all_rows
         weighted = (simulate(rows, formats[name]) - rows).square() * statistics.importance[name]
         return float(weighted.double().sum())
 
-    names = [name for name in record.differences(other) if name in statistics.importance]
+    names = [name for name in differences(record, other) if name in statistics.importance]
     assert names
     assert all(error(name, record.formats) < error(name, other.formats) for name in names)
 

@@ -6,10 +6,9 @@ import random
 import subprocess
 
 import pytest
-from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from gen.verilog import WAIVERS
+from gen.convert import WAIVERS, convert
 from hw.bus.axi_lite import OKAY, SLVERR, AxiLiteSlave
 from hw.control.registers import COUNTED, Registers
 from hw.lib.counters import Counters
@@ -612,8 +611,7 @@ def test_events_are_counted_in_the_cycles_of_a_run():
 @pytest.mark.rtl
 def test_verilog_is_lint_clean(tmp_path):
     tools = find_tools()
-    text = verilog.convert(Registers(CONFIG), name="registers", emit_src=False,
-                           strip_internal_attrs=True)
+    text = convert(Registers(CONFIG), "registers")
     (tmp_path / "registers.v").write_text(text)
     done = subprocess.run([tools.verilator, "--lint-only", "-Wall", str(WAIVERS), "registers.v",
                            "--top-module", "registers"], cwd=tmp_path, timeout=60, text=True,

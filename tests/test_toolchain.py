@@ -34,6 +34,11 @@ def machine(tmp_path, monkeypatch):
     return make
 
 
+@pytest.fixture(autouse=True)
+def no_other_optimisation(monkeypatch):
+    monkeypatch.delenv("OPT_FAST", raising=False)
+
+
 def test_new_system_verilator_is_used(machine):
     path = machine("g++", "make", "perl", verilator=NEW, package=(5, 48))
     tools = find(path)
@@ -41,6 +46,13 @@ def test_new_system_verilator_is_used(machine):
     assert tools.verilator == Path(path) / "verilator"
     assert tools.environment["MAKEFLAGS"] == "OPT_FAST=-O1 OPT_GLOBAL=-O2"
     assert "VERILATOR_ROOT" not in tools.environment
+
+
+def test_the_environment_may_choose_the_optimisation(machine, monkeypatch):
+    path = machine("g++", "make", "perl", verilator=NEW)
+    monkeypatch.setenv("OPT_FAST", "-O3")
+    assert find(path).environment["MAKEFLAGS"] == "OPT_FAST=-O3 OPT_GLOBAL=-O2"
+    assert find(path, optimisation="-O1").environment["MAKEFLAGS"] == "OPT_FAST=-O1 OPT_GLOBAL=-O2"
 
 
 def test_package_beats_old_system_verilator(machine):
@@ -138,7 +150,29 @@ def test_object_cache_keys(tmp_path):
         return len(runs.read_text().splitlines())
 
     assert [build("-O1"), build("-O1"), build("-O2"), build("-O1")] == [1, 1, 2, 2]
+    assert [build("-DVM_X=0"), build("-DVM_X=1"), build("-DVL_X=0"), build("-DVL_X=1")] \
+        == [3, 3, 4, 5], "no file has the word VM_X"
+    (include / "more").mkdir()
+    (include / "more" / "verilated_x.h").write_text("#if VM_X")
+    assert [build("-DVM_X=0"), build("-DVM_X=1"), build("-DVM_X=1")] == [6, 7, 7]
+    runs.write_text("x\nx\n")
     (include / "verilated_config.h").write_text("changed")
     assert [build("-O1"), build("-O1")] == [3, 3]
     compiler.write_text(compiler.read_text() + "# changed\n")
     assert [build("-O1"), build("-O1")] == [4, 4]
+
+
+def test_object_cache_compiles_once_for_two_at_a_time(tmp_path):
+    """The second of two processes waits for the object of the first."""
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "verilated_config.h").write_text("")
+    (tmp_path / "include" / "verilated.cpp").write_text("")
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\necho x >> "$0.runs"\nsleep 0.5\necho object > "$3"\n')
+    compiler.chmod(0o755)
+    both = [subprocess.Popen([sys.executable, "-I", "-S", objcache.__file__, tmp_path / "objects",
+                              compiler, "-c", "-o", tmp_path / f"{number}.o",
+                              tmp_path / "include" / "verilated.cpp"]) for number in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert {(tmp_path / f"{number}.o").read_text() for number in range(2)} == {"object\n"}
+    assert (tmp_path / "compiler.runs").read_text() == "x\n"

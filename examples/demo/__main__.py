@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.demo.options import command_line
-from vitforge.base.cli import parse_first, progress_bar, replace_folder, run_command
+from vitforge.base.cli import parse_first, replace_folder, run_command
+from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
     # What comes next takes seconds.

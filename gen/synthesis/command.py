@@ -15,13 +15,14 @@ from typing import Any
 
 from gen.elaborate import generate
 from gen.synthesis.area import TARGETS, Area
-from gen.synthesis.boundary import DESIGN, bounded
 from gen.synthesis.hierarchy import module_areas
 from gen.synthesis.netlist import netlist, synthesize
 from gen.synthesis.place import Timing, place
 from gen.synthesis.yowasp import SynthesisError, version
 from hw.units import UNITS
-from vitforge.base.cli import progress_bar, replace_folder, run_command
+from vitforge.base import markdown
+from vitforge.base.cli import replace_folder, run_command
+from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load
 
 ACCELERATOR = "accelerator"
@@ -29,9 +30,7 @@ ACCELERATOR = "accelerator"
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns),
-             *[[str(row.get(name, "")) for name in columns] for row in rows]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def _timing(timings: Sequence[Timing]) -> dict[str, Any]:
@@ -48,6 +47,8 @@ def _timing(timings: Sequence[Timing]) -> dict[str, Any]:
 
 def _modules(verilog: str, target: str, depth: int) -> dict[str, Area]:
     """Areas of the accelerator and of what it consists of, without the registers around it."""
+    from gen.synthesis.boundary import DESIGN
+
     path = netlist(verilog, ACCELERATOR, target) / "netlist.json"
     areas = module_areas(verilog, ACCELERATOR, target, path, depth=depth + 1)
     return {name.replace(DESIGN, ACCELERATOR, 1): area for name, area in areas.items() if name}
@@ -60,6 +61,8 @@ def _synthesize(args: argparse.Namespace) -> int:
         raise ValueError(f"--frequency must be positive, not {args.frequency}")
     if args.depth < 0:
         raise ValueError(f"--depth must not be negative, not {args.depth}")
+    from gen.synthesis.boundary import bounded  # and Amaranth with it
+
     config = load(args.config)
     rows: list[dict[str, Any]] = []
     modules: list[dict[str, Any]] = []

@@ -9,7 +9,6 @@ of these keeps it, so an interrupted series goes on where it stopped.
 __all__ = ["SynthesisError", "cached", "run", "version"]
 
 import fcntl
-import hashlib
 import importlib.metadata
 import os
 import re
@@ -21,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vitforge.base.errors import ToolchainError
+from vitforge.base.stamps import key
 
 #: Package of each tool, and the function in it that runs it.
 TOOLS = {
@@ -91,8 +91,7 @@ def cached(cache: str | Path, inputs: Sequence[str], fill: Callable[[Path], None
 
     A folder appears whole: an interrupted or failed `fill` leaves none.
     """
-    key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
-    folder = Path(cache).absolute() / key
+    folder = Path(cache).absolute() / key(list(inputs))[:24]
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from golden.commands.options import WEIGHTS
 from golden.commands.options import evaluate as command_line
@@ -19,6 +17,7 @@ from golden.float.vit import Vit
 from golden.network import run as network
 from golden.network.calibrate import calibrate
 from vitforge.base.cli import run_command
+from vitforge.base.progress import progress_bars
 from vitforge.spec.config import load
 
 
@@ -59,9 +58,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.data is not None:
         split = mnist.read(args.data, model.spec.image_size, model.spec.classes)[1]
     integers = calibrate(model, sample.calibration.images, config)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("images", total=len(split))
-        result = evaluate(model, integers, split, lambda done: progress.advance(bar, done))
+    with progress_bars() as bars:
+        result = evaluate(model, integers, split, bars.add("images", len(split)).advance)
     total = result.images
     print(f"{'images':<10}{total:>8}\n"
           f"{'float':<10}{result.float_right:>8}{result.float_right / total:>10.2%}\n"

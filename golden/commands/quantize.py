@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from golden.commands import methods
@@ -50,6 +48,7 @@ from golden.ptq.resume import Ledger, key
 from golden.ptq.statistics import Statistics
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
+from vitforge.base.progress import progress_bars
 from vitforge.spec.config import Config, load
 
 #: Beside the record and the integer network.
@@ -341,11 +340,9 @@ def _run(args: argparse.Namespace) -> int:
         model, before = rescaled(model, args.spread), model
         uneven = changes(before, model)
     ledger = _ledger(args, calibration, evaluation)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_bars() as bars:
         def bar(text: str, total: int) -> Callable[[int], object]:
-            return functools.partial(progress.advance, progress.add_task(text, total=total))
+            return bars.add(text, total).advance
 
         def observe(source: Vit | Swin) -> Statistics:
             return method.observe(

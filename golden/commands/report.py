@@ -4,7 +4,7 @@
 __all__ = ["report", "weight_bytes"]
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from golden.deploy.deploy import Note, summary
 from golden.network.run import Network
 from golden.ptq.record import Record
 from golden.ptq.widths import layer_widths
+from vitforge.base.markdown import table
 
 
 def _bits(weights: Tensor) -> int:
@@ -28,11 +29,6 @@ def weight_bytes(network: Network) -> int:
     return sum(-(-weights.numel() * _bits(weights) // 8) for weights in layers)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
 def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:
     """Table with a line for each block and a column for each of its tensors."""
     def cell(found: Mapping[str, float] | None) -> str:
@@ -45,7 +41,7 @@ def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:
         lines.setdefault(row, {})[column] = cell(found)
     columns = list(dict.fromkeys(column for row, line in lines.items() if row for column in line))
     single = "".join(f"{name}: {value}\n\n" for name, value in lines.pop("", {}).items())
-    return single + _table(("block", *columns), [
+    return single + table(("block", *columns), [
         (row, *(line.get(column, "") for column in columns)) for row, line in lines.items()])
 
 
@@ -68,7 +64,7 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
     config = network.config
     text = [f"# {record.method} on {model}\n\n{settings}\n"]
     if counts:
-        text.append("\n## Accuracy\n\n" + _table(
+        text.append("\n## Accuracy\n\n" + table(
             ("network", "right", "images", "top-1"),
             [(name, found, total, f"{found / total:.2%}")
              for name, (found, total) in counts.items()]))
@@ -78,7 +74,7 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
     widths = layer_widths(record)
     if len({item.weights for item in widths.values()}) > 1:
         text.append("\n## Widths\n\nBits that the method gave to a layer's weights, and to what "
-                    "the layer reads.\n\n" + _table(
+                    "the layer reads.\n\n" + table(
                         ("layer", "weights", "activations"),
                         [(f"`{name}`", item.weights, item.activations or "float")
                          for name, item in widths.items()]))
@@ -88,7 +84,7 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
         text.append("\n## Signal to noise\n\nIn decibels against the float network, simulated / "
                     "integer. LayerNorm's results say nothing where a method has rescaled them."
                     "\n\n" + _noise(noise))
-    text.append("\n## What the datapath changed\n\n" + _table(
+    text.append("\n## What the datapath changed\n\n" + table(
         ("tensors", "count", "decided (the first)", "deployed (the first)", "why"),
         [(f"`{note.tensor}`", count, note.decided, note.deployed, note.why)
          for count, note in summary(notes)]))

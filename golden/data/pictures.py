@@ -15,7 +15,8 @@ from typing import IO
 from PIL import Image
 from torch import Tensor
 
-from vitforge.base.cli import progress_bar, replace_folder
+from vitforge.base.cli import replace_folder
+from vitforge.base.progress import progress_bar
 
 #: Images uint8, ``[N, H, W]`` or ``[N, C, H, W]``, and labels ``[N]``, by the name of the split.
 Splits = Mapping[str, tuple[Tensor, Tensor]]

@@ -8,7 +8,7 @@ Real values are rounded half up, ``floor(x + 0.5)``, like every integer of the d
 """
 
 __all__ = ["LEVELS", "Probability", "Format", "Log2", "LogSqrt2", "Shifted", "Table", "TwoScale",
-           "Uniform", "tangent_table"]
+           "Uniform"]
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from golden.formats.format import LEAST, Format, Probability, peaks, real, rounded
-from golden.formats.tangent import tangent_levels
 from golden.units.arithmetic import integers
 from vitforge.spec.formats import CODE_BITS, FORMATS
 from vitforge.spec.probability_levels import SLOPES, Levels, root_integers
@@ -321,20 +320,3 @@ class Table(Probability):
 #: Formats of `vitforge.spec.probability_levels`, by their kind.
 LEVELS: dict[str, type[Probability]] = {
     item.kind: item for item in (Uniform, TwoScale, LogSqrt2, Table)}
-
-
-def tangent_table(bits: int = 4, slope: float = 1.4, top: int = 255) -> Table:
-    """Make a tangent format for values in 0..1, after TanQ of DopQ-ViT (arXiv 2408.03291).
-
-    A reconstruction: `golden.formats.tangent.tangent_levels`, rounded to ``1/top``. A value gets
-    the code of the nearest level.
-
-    Parameters
-    ----------
-    slope
-        Between 0 (uniform) and pi/2 (all at the ends), both excluded.
-    top
-        Integer of the value 1; at most 255, so that it is a mantissa.
-    """
-    return Table(scale=1 / top, bits=bits, values=tuple(
-        math.floor(value * top + 0.5) for value in tangent_levels(bits, slope)))

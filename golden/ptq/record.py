@@ -79,16 +79,6 @@ class Record:
                 "settings": json.loads(json.dumps(dict(self.settings))), "softmax": self.softmax,
                 "formats": {name: item.to_dict() for name, item in self.formats.items()}}
 
-    def differences(self, other: "Record") -> tuple[str, ...]:
-        """Return the names of the tensors whose format or parameter differs."""
-        names = {**self.formats, **other.formats}
-        found = [name for name in names if self.formats.get(name) != other.formats.get(name)]
-        parameters = {**self.parameters, **other.parameters}
-        return tuple(found + [
-            name for name in parameters
-            if name not in self.parameters or name not in other.parameters
-            or not torch.equal(self.parameters[name], other.parameters[name])])
-
     def save(self, path: str | Path) -> None:
         """Write JSON and, if parameters differ, a safetensors file of the same name beside it.
 

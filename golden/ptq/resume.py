@@ -18,6 +18,7 @@ from typing import Any
 
 import golden
 from golden.ptq.record import Record, RecordError
+from vitforge.base import stamps
 from vitforge.base.files import replace
 
 
@@ -41,7 +42,7 @@ def key(options: Mapping[str, Any], whole: Iterable[Path], listed: Iterable[Path
     code = sorted(Path(golden.__file__).parent.rglob("*.py"))
     seen = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in listed]
     plain = [dict(options), [_digest(path) for path in (*code, *whole)], seen]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return stamps.key(plain)
 
 
 @dataclass(eq=False)

@@ -15,13 +15,12 @@ import dataclasses
 import functools
 import io
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.optim import Optimizer
 
 from golden.commands.options import train as command_line
@@ -33,6 +32,7 @@ from golden.training.mnist import MnistTask
 from golden.training.task import Plan, Task, descend
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
+from vitforge.base.progress import Bars, progress_bars
 
 COLUMNS = ("epoch", "loss", "test_accuracy", "seconds")
 #: Of every epoch, the columns; the accuracy is None where it was not measured.
@@ -41,7 +41,7 @@ TASKS: dict[str, Task] = {"mnist": MnistTask(), "cifar10": Cifar10Task()}
 
 
 def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
-          progress: Progress) -> float:
+          bars: Bars) -> float:
     """Train, going on from the last finished epoch, and write `output` and its log.
 
     Returns
@@ -55,8 +55,7 @@ def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
     partial = output.with_name(output.name + ".partial")
     history = _resume(partial, plan, model, optimizers)
     steps = -(-len(split) // plan.batch)
-    bar = progress.add_task("training", total=plan.epochs * steps,
-                            completed=len(history) * steps)
+    bar = bars.add("training", plan.epochs * steps, len(history) * steps)
     for epoch in range(len(history), plan.epochs):
         generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + epoch)
         order = torch.randperm(len(split), generator=generator)
@@ -67,7 +66,7 @@ def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
                              epoch / plan.epochs, generator)
             descend(model, loss, optimizers, task.rate(plan, epoch * steps + step, steps))
             total += loss.item() * len(chosen)
-            progress.advance(bar)
+            bar.advance()
         done = epoch + 1
         measured = done % task.interval == 0 or done == plan.epochs
         accuracy = task.accuracy(model.eval(), test) if measured else None
@@ -78,7 +77,7 @@ def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
                  "optimizers": [item.state_dict() for item in optimizers], "history": history}
         replace(partial, functools.partial(torch.save, state))
         text = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
-        progress.console.print(f"epoch {done:>3} of {plan.epochs}: loss {history[-1][1]:.4f}{text}")
+        bars.say(f"epoch {done:>3} of {plan.epochs}: loss {history[-1][1]:.4f}{text}")
     reached = history[-1][2]
     assert reached is not None   # the last epoch is always measured
     _write(output, task, model, plan, history)
@@ -132,15 +131,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.output.is_dir():
         raise ValueError(f"{args.output} is a folder")
     split, test = task.read(args.data)
-    console = Console(stderr=True)
     try:
-        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                      TimeRemainingColumn(), console=console) as progress:
-            reached = train(task, plan, split, test, args.output, progress)
+        with progress_bars() as bars:
+            reached = train(task, plan, split, test, args.output, bars)
     except OSError as error:
         raise ValueError(f"can't write {error.filename or args.output}: {error.strerror}") from None
     except KeyboardInterrupt:
-        console.print("stopped: the same command goes on from the last finished epoch")
+        print("stopped: the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
     print(f"{reached:.2%} of {len(test)} test images right; weights in {args.output}, "
           f"log in {args.output.with_suffix('.csv')}")

@@ -27,9 +27,9 @@ class Accumulator(wiring.Component):
 
     Members
     -------
-    passes : In(stream of tiles)
+    passes : In(stream.Signature(12))
         Number of tiles of every pass, there before its first sums.
-    sums : In(output words of the array)
+    sums : In(signature(SystolicArray.words(config)["o"]))
         Always ready.
     complete : Out(1)
         Pulses in the cycle after the last sum of a pass was written; it may be read from then on.

@@ -29,12 +29,12 @@ class Feeder(wiring.Component):
 
     Members
     -------
-    passes : In(stream of REQUEST_FIELDS)
+    passes : In(stream.Signature(layout(REQUEST_FIELDS)))
     advance : In(1)
         The operand path takes a step.
     released, landed : In(1)
         Pulses of the drain: a pass's accumulators may be written, all that it wrote is there.
-    request : Out(struct)
+    request : Out(StructLayout)
         The word that is wanted, with `valid`; held while `advance` is low.
     waiting : Out(1)
         A word isn't issued because of the drain.

@@ -43,19 +43,19 @@ class WeightLoader(wiring.Component):
 
     Members
     -------
-    w : :py:`In(signature(word))`
+    w : In(signature(word))
         Weight words. Ready while a tile is incomplete and in the cycle of a swap.
-    advance : :py:`In(1)`
+    advance : In(1)
         Whether the array moves in this cycle.
-    swap : :py:`In(1)`
+    swap : In(1)
         The complete tile is taken over by an activation word that is accepted in this cycle.
-    complete : :py:`Out(1)`
+    complete : Out(1)
         The last word of a tile has been accepted, and no swap has taken it.
-    completes : :py:`Out(1)`
+    completes : Out(1)
         What `complete` will be in the next cycle.
-    buses : :py:`Out(ArrayLayout(signed(weight_bits), N))`
+    buses : Out(ArrayLayout(signed(weight_bits), N))
         The weight on each bus, `lag` cycles (0 or 1) after its multiplexer.
-    captures : :py:`Out(ArrayLayout(1, N * M))`
+    captures : Out(ArrayLayout(1, N * M))
         Whether PE (i, j) takes ``buses[j]`` in this cycle, at index ``j * M + i``; only with
         `advance`.
     """

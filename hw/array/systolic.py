@@ -45,18 +45,18 @@ class SystolicArray(wiring.Component):
 
     Members
     -------
-    w : :py:`In(signature(words(config)["w"]))`
+    w : In(signature(words(config)["w"]))
         Weight words. A tile is `rows` words of `cols` weights (word k is ``weights[k, :]``), or
         `cols` words of `rows` weights (word c is ``weights[:, c]``) if `by_column` of its first
         word is set. Elements beyond are ignored, as is `by_column` of other words. Ready while
         the shadow tile is incomplete, and in the cycle in which it is swapped (a function of
         ``a.valid``).
-    a : :py:`In(signature(words(config)["a"]))`
+    a : In(signature(words(config)["a"]))
         Activation words: one mantissa and shift for each row. The first after reset and the first
         after one with `last` start with the next tile of weights, and wait until it is complete.
-    o : :py:`Out(signature(words(config)["o"]))`
+    o : Out(signature(words(config)["o"]))
         For each activation word the sums of all columns, and its `last`.
-    opens, completes : :py:`Out(1)`
+    opens, completes : Out(1)
         Only if `flowing`: in the next cycle the next activation word begins a tile; its weights are
         complete. So ``a.ready`` will be ``~opens | completes``, and ``w.ready`` the opposite of
         `completes`, or 1 if a word that opens is offered.

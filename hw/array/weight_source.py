@@ -32,14 +32,14 @@ class WeightSource(wiring.Component):
 
     Members
     -------
-    passes : In(stream of WEIGHT_FIELDS)
-    words : In(stream of cols * 8 bits)
+    passes : In(stream.Signature(layout(WEIGHT_FIELDS)))
+    words : In(stream.Signature(cols * 8))
         Weights of the stream's passes.
     landed : In(1)
         Pulse of the drain.
-    read_enable, read, read_address, data :
+    read_enable, read, read_address : Out; data : In
         Read port of the stationary bank.
-    w : Out(weight words of the array)
+    w : Out(signature(SystolicArray.words(config)["w"]))
     w_takes : In(1)
         What ``w.ready`` will be in the next cycle.
     """

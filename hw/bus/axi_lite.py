@@ -48,20 +48,20 @@ class AxiLiteSlave(wiring.Component):
 
     Members
     -------
-    bus : :py:`In(AxiLite(address_bits))`
+    bus : In(AxiLite(address_bits))
         The bus.
-    write : :py:`Out(1)`
+    write : Out(1)
         A write is done in this cycle, ...
-    write_address, write_data, write_mask : :py:`Out`
+    write_address, write_data, write_mask : Out
         ... to this register (the address without its two lowest bits), with this value, in the
         bits that are ones in the mask.
-    write_error : :py:`In(1)`
+    write_error : In(1)
         In the same cycle: answer SLVERR.
-    read : :py:`Out(1)`
+    read : Out(1)
         A register is read in this cycle.
-    read_address : :py:`Out`
+    read_address : Out
         Which one.
-    read_data, read_error : :py:`In`
+    read_data, read_error : In
         In the same cycle: its value, and whether to answer SLVERR.
     """
 

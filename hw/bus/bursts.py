@@ -29,9 +29,9 @@ class Bursts(wiring.Component):
 
     Members
     -------
-    range : In(stream of struct)
+    range : In(stream.Signature(StructLayout({address, beats})))
         First beat and number of beats; a range without beats is dropped.
-    o : Out(stream of burst_layout)
+    o : Out(stream.Signature(burst_layout(address_bits, limit)))
     last : Out(1)
         The burst that is offered is the last of its range.
     """

@@ -25,9 +25,9 @@ class FetchBuffer(wiring.Component):
 
     Members
     -------
-    i : In(stream of `bits`)
+    i : In(stream.Signature(bits))
         Ready while the memory has room.
-    o : Out(stream of `bits`)
+    o : Out(stream.Signature(bits))
         The same words in order.
     """
 

@@ -113,8 +113,8 @@ class Placer(wiring.Component):
 
     Members
     -------
-    command : In(stream of placement_layout)
-    data : In(stream of axi_bits)
+    command : In(stream.Signature(placement_layout()))
+    data : In(stream.Signature(axi_bits))
         All beats of the LOAD: `bytes` in all, a multiple of 64.
     write : Out(bank_write_layout)
     done : Out(1)

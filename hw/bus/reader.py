@@ -39,14 +39,14 @@ class MemoryReader(wiring.Component):
 
     Members
     -------
-    start : In(stream of range_layout)
+    start : In(stream.Signature(range_layout()))
         The program; a second one is taken when all of the first has been asked for.
-    load : In(stream of range_layout)
+    load : In(stream.Signature(range_layout()))
         Address and length of a LOAD; goes before the program from the next burst on. Both
         are multiples of 64 bytes.
-    words : Out(stream of axi_bits)
+    words : Out(stream.Signature(axi_bits))
         The program's beats.
-    data : Out(stream of axi_bits)
+    data : Out(stream.Signature(axi_bits))
         The beats of LOAD.
     stop : In(1)
         No new burst; what is still to come is taken and thrown away. Held until reset.
@@ -56,7 +56,7 @@ class MemoryReader(wiring.Component):
         All of the program has come.
     waiting : Out(1)
         Beats are to come, and none comes in this cycle.
-    error : Out(struct)
+    error : Out(StructLayout)
         A beat came with SLVERR or DECERR one cycle ago. The beat is delivered all the same.
     axi : Out(AR and R)
         `arvalid` stays until it is taken, `stop` or not.
@@ -76,7 +76,7 @@ class MemoryReader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        bits, depth, limit = self.config.axi_bits, self.config.fetch_beats, burst_limit(self.config)
+        bits, limit = self.config.axi_bits, burst_limit(self.config)
         low = BEAT_ADDRESSES[bits]
         address_bits = ADDRESS_BITS - low
         axi = self.axi
@@ -94,6 +94,23 @@ class MemoryReader(wiring.Component):
         # Whose beats come next, and from which burst.
         m.submodules.queue = queue = Queue(
             data.StructLayout({"load": 1, "address": address_bits}), OUTSTANDING)
+        self._choose(m, program, loads, queue)
+        beat = self._deliver(m, queue)
+        begun = Signal()
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += begun.eq(1)
+        m.d.sync += [
+            self.exhausted.eq(begun & program.range.ready & ~queue.o.valid),
+            self.error.valid.eq(beat & axi.rresp[1]),
+            self.error.decode.eq(axi.rresp[0]),
+            self.error.address.eq(Cat(Const(0, low), queue.o.payload.address)),
+        ]
+        return m
+
+    def _choose(self, m: Module, program: Bursts, loads: Bursts, queue: Queue) -> None:
+        """Ask for the next burst, of LOAD or of the program, and note whose it is."""
+        axi, limit, depth = self.axi, burst_limit(self.config), self.config.fetch_beats
+        low = BEAT_ADDRESSES[self.config.axi_bits]
         # Places of the buffer that nobody has asked a beat for: `room`, and one more if a beat was
         # taken in the last cycle. Who takes it says so late in the cycle. And whether these are
         # enough for the longest burst, by the bits that say so: `limit` is a power of two.
@@ -131,7 +148,11 @@ class MemoryReader(wiring.Component):
             enough.eq(left[places:].any() | (left[:places].all() & taken)),
         ]
 
-        m.submodules.buffer = buffer = FetchBuffer(bits, depth)
+    def _deliver(self, m: Module, queue: Queue) -> Signal:
+        """Hand beats to whom they belong; return whether one is taken."""
+        axi = self.axi
+        m.submodules.buffer = buffer = FetchBuffer(
+            self.config.axi_bits, self.config.fetch_beats)
         beat = Signal()
         coming = queue.o.payload.load
         m.d.comb += [
@@ -147,13 +168,4 @@ class MemoryReader(wiring.Component):
             self.idle.eq(~queue.o.valid),
             self.waiting.eq(queue.o.valid & ~beat),
         ]
-        begun = Signal()
-        with m.If(self.start.valid & self.start.ready):
-            m.d.sync += begun.eq(1)
-        m.d.sync += [
-            self.exhausted.eq(begun & program.range.ready & ~queue.o.valid),
-            self.error.valid.eq(beat & axi.rresp[1]),
-            self.error.decode.eq(axi.rresp[0]),
-            self.error.address.eq(Cat(Const(0, low), queue.o.payload.address)),
-        ]
-        return m
+        return beat

@@ -3,6 +3,8 @@
 
 __all__ = ["Unpacker"]
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -34,13 +36,13 @@ class Unpacker(wiring.Component):
 
     Members
     -------
-    i : In(stream of axi_bits)
+    i : In(stream.Signature(axi_bits))
         Beats. `ready` depends on ``o.ready`` if a beat is one chunk.
     bits : In(4)
         Width of the elements of this block; from when its first word is taken until its last is.
     align : In(1)
         The word that is taken in this cycle is the last of its block.
-    o : Out(stream of cols * 8 bits)
+    o : Out(stream.Signature(cols * 8))
     """
 
     def __init__(self, config: Config):
@@ -55,24 +57,12 @@ class Unpacker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         packing = self.packing
-        unit = packing.unit * 8
-        chunk = packing.chunk * unit
-        m.submodules.split = split = Split(self.config.axi_bits, chunk)
+        m.submodules.split = split = Split(self.config.axi_bits, packing.chunk * packing.unit * 8)
         m.d.comb += [split.i.payload.eq(self.i.payload), split.i.valid.eq(self.i.valid),
                      self.i.ready.eq(split.i.ready)]
 
-        # Chunks move down where there is room, the low one out when it has been used.
         shift = Signal()
-        chunks = [Signal(chunk, name=f"chunk_{index}", reset_less=True)
-                  for index in range(packing.places)]
-        full = Signal(packing.places)
-        above = [*zip(chunks[1:], full[1:], strict=True), (split.o.payload, split.o.valid)]
-        moves: Value = shift
-        for index, (payload, valid) in enumerate(above):
-            moves = moves | ~full[index]
-            with m.If(moves):
-                m.d.sync += [chunks[index].eq(payload), full[index].eq(valid)]
-        m.d.comb += split.o.ready.eq(moves)
+        chunks, full = self._chunks(m, split.o, shift)
 
         # Where the next word begins: in the low chunk, or `skip` chunks above it.
         place_bits = (packing.chunk - 1).bit_length()
@@ -144,9 +134,36 @@ class Unpacker(wiring.Component):
             with m.If(self.align):
                 m.d.sync += aligning.eq(1)
 
-        window = Signal(packing.largest * unit, reset_less=True)
+        self._cut(m, load, Cat(chunks), place)
+        return m
+
+    def _chunks(self, m: Module, source: Any, shift: Value) -> tuple[list[Signal], Signal]:
+        """Move chunks down where there is room, and the low one out with `shift`.
+
+        Returns
+        -------
+        tuple
+            The chunks, the low one first, and which of them are there.
+        """
+        packing = self.packing
+        chunks = [Signal(len(source.payload), name=f"chunk_{index}", reset_less=True)
+                  for index in range(packing.places)]
+        full = Signal(packing.places)
+        above = [*zip(chunks[1:], full[1:], strict=True), (source.payload, source.valid)]
+        moves: Value = shift
+        for index, (payload, valid) in enumerate(above):
+            moves = moves | ~full[index]
+            with m.If(moves):
+                m.d.sync += [chunks[index].eq(payload), full[index].eq(valid)]
+        m.d.comb += source.ready.eq(moves)
+        return chunks, full
+
+    def _cut(self, m: Module, load: Value, chunks: Value, place: Value) -> None:
+        """Copy the word at `place` to the window on `load`, and offer its elements."""
+        packing = self.packing
+        window = Signal(packing.largest * packing.unit * 8, reset_less=True)
         with m.If(load):
-            m.d.sync += window.eq(self._shifted(Cat(chunks), place))
+            m.d.sync += window.eq(self._shifted(chunks, place))
         with m.Switch(self.bits):
             for bits in packing.widths:
                 with m.Case(bits):
@@ -154,7 +171,6 @@ class Unpacker(wiring.Component):
                         self.o.payload.word_select(index, ELEMENT).eq(
                             window[index * bits:(index + 1) * bits].as_signed())
                         for index in range(self.config.cols)]
-        return m
 
     def _shifted(self, value: Value, place: Value) -> Value:
         """Return the largest word from `place` on: two inputs a bit for every bit of `place`."""

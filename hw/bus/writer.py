@@ -33,15 +33,15 @@ class MemoryWriter(wiring.Component):
 
     Members
     -------
-    command : In(stream of range_layout)
+    command : In(stream.Signature(range_layout()))
         Address, a multiple of 64, and bytes, a multiple of those of a word.
-    data : In(stream of raw_layout)
+    data : In(stream.Signature(raw_layout(config)))
         The sums.
     stop : In(1)
         Held until reset.
     idle : Out(1)
         Nothing is announced that has not been acknowledged.
-    error : Out(struct)
+    error : Out(StructLayout)
         A burst was answered with SLVERR or DECERR one cycle ago.
     axi : Out(AW, W and B)
     """

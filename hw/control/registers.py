@@ -45,24 +45,24 @@ class Registers(wiring.Component):
 
     Members
     -------
-    s_axi : :py:`In(AxiLite(12))`
+    s_axi : In(AxiLite(12))
         The host's bus.
-    interrupt : :py:`Out(1)`
+    interrupt : Out(1)
         High while an enabled event is not cleared; a register.
-    start : :py:`Out(1)`
+    start : Out(1)
         Pulse: begin at the program's first byte.
-    stop : :py:`Out(1)`
+    stop : Out(1)
         Pulse: end the run with a fault of the kind "stopped". Only during a run, but perhaps after
         its `done` or `fault`, and perhaps more than once.
     program_address, program_bytes, input_address, input_bytes, output_address, output_bytes
-        :py:`Out(32)`; the buffers.
-    busy : :py:`In(1)`
+        The buffers; Out(32) each.
+    busy : In(1)
         The datapath or its bus is at work. Low outside a run.
-    done : :py:`In(1)`
+    done : In(1)
         Pulse: END was executed, and everything is written.
-    fault : :py:`In(FAULT_LAYOUT)`
+    fault : In(FAULT_LAYOUT)
         Something is wrong: `valid` is a pulse.
-    events : :py:`In(StructLayout)`
+    events : In(StructLayout)
         A bit for each of `COUNTED`: count it in this cycle.
     """
 

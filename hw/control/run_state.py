@@ -24,8 +24,8 @@ class BufferCheck(wiring.Component):
     Members
     -------
     program_address, program_bytes, input_address, input_bytes, output_address, output_bytes
-        :py:`In(32)`; the buffers.
-    fault : :py:`Out(FAULT_LAYOUT)`
+        The buffers; In(32) each.
+    fault : Out(FAULT_LAYOUT)
         `valid` while something is wrong; the address is the buffer's.
     """
 
@@ -74,23 +74,23 @@ class RunState(wiring.Component):
 
     Members
     -------
-    begin : :py:`In(1)`
+    begin : In(1)
         Start a run in the next cycle; only while none is `running`.
-    begun : :py:`Out(1)`
+    begun : Out(1)
         One cycle after `begin`: what many registers wait for.
-    wrong : :py:`In(FAULT_LAYOUT)`
+    wrong : In(FAULT_LAYOUT)
         While `valid`, a run that begins is nothing but this fault.
-    busy, done, fault : :py:`In`
+    busy, done, fault : In
         Of the datapath.
-    start : :py:`Out(1)`
+    start : Out(1)
         Pulse.
-    running : :py:`Out(1)`
+    running : Out(1)
         From the first to the last cycle of the run.
-    succeeded, failed, stopped : :py:`Out(1)`
+    succeeded, failed, stopped : Out(1)
         How the last run ended; low while one is `running`.
-    report : :py:`Out(FAULT_LAYOUT)`
+    report : Out(FAULT_LAYOUT)
         The fault from the cycle after its pulse on; without one, zeros. `valid` is `faulted`.
-    ended : :py:`Out(2)`
+    ended : Out(2)
         In the last cycle of a run: bit 0 if it succeeded, bit 1 if it failed.
     """
 

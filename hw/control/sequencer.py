@@ -54,24 +54,24 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    words, bits, align :
+    words : In(stream.Signature(cols * 8)); bits, align : Out
         Words of `cols` elements, the width of a packed element, and whether the word that is
         taken now is the last of its block.
     exhausted : In(1)
         All bytes of the program have been read from memory.
-    requests, weights_of, tiles, drains : Out(streams)
+    requests, weights_of, tiles, drains : Out(stream.Signature)
         The pass, for the feeder, the weight source, the accumulators and the drain; always ready,
         since no more than `PASSES` are under way.
-    weights : Out(stream of cols * 8 bits)
+    weights : Out(stream.Signature(cols * 8))
     parameter_write, norm_write : Out
         Slot (and tile), part, and `cols` bytes.
     thresholds : Out(ArrayLayout(signed(value_bits + 1), 15))
         Of the drain.
-    load, placement : Out(streams)
+    load, placement : Out(stream.Signature)
         Address and bytes for the memory reader; the rest for the placer.
     loaded : In(1)
         Pulse: everything of the LOAD is in its bank.
-    write : Out(struct)
+    write : Out(StructLayout)
         Words of a LOAD that has its data in the program.
     landed : In(1)
         Pulse of the drain.
@@ -80,7 +80,7 @@ class Sequencer(wiring.Component):
     input_address, input_bytes, output_bytes : In(32)
     done : Out(1)
         Pulse.
-    fault : Out(struct)
+    fault : Out(StructLayout)
         `valid` (pulse), `kind` and `address`.
     instruction : Out(32)
         Number of the instruction that is being read, from 0.

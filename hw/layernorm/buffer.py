@@ -28,9 +28,9 @@ class Ring(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(word))`
+    i : In(signature(word))
         Ready while the memory has room.
-    o : :py:`Out(signature(word))`
+    o : Out(signature(word))
         The same words in order.
     """
 

@@ -49,13 +49,13 @@ class Normalize(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(elements_word(config)))`
+    i : In(signature(elements_word(config)))
         Elements.
-    row : :py:`In(signature(factors_word(config)))`
+    row : In(signature(factors_word(config)))
         Factors of the row that begins.
-    p : :py:`In(signature(parameters_word(config)))`
+    p : In(signature(parameters_word(config)))
         Parameters, one word for every word of elements.
-    o : :py:`Out(signature(codes_word(config)))`
+    o : Out(signature(codes_word(config)))
         Codes.
     """
 

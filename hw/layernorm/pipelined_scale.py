@@ -40,9 +40,9 @@ class PipelinedRowScale(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(totals, always_ready=True))`
+    i : In(stream.Signature(totals, always_ready=True))
         A row's totals, `hw.layernorm.statistics.totals_word`.
-    o : :py:`Out(stream.Signature(factors, always_ready=True))`
+    o : Out(stream.Signature(factors, always_ready=True))
         Its factors, `hw.layernorm.scale.factors_word`; the consumer must be always ready.
     """
 

@@ -43,9 +43,9 @@ class RowScale(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(totals_word(config)))`
+    i : In(signature(totals_word(config)))
         A row's totals.
-    o : :py:`Out(signature(factors_word(config)))`
+    o : Out(signature(factors_word(config)))
         Its factors.
     """
 

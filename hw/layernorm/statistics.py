@@ -7,8 +7,8 @@ from amaranth.hdl import Module, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.layernorm.sums import VARIANCE_STEPS, add_pairs, lane_sums, register, variance
-from hw.lib.stream import delay, signature
+from hw.layernorm.sums import VARIANCE_STEPS, add_pairs, lane_sums, variance
+from hw.lib.stream import delay, register, signature
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.words import Field, Word
@@ -42,9 +42,9 @@ class Statistics(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(elements_word(config)))`
+    i : In(signature(elements_word(config)))
         The elements; `x` must be 0 where `keep` is.
-    o : :py:`Out(signature(totals_word(config)))`
+    o : Out(signature(totals_word(config)))
         The row's totals.
     """
 
@@ -67,7 +67,7 @@ class Statistics(wiring.Component):
         word = self.i.payload
         sums = lane_sums(m, [word.x[n] for n in range(self.config.lanes)], advance=advance,
                          config=self.config)
-        population = register(m, advance, "population", _population(word.keep))
+        population = register(m, _population(word.keep), advance=advance, name="population")
         kept = [delay(m, population, advance=advance, name="kept")]
         valid = delay(m, self.i.valid, advance=advance, cycles=self.levels + 2, name="valid",
                       init=0)

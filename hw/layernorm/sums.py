@@ -6,16 +6,16 @@ of its own on both sides, so that the way to it and back isn't part of another p
 their bounds are in `vitforge.spec.layernorm_widths`.
 """
 
-__all__ = ["VARIANCE_STEPS", "add_pairs", "lane_sums", "register", "variance"]
+__all__ = ["VARIANCE_STEPS", "add_pairs", "lane_sums", "variance"]
 
 import operator
 from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
 
@@ -25,21 +25,13 @@ DIGIT = 17
 VARIANCE_STEPS = 3
 
 
-def register(m: Module, advance: Value, name: str, value: Value,
-             shape: Shape | None = None) -> Signal:
-    """Register `value` on `advance`, in its own shape unless a bound gives a narrower one."""
-    result = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
-    with m.If(advance):
-        m.d.sync += result.eq(value)
-    return result
-
-
 def add_pairs(m: Module, advance: Value, name: str, values: Sequence[Value]) -> list[Signal]:
     """One level of an adder tree: half as many values."""
     values = list(values)
     pairs = [left + right for left, right in list(pairwise(values))[::2]]
     odd: list[Value] = [values[-1]] if len(values) % 2 else []
-    return [register(m, advance, f"{name}_{n}", value) for n, value in enumerate([*pairs, *odd])]
+    return [register(m, value, advance=advance, name=f"{name}_{n}")
+            for n, value in enumerate([*pairs, *odd])]
 
 
 def lane_sums(m: Module, elements: Sequence[Value], *, advance: Value,
@@ -47,7 +39,8 @@ def lane_sums(m: Module, elements: Sequence[Value], *, advance: Value,
     """Return sums of the elements and of their squares, ``levels + 2`` registers later."""
     inputs = [delay(m, x, advance=advance, name=f"input_{n}") for n, x in enumerate(elements)]
     xs = [delay(m, x, advance=advance, name=f"x_{n}") for n, x in enumerate(inputs)]
-    squares = [register(m, advance, f"square_{n}", x * x, unsigned(2 * config.norm_bits - 1))
+    squares = [register(m, x * x, advance=advance, name=f"square_{n}",
+                        shape=unsigned(2 * config.norm_bits - 1))
                for n, x in enumerate(inputs)]
     for level in range(NormFormat(config).levels):
         xs = add_pairs(m, advance, f"x_sum_{level}", xs)
@@ -65,22 +58,22 @@ def variance(m: Module, count: Value, total: Value, squares: Value, *, advance: 
     width = NormFormat(config)
     count, total, squares = (delay(m, item, advance=advance, name=f"final_{name}") for name, item
                              in (("count", count), ("total", total), ("squares", squares)))
-    digits = [register(m, advance, f"digit_{low}", count * squares[low:low + DIGIT])
+    digits = [register(m, count * squares[low:low + DIGIT], advance=advance, name=f"digit_{low}")
               for low in range(0, width.square_bits, DIGIT)]
     half = (width.sum_bits + 1) // 2
     high = Signal(signed(width.sum_bits - half))
     m.d.comb += high.eq(total >> half)
-    high_square = register(m, advance, "high_square", high * high,
-                           unsigned(2 * (width.sum_bits - half) - 1))
-    low_square = register(m, advance, "low_square", total[:half] * total[:half])
-    cross = register(m, advance, "cross", high * total[:half])
+    high_square = register(m, high * high, advance=advance, name="high_square",
+                           shape=unsigned(2 * (width.sum_bits - half) - 1))
+    low_square = register(m, total[:half] * total[:half], advance=advance, name="low_square")
+    cross = register(m, high * total[:half], advance=advance, name="cross")
 
     # Both are at most C*Q, below 2**variance_bits, or equal to it in C*Q's and S*S's extreme.
     shape = unsigned(width.variance_bits + 1)
     product = register(
-        m, advance, "product",
-        reduce(operator.add, (digit << DIGIT * n for n, digit in enumerate(digits))), shape)
-    square = register(m, advance, "square", Cat(low_square, high_square) + (cross << half + 1),
-                      shape)
+        m, reduce(operator.add, (digit << DIGIT * n for n, digit in enumerate(digits))),
+        advance=advance, name="product", shape=shape)
+    square = register(m, Cat(low_square, high_square) + (cross << half + 1), advance=advance,
+                      name="square", shape=shape)
     # V itself is always below 2**variance_bits.
     return product - square

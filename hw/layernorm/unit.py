@@ -38,11 +38,11 @@ class LayerNorm(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(words(config)["i"]))`
+    i : In(signature(words(config)["i"]))
         Elements.
-    p : :py:`In(signature(words(config)["p"]))`
+    p : In(signature(words(config)["p"]))
         Parameters, one word for every word of elements, in the same order.
-    o : :py:`Out(signature(words(config)["o"]))`
+    o : Out(signature(words(config)["o"]))
         Codes.
     """
 

@@ -3,6 +3,8 @@
 
 __all__ = ["Join", "Split"]
 
+from typing import Any
+
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -15,6 +17,13 @@ def _ratio(wide: int, narrow: int) -> int:
     return ratio
 
 
+def _pass_through(m: Module, component: Any) -> None:
+    """Join input and output by wires: a chunk is a word."""
+    m.d.comb += [component.o.valid.eq(component.i.valid),
+                 component.o.payload.eq(component.i.payload),
+                 component.i.ready.eq(component.o.ready), component.empty.eq(1)]
+
+
 class Split(wiring.Component):
     """Cut words into chunks, low bits first.
 
@@ -23,8 +32,8 @@ class Split(wiring.Component):
 
     Members
     -------
-    i : In(stream of `wide` bits)
-    o : Out(stream of `narrow` bits)
+    i : In(stream.Signature(wide))
+    o : Out(stream.Signature(narrow))
     drop : In(1)
         What is left of the word goes with the chunk that is taken now.
     empty : Out(1)
@@ -39,8 +48,7 @@ class Split(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.ratio == 1:
-            m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload),
-                         self.i.ready.eq(self.o.ready), self.empty.eq(1)]
+            _pass_through(m, self)
             return m
         width = len(self.o.payload)
         held = Signal.like(self.i.payload, reset_less=True)
@@ -66,8 +74,8 @@ class Join(wiring.Component):
 
     Members
     -------
-    i : In(stream of `narrow` bits)
-    o : Out(stream of `wide` bits)
+    i : In(stream.Signature(narrow))
+    o : Out(stream.Signature(wide))
     last : In(1)
         The word ends with the chunk that is taken now; its high bits are anything.
     empty : Out(1)
@@ -82,8 +90,7 @@ class Join(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.ratio == 1:
-            m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload),
-                         self.i.ready.eq(self.o.ready), self.empty.eq(1)]
+            _pass_through(m, self)
             return m
         place = Signal(range(self.ratio))
         parts = Array(self.o.payload.word_select(index, len(self.i.payload))

@@ -26,15 +26,15 @@ class Counters(wiring.Component):
 
     Members
     -------
-    clear : :py:`In(1)`
+    clear : In(1)
         All counters are zero in the next cycle; events of the cycle before aren't counted.
-    events : :py:`In(StructLayout)`
+    events : In(StructLayout)
         A bit for each counter.
-    keep : :py:`In(StructLayout)`
+    keep : In(StructLayout)
         A bit for each counter: its lower half is read in this cycle. At most one is set.
-    low : :py:`Out(StructLayout)`
+    low : Out(StructLayout)
         Lower halves.
-    high : :py:`Out(half)`
+    high : Out(half)
         Upper half of the counter that was kept last, as it was in that cycle.
     """
 

@@ -6,9 +6,9 @@ step, on a cycle without none does. `advance` is the ready of the `Skid` at the 
 from a register, so back-pressure never passes combinationally from output to input.
 """
 
-__all__ = ["Skid", "delay", "layout", "signature"]
+__all__ = ["Skid", "delay", "layout", "register", "signature"]
 
-from amaranth.hdl import Module, Mux, Shape, Signal, ValueLike, signed, unsigned
+from amaranth.hdl import Const, Module, Mux, Shape, Signal, ValueLike, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,18 +30,24 @@ def signature(word: Word) -> stream.Signature:
     return stream.Signature(layout(word))
 
 
-def delay(m: Module, value: ValueLike, *, advance: ValueLike, cycles: int = 1,
-          name: str = "delayed", init: int | None = None) -> Signal:
-    """Register `value` `cycles` >= 1 times, each time only on a cycle with `advance`.
+def register(m: Module, value: ValueLike, *, advance: ValueLike, name: str,
+             shape: Shape | None = None, init: int | None = None) -> Signal:
+    """Register `value` on a cycle with `advance`, in its own shape unless a bound gives another.
 
     Data registers need no reset; give `init` for control bits that do.
     """
+    result = Signal.like(value if shape is None else Const(0, shape), name=name, init=init or 0,
+                         reset_less=init is None)
+    with m.If(advance):
+        m.d.sync += result.eq(value)
+    return result
+
+
+def delay(m: Module, value: ValueLike, *, advance: ValueLike, cycles: int = 1,
+          name: str = "delayed", init: int | None = None) -> Signal:
+    """Put `cycles` >= 1 times a `register` behind `value`, named in their order."""
     for index in range(cycles):
-        register = Signal.like(value, name=f"{name}_{index + 1}", init=init or 0,
-                               reset_less=init is None)
-        with m.If(advance):
-            m.d.sync += register.eq(value)
-        value = register
+        value = register(m, value, advance=advance, name=f"{name}_{index + 1}", init=init)
     return value
 
 
@@ -61,9 +67,9 @@ class Skid(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(word))`
+    i : In(signature(word))
         Words in; ready while at most one word is held.
-    o : :py:`Out(signature(word))`
+    o : Out(signature(word))
         The same words in order.
     """
 

@@ -3,12 +3,12 @@
 
 __all__ = ["LevelLookup"]
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import PASS
 from vitforge.spec.probability_levels import FRACTION, Levels
@@ -65,14 +65,13 @@ class LevelLookup(wiring.Component):
             for n in range(first, min(first + 2, self.config.rows)):
                 read = memory.read_port()
                 index, zero, region = self._index(m, n)
-                word = Signal(8, name=f"word_{n}", reset_less=True)
+                word = register(m, Mux(zero, 0, Cat(read.data, region)), advance=self.advance,
+                                name=f"word_{n}", shape=unsigned(8))
                 m.d.comb += [
                     read.en.eq(self.advance),
                     read.addr.eq(Cat(index, number)),
                     self.o[n].eq(word),
                 ]
-                with m.If(self.advance):
-                    m.d.sync += word.eq(Mux(zero, 0, Cat(read.data, region)))
         return m
 
     def _index(self, m: Module, n: int) -> tuple[Value, Value, Value]:

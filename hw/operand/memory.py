@@ -26,13 +26,13 @@ class NormParameters(wiring.Component):
 
     Members
     -------
-    write : :py:`In(StructLayout({en, slot, tile, part, data}))`
+    write : In(StructLayout({en, slot, tile, part, data}))
         One part; it is there for addresses of the next cycle.
-    advance : :py:`In(1)`
+    advance : In(1)
         The read ports take a step.
-    early, late : :py:`In(StructLayout({slot, tile}))`
+    early, late : In(StructLayout({slot, tile}))
         Addresses of the shifts, and of gamma and offset.
-    shift, gamma, offset : :py:`Out(ArrayLayout(..., rows))`
+    shift, gamma, offset : Out(ArrayLayout(..., rows))
         One step later, straight from the memories.
     """
 

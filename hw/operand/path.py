@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hw.array.systolic import SystolicArray
 from hw.layernorm.lane import lane
 from hw.layernorm.scale import factors_word
-from hw.lib.stream import delay, layout
+from hw.lib.stream import delay, layout, register
 from hw.operand.decode import Decoder
 from hw.operand.format import PLACES, OperandFormat
 from hw.operand.levels import LevelLookup
@@ -51,23 +51,23 @@ class OperandPath(wiring.Component):
 
     Members
     -------
-    advance : :py:`In(1)`
+    advance : In(1)
         The pipeline takes a step.
-    i : :py:`In(StructLayout)`
+    i : In(StructLayout)
         A request: `valid`, `token`, `tile` (of the norm parameters), `last` (goes to the array),
         `blank` (all operands are 0), `valid_rows` (softmax: elements from there on are 0), and the
         fields of `vitforge.spec.instruction.PASS` that say how to decode.
-    codes : :py:`In(rows * 8)`
+    codes : In(rows * 8)
         The word of the request of two steps ago.
-    o : :py:`Out(Signature({valid, payload}))`
+    o : Out(Signature({valid, payload}))
         Activation words of `hw.array.systolic.SystolicArray`.
-    offers : :py:`Out(1)`
+    offers : Out(1)
         What ``o.valid`` will be in the next cycle.
-    norm_write : :py:`In(StructLayout({en, slot, tile, part, data}))`
+    norm_write : In(StructLayout({en, slot, tile, part, data}))
         An eighth of a tile's norm parameters (`hw.operand.memory.NormParameters`).
-    factor_write : :py:`In(StructLayout({en, token, payload}))`
+    factor_write : In(StructLayout({en, token, payload}))
         Factors of a token, `hw.layernorm.scale.factors_word`.
-    probability_write : :py:`In(StructLayout({en, slot, token, offset}))`
+    probability_write : In(StructLayout({en, slot, token, offset}))
         What `hw.softmax.statistics.SoftmaxStatistics` has found for a token.
     """
 
@@ -214,19 +214,14 @@ class OperandPath(wiring.Component):
         return delay(m, read.data, advance=self.advance, name=f"{name}_read")
 
     def _copy(self, m: Module, name: str, value: Value, shape: Shape, init: int | None) -> Signal:
-        register = Signal(shape, name=name, reset_less=init is None,
-                          init=(init or 0) & (1 << shape.width) - 1)
-        with m.If(self.advance):
-            m.d.sync += register.eq(value)
-        return register
+        return register(m, value, advance=self.advance, name=name, shape=shape,
+                        init=None if init is None else init & (1 << shape.width) - 1)
 
     def _parameter(self, m: Module, name: str, value: Value, norm: Value, softmax: Value,
                    plain: int, distance: int) -> Signal:
         """Register a channel's parameter, or the mode's constant."""
-        register = Signal(value.shape(), name=name, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += register.eq(Mux(norm, value, Mux(softmax, distance, plain)))
-        return register
+        return register(m, Mux(norm, value, Mux(softmax, distance, plain)), advance=self.advance,
+                        name=name, shape=value.shape())
 
     def _lookup(self, m: Module, softmax: Value) -> LevelLookup:
         """Build the table of probabilities; its words are there in step 11."""

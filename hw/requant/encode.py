@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from hw.requant.multiply import FINE, STEPS, multiply, shift_power
 from vitforge.spec.config import Config
 
@@ -72,12 +72,6 @@ class Encode(wiring.Component):
             "code": Out(8),
         })
 
-    def _register(self, m: Module, value: Value, name: str) -> Signal:
-        register = Signal.like(value, name=name, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += register.eq(value)
-        return register
-
     def _memory(self, m: Module, name: str, address: Value, data: Value) -> Signal:
         m.submodules[name] = memory = Memory(shape=signed(self.config.value_bits),
                                              depth=1 << len(address), init=[],
@@ -94,20 +88,21 @@ class Encode(wiring.Component):
 
     def _search(self, m: Module, y: list[Signal]) -> tuple[Value, Value]:
         """Whether it is the high region, after one step, and the count, after three."""
-        lower = self._register(m, y[0] >= self.lower, "above_lower")
-        middle = self._register(m, y[0] >= self.middle, "above_middle")
-        upper = self._register(m, y[0] >= self.upper, "above_upper")
+        lower = register(m, y[0] >= self.lower, advance=self.advance, name="above_lower")
+        middle = register(m, y[0] >= self.middle, advance=self.advance, name="above_middle")
+        upper = register(m, y[0] >= self.upper, advance=self.advance, name="above_upper")
         found: Value = Cat(Mux(middle, upper, lower), middle)
         third = self._memory(m, "fourths", found, self.fourth)
-        found = self._register(m, Cat(y[1] >= third, found), "found_3")
+        found = register(m, Cat(y[1] >= third, found), advance=self.advance, name="found_3")
         last = self._memory(m, "seconds", found, self.second)
-        return ~lower | upper, self._register(m, Cat(y[2] >= last, found), "count")
+        count = register(m, Cat(y[2] >= last, found), advance=self.advance, name="count")
+        return ~lower | upper, count
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         y = [self.y]
         for step in range(1, 4):
-            y.append(self._register(m, y[-1], f"y_{step}"))
+            y.append(register(m, y[-1], advance=self.advance, name=f"y_{step}"))
         high, count = self._search(m, y)
 
         more_shift = Signal(4, reset_less=True)
@@ -118,8 +113,8 @@ class Encode(wiring.Component):
                 more_shift.eq(Mux(high, self.m, 0)),
                 operand.eq(Mux(self.search, 8, y[3])),
             ]
-        amount = self._register(m, Mux(self.early_search, 0, (self.encode_shift + more_shift)[:4]),
-                                "amount")
+        amount = register(m, Mux(self.early_search, 0, (self.encode_shift + more_shift)[:4]),
+                          advance=self.advance, name="amount")
         power = shift_power(m, amount, advance=self.advance, other=count, use_other=self.search)
         # Bit 0 is the rounding bit.
         shifted = multiply(m, operand, power, advance=self.advance, name="shifted", low=FINE - 1,
@@ -129,16 +124,16 @@ class Encode(wiring.Component):
         # 1, the sum means ``x - 256``.
         double = Signal(10)
         m.d.comb += double.eq(shifted[:9] + Cat(Const(1, 1), self.offset))
-        total = self._register(m, double[1:], "total")
-        sign = self._register(m, shifted[-1], "sign")
+        total = register(m, double[1:], advance=self.advance, name="total")
+        sign = register(m, shifted[-1], advance=self.advance, name="sign")
         rest = shifted[9:-1] ^ shifted[-1].replicate(len(shifted) - 10)
-        more = Cat(self._register(m, rest[first:first + 3].any(), f"more_{first}")
-                   for first in range(0, len(rest), 3)).any()
+        more = Cat(register(m, rest[first:first + 3].any(), advance=self.advance,
+                            name=f"more_{first}") for first in range(0, len(rest), 3)).any()
 
         # A synchronous reset and a set clamp without logic.
         beyond = (total[:8] & ~self.mask).any()
-        above = self._register(
-            m, Mux(sign, ~more & total[8] & beyond, more | total[8] | beyond), "above")
+        above = register(m, Mux(sign, ~more & total[8] & beyond, more | total[8] | beyond),
+                         advance=self.advance, name="above")
         raised = Signal(8, reset_less=True)
         clamped = Signal(8, reset_less=True, init=0xff)
         with m.If(self.advance):

@@ -5,7 +5,7 @@ __all__ = ["FINE", "STEPS", "multiply", "shift_power"]
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 
 #: Steps of `multiply`.
 STEPS = 3
@@ -46,8 +46,7 @@ def shift_power(m: Module, amount: Value, *, advance: ValueLike, other: Value | 
         position = Mux(use_other, other[::-1], position)
     groups: list[Value] = []
     for number in range(FINE // GROUP):
-        group = Signal(GROUP, name=f"power_{number}", reset_less=True)
-        with m.If(advance):
-            m.d.sync += group.eq(Mux(amount[2:] != number, 0, position))
+        group = register(m, Mux(amount[2:] != number, 0, position), advance=advance,
+                         name=f"power_{number}")
         groups.append(group[::-1])
     return Cat(Const(0, 1), *reversed(groups))

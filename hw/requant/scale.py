@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from hw.requant.multiply import FINE, STEPS, multiply, shift_power
 from vitforge.spec.config import Config
 from vitforge.spec.gelu import FRACTION_OFFSET, RANGE, bump_drop, bump_table
@@ -61,20 +61,14 @@ class Scale(wiring.Component):
             "index": Out(self._index_bits),
         })
 
-    def _register(self, m: Module, value: Value, name: str) -> Signal:
-        register = Signal.like(value, name=name, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += register.eq(value)
-        return register
-
     def _multiply(self, m: Module) -> tuple[Signal, Signal]:
         """Four steps and an addition: the exact product, and the shift beside it.
 
         Powers of two alone take no multiplier; the factor is 0 or 1 then.
         """
         digit = min(DIGIT, self.config.acc_bits)
-        total = self._register(m, self.acc + self.bias, "total")
-        multiplier = self._register(m, self.multiplier, "multiplier_1")
+        total = register(m, self.acc + self.bias, advance=self.advance, name="total")
+        multiplier = register(m, self.multiplier, advance=self.advance, name="multiplier_1")
         if self.config.multiplier_bits == 1:
             product = delay(m, Mux(multiplier, total, 0), advance=self.advance, cycles=STEPS,
                             name="kept")
@@ -98,8 +92,8 @@ class Scale(wiring.Component):
         """Two steps: complement and coarse shift; bit 0 of the window is the rounding bit."""
         bits = self.config.value_bits
         coarse_early = shift[4:]
-        coarse = self._register(m, coarse_early, "coarse")
-        whole = self._register(m, product, "product")
+        coarse = register(m, coarse_early, advance=self.advance, name="coarse")
+        whole = register(m, product, advance=self.advance, name="product")
         sign = whole[-1]
 
         def below(value: Value, place: int) -> Value:
@@ -117,12 +111,11 @@ class Scale(wiring.Component):
             inside = [place for place in many if FINE * step + place - 1 < len(product) - 1]
             if not inside:
                 continue
-            register = Signal(len(inside), name=f"chosen_{step}", reset_less=True)
             found = Cat(below(product, FINE * step + place) for place in inside)
-            with m.If(self.advance):
-                m.d.sync += register.eq(Mux(coarse_early == step, found, 0))
+            own = register(m, Mux(coarse_early == step, found, 0), advance=self.advance,
+                           name=f"chosen_{step}")
             for index in range(len(inside)):
-                chosen[index] |= register[index]
+                chosen[index] |= own[index]
 
         # Three groups of bits, by how many of the coarse shifts reach into the product there. A
         # group is cleared where a shift by 48, or by 32 too, leaves zeros.
@@ -138,10 +131,8 @@ class Scale(wiring.Component):
         for index, clear in enumerate((Const(0, 1), coarse == 3, coarse[1])):
             if not groups[index]:
                 continue
-            register = Signal(len(groups[index]), name=f"window_{index}", reset_less=True)
-            with m.If(self.advance):
-                m.d.sync += register.eq(Mux(clear, 0, Cat(groups[index])))
-            window.append(register)
+            window.append(register(m, Mux(clear, 0, Cat(groups[index])), advance=self.advance,
+                                   name=f"window_{index}"))
 
         above = []
         for step in range(4):
@@ -149,11 +140,11 @@ class Scale(wiring.Component):
             group = [whole[place] ^ sign
                      for place in range(first, min(first + FINE, len(product) - 1))]
             above.append(Cat(group).any() if group else Const(0, 1))
-        above_early = self._register(m, Cat(above), "above_groups")
-        coarse_late = self._register(m, coarse, "coarse_late")
+        above_early = register(m, Cat(above), advance=self.advance, name="above_groups")
+        coarse_late = register(m, coarse, advance=self.advance, name="coarse_late")
         overflow = Cat(above_early[step] & (coarse_late < step + 1)
                        for step in range(3)).any() | above_early[3]
-        return Cat(window), overflow, self._register(m, sign, "sign")
+        return Cat(window), overflow, register(m, sign, advance=self.advance, name="sign")
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -161,7 +152,7 @@ class Scale(wiring.Component):
         product, shift = self._multiply(m)
         window, above, sign = self._window(m, product, shift)
 
-        fine = self._register(m, shift[:4], "fine")
+        fine = register(m, shift[:4], advance=self.advance, name="fine")
         power = shift_power(m, fine, advance=self.advance)
 
         low = multiply(m, window[:FINE], power, advance=self.advance, name="low_digit", low=FINE)
@@ -172,8 +163,9 @@ class Scale(wiring.Component):
         # The digits don't overlap; the lowest column adds the constant 1 to the rounding bit.
         double = Signal(bits + 2)
         m.d.comb += double.eq(Cat(Const(1, 1), low[:bits]) + Cat(Const(1, 1), high[:bits]))
-        rounded = self._register(m, double[2:], "rounded")
-        overflow = self._register(m, above | low[bits:].any() | high[bits:].any(), "overflow")
+        rounded = register(m, double[2:], advance=self.advance, name="rounded")
+        overflow = register(m, above | low[bits:].any() | high[bits:].any(),
+                            advance=self.advance, name="overflow")
 
         # The initial value is the one of a synchronous set, which many registers can't have else.
         magnitude = Signal(bits - 1, reset_less=True, init=-1 + (1 << bits - 1))

@@ -3,6 +3,9 @@
 
 __all__ = ["Requantizer"]
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -18,6 +21,26 @@ from vitforge.spec.formats import FORMATS
 from vitforge.spec.gelu import bump_bits, bump_table
 from vitforge.spec.requant_fields import OPERATIONS, THRESHOLDS
 from vitforge.spec.words import Field, Word
+
+#: Steps of a lane before its second and its third part.
+_SECOND = Scale.latency
+_THIRD = _SECOND + Operation.latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What all lanes take of a word, each in the step that uses it."""
+
+    kind: Signal
+    kind_late: Signal
+    factor: Signal
+    more: Signal
+    early_search: Signal
+    search: Signal
+    offset: Signal
+    mask: Signal
+    late_mask: Signal
+    flip: Signal
 
 
 class Requantizer(wiring.Component):
@@ -41,11 +64,11 @@ class Requantizer(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(words(config)["i"]))`
+    i : In(signature(words(config)["i"]))
         Accumulators with their parameters.
-    o : :py:`Out(signature(words(config)["o"]))`
+    o : Out(signature(words(config)["o"]))
         Codes.
-    thresholds : :py:`In(ArrayLayout(signed(value_bits + 1), 15))`
+    thresholds : In(ArrayLayout(signed(value_bits + 1), 15))
         What `golden.units.encoding.thresholds` returns for the formats two-scale, log2 and table;
         all but numbers 3, 7 and 11 are cut to `value_bits`. Held from the first word that uses them
         being taken until the last has left.
@@ -107,36 +130,19 @@ class Requantizer(wiring.Component):
                 results.append(delay(m, read.data, advance=advance, name="bump"))
         return results
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        lanes = range(self.config.lanes)
+    def _shared(self, m: Module, late: Callable[[Value, int, str], Signal]) -> _Shared:
+        """Delay the fields that all lanes share, each to the step that uses it."""
         word = self.i.payload
-        m.submodules.skid = skid = Skid(self.words(self.config)["o"],
-                                          flowing=self.flowing)
-        advance = skid.i.ready
-
-        def late(value: Value, cycles: int, name: str) -> Signal:
-            return delay(m, value, advance=advance, cycles=cycles, name=name)
 
         def decoded(value: Value, name: str) -> Signal:
             signal = Signal.like(value, name=name)
             m.d.comb += signal.eq(value)
             return signal
 
-        scale = [Scale(self.config) for _ in lanes]
-        operate = [Operation(self.config) for _ in lanes]
-        encode = [Encode(self.config) for _ in lanes]
-        for lane in lanes:
-            m.submodules[f"scale_{lane}"] = scale[lane]
-            m.submodules[f"operate_{lane}"] = operate[lane]
-            m.submodules[f"encode_{lane}"] = encode[lane]
-
-        # Fields of a word that all lanes share, each delayed to the step that uses it.
-        second = Scale.latency
+        second, third = _SECOND, _THIRD
         kind = late(word.operation, second + 2, "operation")
         kind_late = late(kind, 2, "operation_late")
         factor = late(word.multiplier2, second + 5, "factor")
-        third = second + Operation.latency
         two_scale = decoded(word.format == FORMATS["two-scale"], "two_scale")
         log2 = decoded(word.format == FORMATS["log2"], "log2")
         signed_two_scale = decoded(two_scale & word.signed, "signed_two_scale")
@@ -154,6 +160,30 @@ class Requantizer(wiring.Component):
                     | last_of(late_mask) & late(signed_two_scale, third + 9, "sign").replicate(8)
                     | next_to(late_mask) & late(two_scale, third + 9, "region").replicate(8),
                     1, "flip")
+        return _Shared(kind=kind, kind_late=kind_late, factor=factor, more=more,
+                       early_search=early_search, search=search, offset=offset, mask=mask,
+                       late_mask=late_mask, flip=flip)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        lanes = range(self.config.lanes)
+        word = self.i.payload
+        m.submodules.skid = skid = Skid(self.words(self.config)["o"],
+                                          flowing=self.flowing)
+        advance = skid.i.ready
+
+        def late(value: Value, cycles: int, name: str) -> Signal:
+            return delay(m, value, advance=advance, cycles=cycles, name=name)
+
+        scale = [Scale(self.config) for _ in lanes]
+        operate = [Operation(self.config) for _ in lanes]
+        encode = [Encode(self.config) for _ in lanes]
+        for lane in lanes:
+            m.submodules[f"scale_{lane}"] = scale[lane]
+            m.submodules[f"operate_{lane}"] = operate[lane]
+            m.submodules[f"encode_{lane}"] = encode[lane]
+
+        shared = self._shared(m, late)
         address, fourth, evens = load_thresholds(m, self.thresholds,
                                                  self.config.value_bits)
 
@@ -170,12 +200,12 @@ class Requantizer(wiring.Component):
                 operate[lane].magnitude.eq(scale[lane].magnitude),
                 operate[lane].negative.eq(scale[lane].negative),
                 operate[lane].bump.eq(bumps[lane]),
-                operate[lane].gelu.eq(kind == OPERATIONS["gelu"]),
-                operate[lane].late_gelu.eq(kind_late == OPERATIONS["gelu"]),
-                operate[lane].late_residual.eq(kind_late == OPERATIONS["residual"]),
-                operate[lane].residual.eq(late(word.residual[lane], second + 4,
+                operate[lane].gelu.eq(shared.kind == OPERATIONS["gelu"]),
+                operate[lane].late_gelu.eq(shared.kind_late == OPERATIONS["gelu"]),
+                operate[lane].late_residual.eq(shared.kind_late == OPERATIONS["residual"]),
+                operate[lane].residual.eq(late(word.residual[lane], _SECOND + 4,
                                                f"residual_{lane}")),
-                operate[lane].factor.eq(factor),
+                operate[lane].factor.eq(shared.factor),
 
                 encode[lane].advance.eq(advance),
                 encode[lane].y.eq(operate[lane].y),
@@ -185,19 +215,19 @@ class Requantizer(wiring.Component):
                 encode[lane].address.eq(address),
                 encode[lane].fourth.eq(fourth),
                 encode[lane].second.eq(evens),
-                encode[lane].encode_shift.eq(late(word.encode_shift[lane], third + 2,
+                encode[lane].encode_shift.eq(late(word.encode_shift[lane], _THIRD + 2,
                                                   f"encode_shift_{lane}")),
-                encode[lane].m.eq(more),
-                encode[lane].offset.eq(offset),
-                encode[lane].mask.eq(late(mask, 2, "mask_2")),
-                encode[lane].late_mask.eq(late(late_mask, 1, "mask_4")),
-                encode[lane].early_search.eq(early_search),
-                encode[lane].search.eq(search),
-                encode[lane].flip.eq(flip),
+                encode[lane].m.eq(shared.more),
+                encode[lane].offset.eq(shared.offset),
+                encode[lane].mask.eq(late(shared.mask, 2, "mask_2")),
+                encode[lane].late_mask.eq(late(shared.late_mask, 1, "mask_4")),
+                encode[lane].early_search.eq(shared.early_search),
+                encode[lane].search.eq(shared.search),
+                encode[lane].flip.eq(shared.flip),
                 skid.i.payload.codes[lane].eq(encode[lane].code),
             ]
 
-        stages = third + Encode.latency
+        stages = _THIRD + Encode.latency
         m.d.comb += [
             self.i.ready.eq(advance),
             skid.i.valid.eq(delay(m, self.i.valid, advance=advance, cycles=stages, name="valid",

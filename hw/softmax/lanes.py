@@ -8,7 +8,7 @@ from functools import partial
 
 from amaranth.hdl import Array, Const, Module, Mux, Shape, Signal, Value, ValueLike, signed
 
-from hw.lib.stream import delay
+from hw.lib.stream import delay, register
 from vitforge.spec.softmax_widths import SLOPE_FRACTION, Segments, ShiftWidths
 
 
@@ -51,10 +51,8 @@ def exponent(m: Module, score: Value, multiplier: Value, widths: ShiftWidths, *,
     surplus = widths.multiplier_fraction - widths.fraction
     product = score * multiplier
     floor = product >> surplus if surplus >= 0 else product << -surplus
-    register = Signal(signed(widths.integer + widths.fraction), name=name, reset_less=True)
-    with m.If(advance):
-        m.d.sync += register.eq(floor)
-    return register
+    return register(m, floor, advance=advance, name=name,
+                    shape=signed(widths.integer + widths.fraction))
 
 
 def _lookup(entries: Sequence[int], index: Value) -> Value:

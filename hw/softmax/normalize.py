@@ -3,11 +3,11 @@
 
 __all__ = ["SoftmaxNormalize"]
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.stream import Skid, delay, signature
+from hw.lib.stream import Skid, delay, register, signature
 from hw.softmax.lanes import exponent, power_pipeline
 from vitforge.spec.config import Config
 from vitforge.spec.softmax_widths import ShiftWidths
@@ -26,9 +26,9 @@ class SoftmaxNormalize(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(StructLayout({scores, keep, multiplier, result, last})))`
+    i : In(stream.Signature(StructLayout({scores, keep, multiplier, result, last})))
         A word of keys and what `SoftmaxStatistics` has found for their row (the offset).
-    o : :py:`Out(signature(word))`
+    o : Out(signature(word))
         Codes or probabilities, `latency` cycles after the word has been accepted.
     """
 
@@ -62,9 +62,8 @@ class SoftmaxNormalize(wiring.Component):
             keep = delay(m, self.i.p.keep[lane], advance=advance, cycles=self.stages,
                          name=f"keep_{lane}")
             y = exponent(m, score, multiplier, widths, advance=advance, name=f"exponent_{lane}")
-            distance = Signal(signed(widths.offset), name=f"distance_{lane}", reset_less=True)
-            with m.If(advance):
-                m.d.sync += distance.eq(offset - y)
+            distance = register(m, offset - y, advance=advance, name=f"distance_{lane}",
+                                shape=signed(widths.offset))
             encode = self._code if self.config.attention == "log2" else self._probability
             m.d.comb += skid.i.p.codes[lane].eq(encode(m, distance, keep, advance, lane))
         m.d.comb += [
@@ -87,10 +86,8 @@ class SoftmaxNormalize(wiring.Component):
                      lane: int) -> Value:
         """``2**-distance`` in steps of ``2**-15``, rounded half up, at most 1."""
         widths = self.widths
-        power = Signal(signed(widths.offset), name=f"exponent_of_probability_{lane}",
-                       reset_less=True)
-        with m.If(advance):
-            m.d.sync += power.eq(-distance)
+        power = register(m, -distance, advance=advance, name=f"exponent_of_probability_{lane}",
+                         shape=signed(widths.offset))
         one = power >= 0
         # -1 - floor(power): the shift that leaves one bit below the steps.
         amount = (~(power >> widths.fraction)).as_unsigned()

@@ -25,9 +25,9 @@ class PolynomialMaximum(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(StructLayout({scores, keep, last})))`
+    i : In(stream.Signature(StructLayout({scores, keep, last})))
         A word of keys; masked ones count as the lowest score.
-    o : :py:`Out(stream.Signature(signed(score_bits)))`
+    o : Out(stream.Signature(signed(score_bits)))
         The maximum; the consumer must be always ready.
     """
 
@@ -78,15 +78,15 @@ class PolynomialNormalize(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(StructLayout({scores, keep, x0, b, c, reciprocal, result, last})))`
+    i : In(stream.Signature(StructLayout({scores, keep, x0, b, c, reciprocal, result, last})))
         A word of keys; `result` is the row's maximum.
-    take, end : :py:`In(1)`
+    take, end : In(1)
         A word, the last of its row, will be in `i` one step later.
-    hold : :py:`Out(1)`
+    hold : Out(1)
         No word may be taken.
-    coding : :py:`Out(1)`
+    coding : Out(1)
         The pass to which a word that is taken now belongs.
-    o : :py:`Out(signature(word))`
+    o : Out(signature(word))
         Codes, `latency` cycles after a word of the second pass has been accepted.
     """
 

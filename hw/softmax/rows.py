@@ -32,20 +32,20 @@ class RowBuffer(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(word))`
+    i : In(signature(word))
         Words of the unit.
-    available : :py:`Out(1)`
+    available : Out(1)
         The oldest row may be read.
-    parameters, result : :py:`Out`
+    parameters, result : Out
         Of the oldest row; only while `available`.
-    last : :py:`Out(1)`
+    last : Out(1)
         The next word is the row's last.
-    take : :py:`In(1)`
+    take : In(1)
         Read the next word: it is in `scores` and `keep` from the next cycle until another is taken.
-    again : :py:`In(1)`
+    again : In(1)
         Only if rows are read `twice`: words taken with it stay, and the row starts anew after its
         last. Words taken without it make room, and the last makes the next row the oldest.
-    done, found : :py:`In`
+    done, found : In
         A result has arrived, for the oldest row that has none.
     """
 

@@ -43,7 +43,7 @@ class SoftmaxStatistics(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(StructLayout({scores, keep, multiplier, last})))`
+    i : In(stream.Signature(StructLayout({scores, keep, multiplier, last})))
         A word of `lanes` keys; always ready. With `resume` also `begin`, for the first word of a
         segment, and `first`, which says on that word that it is the row's first too.
     reference_state, sum_state : In, with `resume`
@@ -51,7 +51,7 @@ class SoftmaxStatistics(wiring.Component):
         isn't the row's first.
     reference, sum : Out, with `resume`
         State after a word, one cycle later than that.
-    o : :py:`Out(stream.Signature(unsigned(10 + exp_fraction_bits)))`
+    o : Out(stream.Signature(unsigned(10 + exp_fraction_bits)))
         ``reference + log2(sum)``, and half a code more for log2 codes, modulo ``2**10``; the
         consumer must be always ready.
     """
@@ -64,6 +64,8 @@ class SoftmaxStatistics(wiring.Component):
         #: table needs.
         self._levels = max(depth(config.lanes), 1)
         self._adders = depth(config.lanes)
+        #: Bits of the shifts that leave anything of a term.
+        self._steps = self.widths.sum_fraction.bit_length()
         self.latency = 10 + self._levels + self._adders
         #: Cycles from a word to the step of the reference, and to that of the sum.
         self.reference_at = 2 + self._levels
@@ -85,7 +87,6 @@ class SoftmaxStatistics(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config, widths = self.config, self.widths
         late = partial(delay, m, advance=Const(1))
 
         # Words, with masked keys at the lowest score.
@@ -94,21 +95,46 @@ class SoftmaxStatistics(wiring.Component):
         multiplier = late(self.i.p.multiplier, name="multiplier")
         keep = late(self.i.p.keep, name="keep")
         scores = [late(mask(self.i.p.scores[lane], self.i.p.keep[lane]),
-                       name=f"score_{lane}") for lane in range(config.lanes)]
+                       name=f"score_{lane}") for lane in range(self.config.lanes)]
 
         # Exponents; their integer parts go through the tree, their fractions through the table.
-        exponents = [exponent(m, score, multiplier, widths, advance=Const(1),
+        exponents = [exponent(m, score, multiplier, self.widths, advance=Const(1),
                               name=f"exponent_{lane}")
                      for lane, score in enumerate(scores)]
-        integers = [value.shift_right(widths.fraction) for value in exponents]
+        integers = [value.shift_right(self.widths.fraction) for value in exponents]
         largest = tree(m, integers, larger, advance=Const(1), name="largest")
-        if config.lanes == 1:
+        if self.config.lanes == 1:
             largest = late(largest, name="largest")
         valid = late(valid, cycles=1 + self._levels, name="valid_at_reference", init=0)
         last = late(last, cycles=1 + self._levels, name="last_at_reference")
 
-        # First loop: the reference.
-        reference = Signal(signed(widths.integer), reset_less=True)
+        reference, first, load, difference = self._reference(m, largest, valid, last)
+        growth = late(difference, name="growth")
+        fresh = late(first, name="fresh")
+        valid = late(valid, name="valid_at_distance", init=0)
+        last = late(last, name="last_at_distance")
+
+        terms = [self._term(m, lane, keep[lane], exponents[lane], integers[lane], reference)
+                 for lane in range(self.config.lanes)]
+        total, valid, last = self._sum(m, terms, growth, fresh, load, valid, last)
+        done = late(valid & last, name="done", init=0)
+        final = late(reference, cycles=3 + self._adders, name="final")
+
+        self._logarithm(m, done, total, final)
+        return m
+
+    def _reference(self, m: Module, largest: Value, valid: Value, last: Value) \
+            -> tuple[Signal, Signal, Value, Value]:
+        """Build the first loop, the reference.
+
+        Returns
+        -------
+        tuple
+            The reference; whether a word is the row's first; whether the row goes on with what was
+            kept of it; how much the reference grows with the word.
+        """
+        late = partial(delay, m, advance=Const(1))
+        reference = Signal(signed(self.widths.integer), reset_less=True)
         first = Signal(init=1)
         load: Value = Const(0)
         before: Value = reference
@@ -127,65 +153,58 @@ class SoftmaxStatistics(wiring.Component):
             if self._resume:
                 with m.Elif(load):
                     m.d.sync += reference.eq(before)
-        growth = late(difference, name="growth")
-        fresh = late(first, name="fresh")
-        valid = late(valid, name="valid_at_distance", init=0)
-        last = late(last, name="last_at_distance")
+        return reference, first, load, difference
 
-        # Powers, aligned to the reference.
-        limit = widths.sum_fraction
-        steps = limit.bit_length()
+    def _fits(self, value: Value) -> Value:
+        """Say whether a shift of 0 or more leaves anything of a term, without a carry chain."""
+        limit, steps = self.widths.sum_fraction, self._steps
+        upper = ~value[steps:].any()
+        return upper if limit == (1 << steps) - 1 else upper & (value[:steps] <= limit)
 
-        def fits(value: Value) -> Value:
-            """Say whether a shift of 0 or more is at most `limit`, without a carry chain."""
-            upper = ~value[steps:].any()
-            return upper if limit == (1 << steps) - 1 else upper & (value[:steps] <= limit)
+    def _term(self, m: Module, lane: int, keep: Value, exponent: Value, integer: Value,
+              reference: Value) -> Signal:
+        """Register a lane's power, aligned to the reference; 0 of a key that doesn't count."""
+        widths = self.widths
+        late = partial(delay, m, advance=Const(1))
+        integer = late(integer, cycles=self._levels + 1, name=f"integer_{lane}")
+        fraction = exponent[:widths.fraction]
+        if self._levels > 1:
+            fraction = late(fraction, cycles=self._levels - 1, name=f"fraction_{lane}")
+        power = power_pipeline(m, fraction, widths.power, advance=Const(1),
+                               name=f"power_{lane}")
+        kept = late(keep, cycles=self._levels + 2, name=f"kept_{lane}")
+        # Never negative: the reference includes this word.
+        distance = (reference - integer)[:widths.integer]
+        counts = kept & self._fits(distance)
+        mantissa = Signal(widths.fraction + 1, name=f"mantissa_{lane}", reset_less=True)
+        with m.If(counts):
+            m.d.sync += mantissa.eq(power | 1 << widths.fraction)
+        with m.Else():
+            m.d.sync += mantissa.eq(0)
+        amount = late(distance[:self._steps], name=f"amount_{lane}")
+        aligned = (mantissa << widths.sum_fraction - widths.fraction) >> amount
+        return late(aligned[:widths.term], name=f"term_{lane}")
 
-        terms = []
-        for lane in range(config.lanes):
-            integer = late(integers[lane], cycles=self._levels + 1,
-                            name=f"integer_{lane}")
-            fraction = exponents[lane][:widths.fraction]
-            if self._levels > 1:
-                fraction = late(fraction, cycles=self._levels - 1,
-                                 name=f"fraction_{lane}")
-            power = power_pipeline(m, fraction, widths.power, advance=Const(1),
-                                   name=f"power_{lane}")
-            kept = late(keep[lane], cycles=self._levels + 2, name=f"kept_{lane}")
-            # Never negative: the reference includes this word.
-            distance = (reference - integer)[:widths.integer]
-            counts = kept & fits(distance)
-            mantissa = Signal(widths.fraction + 1, name=f"mantissa_{lane}", reset_less=True)
-            with m.If(counts):
-                m.d.sync += mantissa.eq(power | 1 << widths.fraction)
-            with m.Else():
-                m.d.sync += mantissa.eq(0)
-            amount = late(distance[:steps], name=f"amount_{lane}")
-            aligned = (mantissa << limit - widths.fraction) >> amount
-            terms.append(late(aligned[:widths.term], name=f"term_{lane}"))
-
-        # Second loop: the sum.
-        shrink = late(Mux(growth > 0, growth, 0)[:steps],
+    def _sum(self, m: Module, terms: list[Signal], growth: Value, fresh: Value, load: Value,
+             valid: Value, last: Value) -> tuple[Signal, Signal, Signal]:
+        """Build the second loop, the sum; return it, and `valid` and `last` beside it."""
+        late = partial(delay, m, advance=Const(1))
+        shrink = late(Mux(growth > 0, growth, 0)[:self._steps],
                       name="shrink", cycles=2 + self._adders)
-        clear = late(fresh | ((growth > 0) & ~fits(growth)), name="clear",
-                      cycles=2 + self._adders)
-        valid = late(valid, cycles=2 + self._adders, name="valid_at_sum",
-                      init=0)
+        clear = late(fresh | ((growth > 0) & ~self._fits(growth)), name="clear",
+                     cycles=2 + self._adders)
+        valid = late(valid, cycles=2 + self._adders, name="valid_at_sum", init=0)
         last = late(last, cycles=2 + self._adders, name="last_at_sum")
         added = tree(m, terms, lambda left, right: left + right, advance=Const(1), name="added")
-        total = Signal(widths.sum, reset_less=True)
-        before = total
+        total = Signal(self.widths.sum, reset_less=True)
+        before: Value = total
         if self._resume:
             load = late(load, cycles=3 + self._adders, name="load")
             before = Mux(load, self.sum_state, total)
             m.d.comb += self.sum.eq(total)
         with m.If(valid):
             m.d.sync += total.eq(Mux(clear, 0, before >> shrink) + added)
-        done = late(valid & last, name="done", init=0)
-        final = late(reference, cycles=3 + self._adders, name="final")
-
-        self._logarithm(m, done, total, final)
-        return m
+        return total, valid, last
 
     def _logarithm(self, m: Module, done: Value, total: Value, reference: Value) -> None:
         """Output ``reference + log2(total)``: leading one, normalising shift, table."""

@@ -54,9 +54,9 @@ class LogSoftmax(wiring.Component):
 
     Members
     -------
-    i : :py:`In(signature(words["i"]))`
+    i : In(signature(words["i"]))
         Scores.
-    o : :py:`Out(signature(words["o"]))`
+    o : Out(signature(words["o"]))
         Codes, in the words in which their scores came.
 
     Raises

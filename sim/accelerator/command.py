@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.compiler.options import add_model
-from vitforge.base.cli import progress_bar, replace_folder
+from vitforge.base.cli import replace_folder
+from vitforge.base.progress import progress_bar
 from vitforge.spec.register_map import COUNTERS
 from vitforge.spec.timing import LATENCY
 

@@ -4,7 +4,6 @@
 __all__ = ["Case", "Job", "Outcome", "Simulation", "build", "place"]
 
 import functools
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,8 +15,9 @@ from typing import Any
 from cocotb_tools.runner import get_results
 
 from gen.elaborate import generate
-from sim.run import WAIVERS, Runner, SimulationError, alone, tail, watching
-from sim.toolchain import OPTIONS, find
+from sim import run
+from sim.run import Runner, SimulationError, alone, tail, watching
+from sim.toolchain import OPTIMISATION, find
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
 from vitforge.spec.timing import LATENCY
@@ -171,32 +171,10 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
     """
     folder = Path(directory) / (f"accelerator-{config.name}-{config.hash()}-{size:x}-{latency}"
                                 f"{'-waves' * waves}")
-    runner = Runner(find(), waves)
-    verilog = _verilog(config)
-    inputs = (verilog, *(path.read_text(encoding="utf-8") for path in (*SOURCES, WAIVERS)), OPTIONS,
-              size, latency, waves, runner.toolchain.version_text)
-    key = hashlib.sha256(repr(inputs).encode()).hexdigest()
+    # A network takes so many cycles that compiling without optimisation never pays.
+    runner = Runner(find(optimisation=OPTIMISATION["OPT_FAST"]), waves)
     with alone(folder):
-        _build(runner, folder, verilog, key, waves=waves,
-               parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency})
-    runner.build_dir = folder.resolve()
+        run.build(runner, folder, "accelerator.v", _verilog(config), "accelerator_top", folder.name,
+                  waves=waves, others=SOURCES,
+                  parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency})
     return Simulation(runner, folder, config, size, waves)
-
-
-def _build(runner: Runner, folder: Path, verilog: str, key: str, *, waves: bool,
-           parameters: dict[str, object]) -> None:
-    stamp = folder / "built"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    source, log = folder / "accelerator.v", folder / "build.log"
-    source.write_text(verilog, encoding="utf-8")
-    try:
-        runner.build(sources=[WAIVERS, source, *SOURCES], hdl_toplevel="accelerator_top",
-                     build_dir=folder.resolve(), timescale=("1ns", "1ps"), waves=waves,
-                     parameters=parameters, log_file=log)
-    except (SystemExit, RuntimeError) as error:
-        raise SimulationError(f"{folder.name} does not build: {error}; see {log}\n"
-                              f"{tail(log)}") from None
-    stamp.write_text(key, encoding="utf-8")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every command needs: command line, files, errors, drawings."""
+"""What every command needs: command line, files, errors, progress, tables, drawings, stamps."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every command shares: one-line errors, output folders that appear whole, progress."""
+"""What every command shares: one-line errors, output folders that appear whole."""
 
-__all__ = ["named", "parse_first", "progress_bar", "replace_folder", "run_command"]
+__all__ = ["named", "parse_first", "replace_folder", "run_command"]
 
 import argparse
 import filecmp
@@ -193,25 +193,3 @@ def _publish(temporary: Path, path: Path) -> None:
 
 def _equal(one: Path, other: Path) -> bool:
     return other.is_file() and filecmp.cmp(one, other, shallow=False)
-
-
-@contextmanager
-def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error if it is a terminal; call the result with what is done.
-
-    Without a terminal, or without rich (the ``golden`` extra), nothing is shown.
-    """
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    except ImportError:
-        yield lambda done: None
-        return
-    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/"
-                  "{task.total}"), TimeElapsedColumn(), console=Console(stderr=True),
-                  transient=True) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda done: progress.update(task, completed=done)
