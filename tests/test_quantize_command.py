@@ -116,7 +116,7 @@ def test_a_rescaled_network_is_the_same_and_its_record_fits_the_checkpoint(pictu
     (("--method", "minmax", "--std", "0"), "--std must be above 0"),
     (("--method", "minmax", "--interpolation", "cubic"), "invalid choice: 'cubic'"),
     (("--method", "minmax", "--weights", "9"), "weights must be 3 to 8 bits"),
-    (("--method", "minmax", "--set", "ptf=true"), "--set must be one of weights"),
+    (("--method", "minmax", "--set", "ptf=true"), "--set must be one of reconstruct"),
     (("--method", "minmax", "--checkpoint", "nowhere.pth"), "can't read nowhere.pth"),
     (("--method", "minmax", "--calibration", "nowhere"), "can't read nowhere"),
     (("--method", "minmax", "--images", "0"), "must be at least 1"),
