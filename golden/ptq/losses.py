@@ -8,7 +8,8 @@
   the sum of a Hessian's row; its size, averaged over images, weighs squared errors.
 - `Fisher`: diagonal plus low rank of FIMA-Q (CVPR 2025, sections 3.2 and 3.3; official code,
   ``fisher_dplr``). The gradients' mean sizes G, ``[k, N]``, at k times, and those of the errors D
-  then, make ``G^T (D D^T)^-1 G``, and the mean of G the diagonal.
+  then, make ``G^T (D D^T)^-1 G``, and the mean of G the diagonal. The official code has the float
+  network before the unit there; here it is the quantized one, as in training.
 
 Both divergences are those of the classes at a temperature of 20, as in both official codes, and
 what follows the unit is the float network. The classifier's own loss is that divergence at 1.
