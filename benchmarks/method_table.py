@@ -66,7 +66,7 @@ class Row:
     observe_seconds, simulate_seconds, integer_seconds
         Processor time: of all calibration, and of an image by the two quantized networks.
     weight_bytes, datapath
-        Of the integer network: `golden.commands.report.weight_bytes`, and which formats it has.
+        Of the integer network: `golden.deploy.widths.weight_bytes`, and which formats it has.
     refused
         Why a method has no formats at these widths, or the datapath none for them; empty if there
         are.

@@ -35,16 +35,16 @@ from benchmarks.method_table import Row, Setting, comma, table
 from explore.sources import digest
 from golden.commands import methods as known
 from golden.commands.quantize import classified, configured
-from golden.commands.report import weight_bytes
 from golden.data.imagenet import Folder, read_classes
-from golden.deploy.deploy import deploy, suited
+from golden.deploy.network import deploy, suited
+from golden.deploy.widths import weight_bytes
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.formats.formats import Shifted, TwoScale
 from golden.network.fast import pixel_network
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
@@ -273,7 +273,7 @@ def _codes(method: Method) -> tuple[str, str]:
     decides = [type(method).__module__, "golden.ptq.method", "golden.data.imagenet"]
     if plan_of(method) is not None:
         decides.append("golden.ptq.reconstruction_run")
-    return digest(*decides), digest("golden.deploy.deploy", "golden.network.fast")
+    return digest(*decides), digest("golden.deploy.network", "golden.network.fast")
 
 
 def _write(path: Path, text: str) -> None:

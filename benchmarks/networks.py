@@ -30,35 +30,36 @@ from gen.compiler.options import NAMES
 from golden.machine.cycles import predict
 from vitforge.spec.config import Config, load
 
-#: By the side of the array: elements a cycle behind it, and width of the memory bus.
-SIZES = {8: (4, 64), 16: (4, 128), 32: (16, 256)}
+#: By rows and columns of the array: elements a cycle behind it, and width of the memory bus.
+SIZES = {(8, 8): (4, 64), (8, 16): (4, 64), (16, 16): (4, 128), (16, 32): (8, 128),
+         (32, 32): (16, 256)}
 DEITS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 
 
-def configuration(side: int) -> Config:
+def configuration(rows: int, cols: int) -> Config:
     """Return `edge16` with another array, and a scratchpad of as many bytes."""
-    base, (lanes, bus) = load("edge16"), SIZES[side]
-    words = {name: getattr(base, name) * base.rows // side
+    base, (lanes, bus) = load("edge16"), SIZES[rows, cols]
+    words = {name: getattr(base, name) * base.rows // rows
              for name in ("scratch_words", "residual_words", "stationary_words")}
-    return dataclasses.replace(base, name=f"array{side}", rows=side, cols=side, lanes=lanes,
+    return dataclasses.replace(base, name=f"array{rows}x{cols}", rows=rows, cols=cols, lanes=lanes,
                                axi_bits=bus, **words)
 
 
-def _measure(name: str, side: int, latency: int) -> dict[str, Any]:
-    config = configuration(side)
+def _measure(name: str, rows: int, cols: int, latency: int) -> dict[str, Any]:
+    config = configuration(rows, cols)
     network = quantized(name, config, seed=0)
-    spec, compiled = network.spec, compile_network(network)
+    compiled = compile_network(network)
     found = predict(compiled.program, config, latency=latency)
-    yardstick = scalesim.cycles(spec, side, side)
+    yardstick = scalesim.cycles(network.spec, rows, cols)
     return {
-        "network": name.removesuffix("_patch16_224"), "array": f"{side}x{side}",
-        "products": spec.products, "cycles": found.cycles,
-        "utilisation": spec.products / found.cycles / side / side,
+        "network": name.removesuffix("_patch16_224"), "array": f"{rows}x{cols}",
+        "products": network.products, "cycles": found.cycles,
+        "utilisation": network.products / found.cycles / rows / cols,
         "weight_wait": found.weight_wait, "norm_wait": found.norm_wait,
         "softmax_wait": found.softmax_wait, "drain_wait": found.drain_wait, "fill": found.fill,
         "bytes": found.read_bytes + found.written_bytes,
         "scalesim_best_dataflow": min(yardstick.values()),
-        "scalesim_best_by_layer": scalesim.best(spec, side, side),
+        "scalesim_best_by_layer": scalesim.best(network.spec, rows, cols),
     }
 
 
@@ -87,8 +88,8 @@ def _run(args: argparse.Namespace) -> int:
     with replace_folder(args.output) as folder:
         with progress_bar("networks", len(names) * len(SIZES)) as update:
             for name in names:
-                for side in SIZES:
-                    rows.append(_measure(name, side, args.latency))
+                for shape in SIZES:
+                    rows.append(_measure(name, *shape, args.latency))
                     update(len(rows))
         with (folder / "networks.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

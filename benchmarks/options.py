@@ -97,7 +97,7 @@ def networks() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.networks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Cycles, utilisation and traffic of whole networks on 8x8, 16x16 and 32x32,\n"
+        description="Cycles, utilisation and traffic of whole networks on 8x8 to 32x32 arrays,\n"
                     "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
         epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125")
     parser.add_argument("networks", metavar="NETWORK", nargs="*",

@@ -30,7 +30,7 @@ from benchmarks.methods import Setting
 from golden.commands.quantize import classified, configured
 from golden.data.imagenet import Folder, read_classes
 from golden.data.parallel import one_thread
-from golden.deploy.deploy import deploy, suited
+from golden.deploy.network import deploy, suited
 from golden.float import models
 from golden.float.swin import Swin
 from golden.float.vit import Vit

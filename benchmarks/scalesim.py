@@ -9,16 +9,14 @@ additions cost nothing there.
 __all__ = ["best", "cycles"]
 
 from golden.float.vit import VitSpec
+from golden.network.ops import Multiply
+from golden.network.topology import operations
 
 
 def _layers(spec: VitSpec) -> list[tuple[int, int, int, int]]:
     """Return (how often, rows of operands, inner length, columns) of every product."""
-    tokens, dim, head = spec.tokens, spec.dim, spec.head_dim
-    heads = spec.depth * spec.heads
-    return [(1, spec.patches, spec.patch_values, dim), (spec.depth, tokens, dim, 3 * dim),
-            (heads, tokens, head, tokens), (heads, tokens, tokens, head),
-            (spec.depth, tokens, dim, dim), (spec.depth, tokens, dim, spec.mlp_hidden),
-            (spec.depth, tokens, spec.mlp_hidden, dim), (1, 1, dim, spec.classes)]
+    return [(item.count, item.rows, item.inner, item.columns) for item in operations(spec)
+            if isinstance(item, Multiply)]
 
 
 def _layer(m: int, k: int, n: int, rows: int, cols: int) -> dict[str, int]:

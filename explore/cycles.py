@@ -13,6 +13,7 @@ from golden.units.softmax_cycles import LogSoftmaxModel
 from golden.units.stream import CycleModel
 from golden.units.systolic import SystolicModel
 from vitforge.spec.config import Config
+from vitforge.spec.elements import Element
 
 #: Keys of an attention row, and tokens of a tile.
 KEYS = 197
@@ -63,7 +64,8 @@ def unit_cycles(unit: str, config: Config) -> dict[str, float]:
             config, [False] * (config.rows * rows),
             [token == KEYS - 1 for _ in range(rows) for token in range(KEYS)])
         words = {"w": config.rows * rows, "a": KEYS * rows}
-        elements = KEYS * config.rows * config.cols
+        # Of packed modes the one with most products.
+        elements = KEYS * config.rows * config.cols * Element(config).segments
     else:
         elements = min(KEYS, config.max_keys) if unit == "softmax" else \
             min(CHANNELS, config.max_channels)

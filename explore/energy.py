@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from math import log2
 
 from gen.compiler.compile import Compiled
+from golden.machine.program import pass_channels
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERANDS, OPERATIONS
+from vitforge.spec.sizes import columns
 
 #: Picojoules of an addition of 8 and of 32 bits: a bit costs as much in both within 4 %.
 ADD = {8: 0.03, 32: 0.1}
@@ -62,14 +64,17 @@ def counts(compiled: Compiled, memory: int) -> Counts:
         fields = item.fields
         words = fields["tokens"] * fields["tiles"]
         bits = 8 if fields["stationary"] else fields["weight_bits"]
+        channels = pass_channels(fields, config)
+        # All of the array multiplies, whatever is taken of its columns.
         macs += words * config.rows * config.cols
         products += words * config.rows * config.cols * bits * config.mantissa_bits
         scratch += words * config.rows
         if fields["stationary"]:
-            scratch += fields["tiles"] * config.rows * config.cols
+            read = columns(config) if fields["by_column"] else channels
+            scratch += fields["tiles"] * config.rows * read
         # Every tile but the first reads what is there; the drain reads it once more.
-        accumulators += (2 * words) * config.cols * (config.acc_bits // 8)
-        drained = fields["tokens"] * config.cols
+        accumulators += (2 * words) * columns(config) * (config.acc_bits // 8)
+        drained = fields["tokens"] * channels
         elements += drained
         if fields["operation"] != OPERATIONS["raw"]:
             scratch += drained
@@ -96,7 +101,7 @@ def energy(found: Counts, config: Config) -> dict[str, float]:
     """
     mac = found.products * MULTIPLY[8] / 64 + found.macs * ADD[32] * config.sum_bits / 32
     banks = config.rows * (config.scratch_words + config.residual_words + config.stationary_words)
-    held = config.max_tokens * config.cols * (config.acc_bits // 8)
+    held = config.max_tokens * columns(config) * (config.acc_bits // 8)
     element = 2 * MULTIPLY[8] * 256 / 64 + 4 * ADD[32] + 4 * _byte(8 << 10)
     parts = {"array": mac, "scratch": found.scratch * _byte(banks),
              "accumulators": found.accumulators * _byte(held),

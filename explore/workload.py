@@ -18,12 +18,13 @@ from gen.compiler.model import quantized
 from gen.compiler.options import MNIST
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
-from golden.deploy.deploy import deploy, suited
+from golden.deploy.network import deploy, suited
 from golden.float import checkpoint
 from golden.float.vit import Vit
 from golden.machine.cycles import Prediction, predict
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
+from golden.network.integers import Network
 from golden.ptq import METHODS
 from vitforge.spec.config import Config
 
@@ -59,7 +60,7 @@ def workload(name: str, config: Config, weights: int | None,
         made = calibrate(checkpoint.load(WEIGHTS), sample, config, dict(widths))
     else:
         made = quantized(name, config, seed=None if name == MNIST else 1, weight_bits=weights)
-    return Workload(made.spec.products, compile_network(made))
+    return Workload(made.products, compile_network(made))
 
 
 @functools.lru_cache(maxsize=1)
@@ -116,13 +117,13 @@ def narrowed(config: Config, widths: Mapping[str, int], images: int) -> dict[str
     codes = mnist.sample().calibration.images
     made = calibrate(model, codes, config, dict(widths) or None)
     real = _logits(model, codes[:images]).double()
-    whole = network.run(made, codes[:images]).double() * made.logit_scale
-    work = Workload(made.spec.products, compile_network(made))
+    whole = inference.run(made, codes[:images]).double() * made.logit_scale
+    work = Workload(made.products, compile_network(made))
     return {"error": float((whole - real).square().mean() / real.square().mean()),
             **{name: value for name, value in cycles(work).items() if name in ("bytes", "cycles")}}
 
 
-def digit(config: Config) -> tuple[network.Network, Tensor]:
+def digit(config: Config) -> tuple[Network, Tensor]:
     """Return the digits' network and one image of the sample."""
     sample = mnist.sample()
     made = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
@@ -135,7 +136,7 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _by_method(name: str, model: Vit, images: Tensor, config: Config,
-               weights: int | None) -> tuple[network.Network, nn.Module]:
+               weights: int | None) -> tuple[Network, nn.Module]:
     """Return the integer network that a published method's record becomes, and the simulated one.
 
     The configuration gets the attention codes that are next to the method's.
@@ -183,7 +184,7 @@ def accuracy(config: Config, *, weights: int | None = None,
         made = calibrate(model, calibration, config, dict(widths) if widths else weights,
                          stream=stream, gelu=gelu)
     real = _logits(model, sample.test.images).double()
-    whole = torch.cat([network.run(made, part) for part in sample.test.images.split(BATCH)])
+    whole = torch.cat([inference.run(made, part) for part in sample.test.images.split(BATCH)])
     logits = whole.double() * made.logit_scale
     right = int((whole.argmax(1) == labels).sum())
     float_right = int((real.argmax(1) == labels).sum())

@@ -23,13 +23,13 @@ from hw.bus.writer import MemoryWriter
 from hw.control.registers import COUNTED, FAULT_LAYOUT
 from hw.control.sequencer import Sequencer
 from hw.drain.drain import Drain
-from hw.lib.layouts import layout
+from hw.lib.layouts import span_bits, start_layout
 from hw.lib.queue import Queue
 from hw.operand.path import OperandPath
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS
 from vitforge.spec.limits import check
-from vitforge.spec.pass_fields import DRAIN_FIELDS, PASSES
+from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.timing import Timing
 
@@ -134,6 +134,7 @@ class Core(wiring.Component):
             reader.start.payload.address.eq(self.program_address),
             reader.start.payload.bytes.eq(self.program_bytes),
             unpacker.bits.eq(sequencer.bits), unpacker.align.eq(sequencer.align),
+            *([unpacker.span.eq(sequencer.span)] if span_bits(config) else []),
             sequencer.exhausted.eq(reader.exhausted), self.exhausted.eq(reader.exhausted),
             sequencer.idle.eq(writer.idle),
             *(getattr(sequencer, name).eq(getattr(self, name)) for name in (
@@ -188,7 +189,7 @@ class Core(wiring.Component):
         requests = engine("requests", Queue(feeder.passes.payload.shape(), PASSES))
         weights_of = engine("weights_of", Queue(source.passes.payload.shape(), PASSES))
         tiles = engine("tiles", Queue(12, PASSES))
-        drains = engine("drains", Queue(layout(DRAIN_FIELDS, slot=2, bank=1), PASSES))
+        drains = engine("drains", Queue(start_layout(config), PASSES))
         for left, right in ((sequencer.requests, requests.i), (requests.o, feeder.passes),
                             (sequencer.weights_of, weights_of.i), (weights_of.o, source.passes),
                             (sequencer.tiles, tiles.i), (tiles.o, accumulator.passes),
@@ -263,6 +264,10 @@ class Core(wiring.Component):
         start = Signal()
         raw = drains.o.payload.operation == OPERATIONS["raw"]
         ready = drains.o.valid & (collected != 0)
+        result = drains.o.payload.tokens << (config.rows * 4).bit_length() - 1
+        if span_bits(config):
+            result = drains.o.payload.tokens * (drains.o.payload.words + 1) \
+                << (config.rows * 4).bit_length() - 1
         m.d.comb += [
             start.eq(drain.start.valid & drain.start.ready),
             drain.start.valid.eq(ready & (~raw | self.writer.command.ready)),
@@ -271,8 +276,7 @@ class Core(wiring.Component):
               for name in drain.start.payload.shape().members),
             self.writer.command.valid.eq(start & raw),
             self.writer.command.payload.address.eq(self.output_address + drains.o.payload.offset),
-            self.writer.command.payload.bytes.eq(
-                drains.o.payload.tokens << (config.cols * 4).bit_length() - 1),
+            self.writer.command.payload.bytes.eq(result),
             accumulator.read_enable.eq(drain.accumulator.en),
             accumulator.read_bank.eq(drain.accumulator.bank),
             accumulator.read_token.eq(drain.accumulator.token),

@@ -17,7 +17,7 @@ from gen.compiler.steps import pass_fields
 from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, predict
 from golden.machine.execute import execute
-from golden.machine.program import Fault, Instruction, assemble, parse
+from golden.machine.program import Fault, Instruction, assemble, parse, pass_channels
 from golden.network.calibrate import calibrate
 from sim.accelerator.model import Case, Job, Outcome, Simulation, build
 from vitforge.spec.config import Config, load
@@ -89,7 +89,7 @@ def output_of(program: bytes, image: bytes, config: Config, size: int) -> bytes:
     for item in parse(program, config, image=len(image), output=size):
         if item.kind == "PASS" and item.fields["operation"] == OPERATIONS["raw"]:
             low = item.fields["offset"]
-            high = low + item.fields["tokens"] * config.cols * 4
+            high = low + item.fields["tokens"] * pass_channels(item.fields, config) * 4
             written[low:high] = run.output[low:high]
     return bytes(written)
 

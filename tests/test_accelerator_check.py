@@ -15,7 +15,7 @@ from golden.float import checkpoint
 from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, Prediction, predict
 from golden.network.calibrate import calibrate
-from golden.network.run import Network
+from golden.network.integers import Network
 from sim.__main__ import main
 from sim.accelerator import check as accelerator_check
 from sim.accelerator.check import check
@@ -104,6 +104,14 @@ def test_twenty_digits() -> None:
     network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
     found = check(network, sample.test.images[:20])
     assert (found.logits.argmax(1) == sample.test.labels[:20]).sum() >= 19
+
+
+@pytest.mark.slow
+def test_digits_on_twice_as_many_columns() -> None:
+    config, sample = dataclasses.replace(load("edge8"), name="edge8x16", cols=16), mnist.sample()
+    network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
+    found = check(network, sample.test.images[:2])
+    assert found.logits.argmax(1).tolist() == sample.test.labels[:2].tolist()
 
 
 @pytest.mark.slow

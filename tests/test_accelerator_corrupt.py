@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corrupted programs: the golden machine and the generated Verilog do the same with them."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ from gen.compiler.command import input_buffer
 from gen.compiler.compile import compile_network
 from golden.float.vit import Vit, VitSpec
 from golden.machine.execute import execute
-from golden.machine.program import Fault, Instruction, parse
+from golden.machine.program import (
+    Fault,
+    Instruction,
+    block_bytes,
+    lines,
+    parse,
+    pass_channels,
+)
 from golden.machine.state import State
 from golden.network.calibrate import calibrate
 from sim.accelerator.model import Case, Job, Simulation, build
@@ -28,28 +36,36 @@ pytestmark = pytest.mark.rtl
 
 SIZE = 1 << 20
 LIMIT = 200_000
-OUTPUT = 128
 DONE, FAULT = 2, 4
 SPEC = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=6, dim=8, depth=1, heads=2,
                mlp_hidden=12)
 
 
-@cache
-def machine() -> Simulation:
-    return build(load("tiny"), size=SIZE)
+#: Also arrays whose passes make several words of a token.
+TINY = load("tiny")
+WIDE = [dataclasses.replace(TINY, name="tiny4x8", cols=8),
+        dataclasses.replace(TINY, name="tiny4x16", cols=16),
+        dataclasses.replace(TINY, name="tiny8x16", rows=8, cols=16, lanes=4, axi_bits=128)]
+
+
+def named(config: Config) -> str:
+    return config.name
 
 
 @cache
-def whole_program() -> tuple[bytes, bytes, tuple[int, ...]]:
-    """Return a network's program, its input, and where its instructions begin."""
-    config = load("tiny")
+def machine(config: Config) -> Simulation:
+    return build(config, size=SIZE)
+
+
+@cache
+def whole_program(config: Config) -> tuple[bytes, bytes, int, tuple[int, ...]]:
+    """Return a network's program, its input, its output's size, where its instructions begin."""
     images = torch.randint(256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(7))
     images = images.to(torch.uint8)
     compiled = compile_network(calibrate(Vit(SPEC).initialize(7).eval(), images, config))
-    assert compiled.output_bytes == OUTPUT
     sizes = [item.size(config) for item in parse(compiled.program, config)]
     starts = tuple(int(start) for start in np.cumsum([0, *sizes])[:-1])
-    return compiled.program, input_buffer(images[2:], compiled), starts
+    return compiled.program, input_buffer(images[2:], compiled), compiled.output_bytes, starts
 
 
 def extreme(rng: np.random.Generator, bits: int) -> int:
@@ -75,10 +91,9 @@ def with_field(block: bytes, word: Word, rng: np.random.Generator) -> tuple[str,
     return f"{chosen.name} {value}", number.to_bytes(len(block), "little")
 
 
-def corrupted(rng: np.random.Generator) -> tuple[str, bytes]:
+def corrupted(rng: np.random.Generator, config: Config) -> tuple[str, bytes]:
     """Change a field of an instruction or of a channel's parameters, or flip a few bits."""
-    config = load("tiny")
-    program, _, starts = whole_program()
+    program, _, _, starts = whole_program(config)
     number = int(rng.integers(len(starts)))
     start, kind = starts[number], int(rng.integers(10))
     item = list(parse(program, config))[number]
@@ -90,12 +105,10 @@ def corrupted(rng: np.random.Generator) -> tuple[str, bytes]:
         return f"bits {places}", bytes(found)
     size, word = LINE, INSTRUCTIONS[item.kind]
     if kind < 4 and item.kind == "PASS":
-        end = start + item.size(config)
-        if item.weights is not None:
-            packed = item.fields["tiles"] * config.rows * -(-config.cols
-                                                            * item.fields["weight_bits"] // 8)
-            end -= -(-packed // LINE) * LINE
-        start = end - LINE + int(rng.integers(config.cols)) * PARAMETER.bits // 8
+        _, _, parameters, weights = block_bytes(item.fields, config)
+        start += item.size(config) - lines(weights) - lines(parameters)
+        channels = pass_channels(item.fields, config)
+        start += int(rng.integers(channels)) * PARAMETER.bits // 8
         size, word = PARAMETER.bits // 8, PARAMETER
     name, block = with_field(program[start:start + size], word, rng)
     return f"instruction {number}: {name}", program[:start] + block + program[start + size:]
@@ -145,8 +158,8 @@ def wanted_of(program: bytes, config: Config) -> Wanted:
     outputs = []
     for seed in (1, 2):
         try:
-            run = execute(program, whole_program()[1], config, OUTPUT,
-                          state=drawn_state(config, seed))
+            _, image, output, _ = whole_program(config)
+            run = execute(program, image, config, output, state=drawn_state(config, seed))
         except Fault as fault:
             return Wanted(fault, None)
         outputs.append(run.output)
@@ -154,41 +167,42 @@ def wanted_of(program: bytes, config: Config) -> Wanted:
     return Wanted(None, outputs[0] if certain else None)
 
 
-def pairs(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+def pairs(count: int, seed: int, config: Config) -> Iterator[tuple[str, bytes]]:
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        yield corrupted(rng)
+        yield corrupted(rng, config)
 
 
-def compared(runs: int, seed: int, **stalls: int) -> tuple[list[str], Counter[str]]:
+def compared(runs: int, seed: int, config: Config = TINY, **stalls: int
+             ) -> tuple[list[str], Counter[str]]:
     """Compare `runs` times a hundred programs."""
     wrong, seen = [], Counter[str]()
     for number in range(runs):
-        more, kinds = differences(100, 100 * seed + number, **stalls)
+        more, kinds = differences(100, 100 * seed + number, config, **stalls)
         wrong += more
         seen += kinds
     return wrong, seen
 
 
-def differences(count: int, seed: int, **stalls: int) -> tuple[list[str], Counter[str]]:
+def differences(count: int, seed: int, config: Config, **stalls: int
+                ) -> tuple[list[str], Counter[str]]:
     """Run corrupted programs; say which are other than the golden machine, and count what is."""
-    config = load("tiny")
-    _, image, _ = whole_program()
-    programs = list(pairs(count, seed))
+    _, image, size, _ = whole_program(config)
+    programs = list(pairs(count, seed, config))
     data = bytearray(LINE)
     places = []
     for block in (image, *(program for _, program in programs)):
         places.append(len(data))
         data += block + bytes(-len(block) % LINE)
     output = len(data)
-    data += bytes(OUTPUT * count)
+    data += bytes(size * count)
     jobs = [Job(name, (place, len(program)), (places[0], len(image)),
-                (output + OUTPUT * number, OUTPUT), LIMIT)
+                (output + size * number, size), LIMIT)
             for number, ((name, program), place) in enumerate(zip(programs, places[1:],
                                                                   strict=True))]
     names = {number: name for name, number in FAULTS.items()}
     wrong, seen = [], Counter[str]()
-    outcomes = machine().run(Case(bytes(data), jobs, stalls))
+    outcomes = machine(config).run(Case(bytes(data), jobs, stalls))
     for (name, program), outcome in zip(programs, outcomes, strict=True):
         wanted, kind = wanted_of(program, config), names[outcome.FAULT]
         fault = wanted.fault
@@ -218,6 +232,21 @@ def test_corrupted_programs_do_the_same() -> None:
     wrong, seen = compared(1, 1)
     assert not wrong, (wrong, seen)
     assert seen["bytes"] > 30 and len(seen) >= 5, seen
+
+
+@pytest.mark.parametrize("config", WIDE, ids=named)
+def test_corrupted_programs_do_the_same_where_tokens_have_several_words(config: Config) -> None:
+    wrong, seen = compared(1, 2, config)
+    assert not wrong, (wrong, seen)
+    assert seen["bytes"] > 30 and len(seen) >= 5, seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", WIDE, ids=named)
+@pytest.mark.parametrize("seed", range(9, 12))
+def test_many_corrupted_programs_of_several_words(seed: int, config: Config) -> None:
+    wrong, seen = compared(3, seed, config, stall=32 * (seed % 4), jitter=(1 << seed % 5) - 1)
+    assert not wrong, (wrong, seen)
 
 
 @pytest.mark.slow

@@ -23,9 +23,10 @@ from golden.formats.formats import TwoScale, Uniform
 from golden.machine.execute import PassRecord, execute
 from golden.machine.program import Fault, Instruction, assemble, read_logits
 from golden.machine.state import State
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
-from golden.network.run import Call, Network
+from golden.network.inference import Call
+from golden.network.integers import Network
 from golden.units.encoding import Encoding, encode, thresholds
 from golden.units.softmax import LevelScale
 from vitforge.spec.config import Config, load
@@ -64,7 +65,7 @@ def compiled8(mnist8: Network) -> Compiled:
 def test_digits_give_the_networks_logits(mnist8: Network, compiled8: Compiled) -> None:
     test = mnist.sample().test
     chosen = test.images[::100]
-    wanted = network.run(mnist8, chosen)
+    wanted = inference.run(mnist8, chosen)
     for image, label, row in zip(chosen.split(1), test.labels[::100], wanted, strict=True):
         found = logits(compiled8, image)
         assert found == row.tolist()
@@ -75,13 +76,13 @@ def test_digits_give_the_networks_logits(mnist8: Network, compiled8: Compiled) -
 def test_a_digit_gives_the_same_on_other_arrays(name: str) -> None:
     whole = quantized("mnist", load(name))
     image = mnist.sample().test.images[123:124]
-    assert logits(compile_network(whole), image) == network.run(whole, image)[0].tolist()
+    assert logits(compile_network(whole), image) == inference.run(whole, image)[0].tolist()
 
 
 def test_every_pass_gives_the_networks_tensors(mnist8: Network, compiled8: Compiled) -> None:
     image = mnist.sample().test.images[5:6]
     calls: list[Call] = []
-    network.run(mnist8, image, calls.append)
+    inference.run(mnist8, image, calls.append)
     wanted = {(call.name, call.unit): call.output[0] for call in calls}
     records: list[PassRecord] = []
     logits(compiled8, image, record=records.append)
@@ -132,7 +133,7 @@ def test_any_shape_gives_the_networks_logits(spec: VitSpec, name: str) -> None:
     config = load(name)
     whole = calibrate(Vit(spec).initialize(7).eval(), images_of(spec, 3, 1), config)
     image = images_of(spec, 1, 2)
-    assert logits(compile_network(whole), image) == network.run(whole, image)[0].tolist()
+    assert logits(compile_network(whole), image) == inference.run(whole, image)[0].tolist()
 
 
 @pytest.mark.parametrize("bits", [4, 5, 6, 7, 8])
@@ -146,7 +147,7 @@ def test_weights_of_any_width_give_the_networks_logits(bits: int) -> None:
     assert {name: width for name, width in widths.items() if width != 8} == \
         ({} if bits == 8 else mixed)
     image = images_of(spec, 1, 2)
-    assert logits(compiled, image) == network.run(whole, image)[0].tolist()
+    assert logits(compiled, image) == inference.run(whole, image)[0].tolist()
 
 
 ATTENTION = [("log2", 3), ("log2", 4), ("log2", 5), ("uniform", 8), ("uniform", 4),
@@ -161,7 +162,7 @@ def test_attention_codes_give_the_networks_logits(kind: str, bits: int) -> None:
     whole = calibrate(sharp(spec, 3), images_of(spec, 3, 1), config)
     calls: list[Call] = []
     image = images_of(spec, 1, 2)
-    assert logits(compile_network(whole), image) == network.run(
+    assert logits(compile_network(whole), image) == inference.run(
         whole, image, calls.append)[0].tolist()
     if kind != "log2":
         # Another scale, table or number of octaves in each block.
@@ -169,27 +170,24 @@ def test_attention_codes_give_the_networks_logits(kind: str, bits: int) -> None:
             kind, (0, 0))
         other = with_levels(whole, [(-300, m[0]), (-41, m[1])])
         found = logits(compile_network(other), image)
-        assert found == network.run(other, image)[0].tolist()
+        assert found == inference.run(other, image)[0].tolist()
         assert found != logits(compile_network(whole), image)
     # The codes are of this kind, and many of them occur.
     codes = torch.cat([call.output.flatten() for call in calls if call.unit == "softmax"])
     assert len(codes.unique()) > min(1 << bits, 16) // 2
-    form = whole.blocks[1].attention.probability
+    form = whole.formats["blocks.1.attn.softmax"]
     assert type(form).__name__.lower() == kind.replace("-", "")
     assert form.bits == (8 if kind == "log-sqrt2" else bits)
-    assert form is whole.formats["blocks.1.attn.softmax"]
 
 
 def with_levels(whole: Network, given: Sequence[tuple[int, int]]) -> Network:
     """Change shift and m of every block's probabilities."""
-    blocks = []
-    for block, (shift, m) in zip(whole.blocks, given, strict=True):
-        assert isinstance(block.attention.scale, LevelScale)
-        attention = dataclasses.replace(
-            block.attention, scale=dataclasses.replace(block.attention.scale, shift=shift, m=m),
-            probability=level_format(shift, m, whole.config))
-        blocks.append(dataclasses.replace(block, attention=attention))
-    return dataclasses.replace(whole, blocks=tuple(blocks))
+    scales, formats = dict(whole.scales), dict(whole.formats)
+    for (name, scale), (shift, m) in zip(whole.scales.items(), given, strict=True):
+        assert isinstance(scale, LevelScale)
+        scales[name] = dataclasses.replace(scale, shift=shift, m=m)
+        formats[name] = level_format(shift, m, whole.config)
+    return dataclasses.replace(whole, scales=scales, formats=formats)
 
 
 def sharp(spec: VitSpec, seed: int) -> Vit:
@@ -207,9 +205,9 @@ def test_the_two_scales_of_attention_are_both_used() -> None:
     config = dataclasses.replace(load("tiny"), attention="two-scale", attention_bits=8)
     whole = calibrate(sharp(spec, 1), images_of(spec, 3, 1), config)
     calls: list[Call] = []
-    network.run(whole, images_of(spec, 1, 2), calls.append)
+    inference.run(whole, images_of(spec, 1, 2), calls.append)
     codes = torch.cat([call.output.flatten() for call in calls if call.unit == "softmax"])
-    form = whole.blocks[0].attention.probability
+    form = whole.formats["blocks.0.attn.softmax"]
     assert isinstance(form, TwoScale) and form.m > 0
     assert 0.001 < float((codes >> 7).double().mean()) < 0.5
 
@@ -228,17 +226,17 @@ def test_other_codes_of_stream_and_gelu_give_the_networks_logits(
     whole = calibrate(model, images_of(spec, 3, 1), config, **options)
     images = images_of(spec, 2, 2)
     compiled = compile_network(whole)
-    for image, row in zip(images.split(1), network.run(whole, images), strict=True):
+    for image, row in zip(images.split(1), inference.run(whole, images), strict=True):
         assert logits(compiled, image) == row.tolist()
-    stream = whole.blocks[0].norm1.input
+    stream = whole.stream("embedding")
     if "stream" in options:
         shifts = set(stream.shift.tolist())
         assert shifts == {0, max(shifts)} and stream.shift[2] == stream.shift[11] == max(shifts)
         assert (max(shifts) > 3) == ("norm_bits" in changes)
     if "gelu" in options:
-        found = whole.blocks[0].fc2.input
+        found = whole.formats["blocks.0.mlp.act"]
         assert isinstance(found, Uniform) and found.zero_point > 0
-        assert whole.blocks[0].fc1.requantization.encoding.kind == "uniform"
+        assert whole.requantizations["blocks.0.mlp.fc1"].encoding.kind == "uniform"
 
 
 def test_what_an_earlier_run_left_does_not_matter() -> None:
@@ -251,7 +249,7 @@ def test_what_an_earlier_run_left_does_not_matter() -> None:
         bank[:] = torch.randint(256, bank.shape, generator=generator)
     state.factors[:] = torch.randint(1, 99, state.factors.shape, generator=generator)
     state.probabilities[:] = 12345
-    assert logits(compiled, image, state=state) == network.run(whole, image)[0].tolist()
+    assert logits(compiled, image, state=state) == inference.run(whole, image)[0].tolist()
 
 
 @pytest.mark.slow
@@ -261,7 +259,7 @@ def test_deit_tiny_gives_the_networks_logits() -> None:
     assert isinstance(spec, VitSpec)
     whole = calibrate(Vit(spec).initialize(0).eval(), images_of(spec, 2, 0), config)
     image = images_of(spec, 1, 9)
-    assert logits(compile_network(whole), image) == network.run(whole, image)[0].tolist()
+    assert logits(compile_network(whole), image) == inference.run(whole, image)[0].tolist()
 
 
 # Single passes

@@ -17,6 +17,7 @@ from tests.drain_script import Script, fill
 from tests.engine_bench import Cycle, Trace, simulate
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import PARAMETER
+from vitforge.spec.sizes import columns
 
 TINY = load("tiny")
 SMALL = Config(name="small", rows=8, cols=8, lanes=4, max_tokens=16, max_channels=256,
@@ -25,6 +26,13 @@ SMALL = Config(name="small", rows=8, cols=8, lanes=4, max_tokens=16, max_channel
 WHOLE = Config(name="whole", rows=4, cols=4, lanes=4, max_tokens=16, max_channels=64, max_keys=64)
 SINGLE = Config(name="single", rows=16, cols=16, lanes=1, max_tokens=8, max_channels=64,
                 max_keys=64)
+#: A token has up to two or four words, of two groups and of one.
+DOUBLE = Config(name="double", rows=8, cols=16, lanes=4, max_tokens=16, max_channels=256,
+                max_keys=128)
+FOURFOLD = Config(name="fourfold", rows=4, cols=16, lanes=2, max_tokens=16, max_channels=256,
+                  max_keys=128)
+SHORT_WORDS = Config(name="short", rows=4, cols=8, lanes=4, max_tokens=16, max_channels=256,
+                     max_keys=128)
 THIRDS = Config(name="thirds", rows=12, cols=12, lanes=4, max_tokens=8, max_channels=96,
                 max_keys=96)
 
@@ -37,7 +45,7 @@ class Parameters:
         #: Of every pass, the number of its set; a set is in the slot that is its number modulo 4.
         self.sets = [sum(not other.shared for other in passes[1:n + 1])
                      for n in range(len(passes))]
-        self._rng, self._cols = rng, script.config.cols
+        self._rng, self._rows = rng, script.config.rows
         self._users = Counter(self.sets)
         self._free = dict.fromkeys(range(4), 0)     # cycles from which a set's slot is free
         self._written: dict[int, int] = {}
@@ -48,8 +56,8 @@ class Parameters:
     def _parts(self, parameters: dict[str, Tensor]) -> list[int]:
         words = PARAMETER.pack({name: value.numpy() for name, value in parameters.items()})
         vector = sum(word << PARAMETER.bits * n for n, word in enumerate(words))
-        bits = 8 * self._cols
-        return [vector >> bits * n & (1 << bits) - 1 for n in range(8)]
+        bits, words = 8 * self._rows, len(words) // self._rows
+        return [vector >> bits * n & (1 << bits) - 1 for n in range(8 * words)]
 
     def write(self, cycle: int) -> dict[str, int]:
         """Return what the port gets in a cycle."""
@@ -58,7 +66,7 @@ class Parameters:
                 and self._rng.random() < 0.95):
             return {"en": 0}
         number, part, value = writing.pop(0)
-        self._written[number] = cycle if part == 7 else -1
+        self._written[number] = -1 if writing and writing[0][0] == number else cycle
         return {"en": 1, "slot": number % 4, "part": part, "data": value}
 
     def there(self, index: int, cycle: int) -> bool:
@@ -83,7 +91,8 @@ def _trace(script: Script, dut: Drain, model: DrainModel, take: float) -> Iterat
     config, passes, rng = script.config, script.passes, random.Random(model.early)
     noise = dut.start.payload.shape().size
     parameters = Parameters(script, rng)
-    widths = {"accumulator_data": (config.acc_bits, config.cols), "residual_data": (8, config.rows)}
+    widths = {"accumulator_data": (config.acc_bits, columns(config)),
+              "residual_data": (8, config.rows)}
     number = offer_at = 0
     while number < len(passes) or model.busy:
         cycle = model.cycle
@@ -135,6 +144,9 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     (WHOLE, "log2", 1, 0.1, 2),
     (SINGLE, "two-scale", 20, 0.9, 0),
     (THIRDS, "table", 7, 0.5, 1),
+    (DOUBLE, "two-scale", 5, 0.5, 4),
+    (FOURFOLD, "log2", 9, 0.7, 4),
+    (SHORT_WORDS, "signed two-scale", 3, 0.3, 4),
 ], ids=lambda value: getattr(value, "name", str(value)))
 def test_every_cycle_of_random_passes(config: Config, kind: str, early: int, take: float,
                                       rows: int) -> None:
@@ -144,7 +156,7 @@ def test_every_cycle_of_random_passes(config: Config, kind: str, early: int, tak
         assert counts[port] > 0, port
     assert (counts["early release"] > 0) == (early > 0)
     assert (counts["wait for raw"] > 0) == (take < 1)
-    assert (counts["wait for space"] > 0) == (config in (TINY, SMALL, WHOLE))
+    assert (counts["wait for space"] > 0) == (config not in (SINGLE, THIRDS))
 
 
 @pytest.mark.parametrize(("name", "timing"), [
@@ -159,7 +171,7 @@ def test_timing_of_the_presets(name: str, timing: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"cols": 8}, r"cols must be rows \(4\) for a drain, not 8"),
+    ({"cols": 12}, r"cols must be 1, 2 or 4 times rows \(4\) for a drain, not 12"),
     ({"lanes": 3}, r"lanes must be a divisor of rows \(4\) for a drain, not 3"),
     ({"exponential": "iexp"}, "exponential must be shift for a drain, not iexp"),
     ({"attention": "linear"},

@@ -27,7 +27,7 @@ from gen.synthesis.yowasp import SynthesisError
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.float import checkpoint
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
 from golden.ptq import METHODS
 from hw.units import UNITS
@@ -58,6 +58,8 @@ def test_cycles_of_units_at_their_work():
     assert unit_cycles("requant", edge8) == {"row_elements": 192, "latency": 31,
                                              "cycles_per_row": 48, "elements_per_cycle": 4}
     assert unit_cycles("systolic", edge8)["elements_per_cycle"] == 64
+    packed = dataclasses.replace(edge8, modes="single+pair+quad")
+    assert unit_cycles("systolic", packed)["elements_per_cycle"] == 256
     short = dataclasses.replace(edge8, max_keys=30)
     assert unit_cycles("softmax", short)["row_elements"] == 30
 
@@ -108,12 +110,13 @@ def test_network_is_counted_as_it_is_predicted():
 def test_fields_that_change_no_bit_of_the_network():
     """Accuracy is kept for all values of these at once: none may matter."""
     model, sample = checkpoint.load(WEIGHTS), mnist.sample()
-    other = {"rows": 4, "cols": 8, "pe_style": "shift", "acc_bits": 34, "max_tokens": 77,
+    other = {"rows": 4, "cols": 8, "pe_style": "shift", "multiplier": "27x18", "modes": "pair",
+             "packed_weight_bits": 3, "acc_bits": 34, "max_tokens": 77,
              "scratch_words": 99, "residual_words": 98, "stationary_words": 97, "axi_bits": 64,
              "burst_beats": 8, "fetch_beats": 64}
     assert other.keys() == _NEUTRAL.keys()
     assert all(other[name] != value for name, value in _NEUTRAL.items())
-    logits = [network.run(calibrate(model, sample.calibration.images[:20],
+    logits = [inference.run(calibrate(model, sample.calibration.images[:20],
                                     dataclasses.replace(load("edge16"), **fields)),
                           sample.test.images[:2]) for fields in (_NEUTRAL, other)]
     assert torch.equal(*logits)

@@ -77,7 +77,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 
 
 def test_prose_costs_nothing(tree):
-    for name in ("hw/softmax/unit.py", "hw/accelerator.py", "golden/network/run.py",
+    for name in ("hw/softmax/unit.py", "hw/accelerator.py", "golden/network/inference.py",
                  "explore/workload.py"):
         assert not _changed(tree, name, SPDX, f"{SPDX}# Another remark.\n\n"), name
         assert not _changed(tree, name, '\n"""', '\n"""In other words. '), name
@@ -97,7 +97,7 @@ def test_gateware_measures_no_network_again(tree):
 
 
 @pytest.mark.parametrize("name, measured", [
-    ("golden/network/run.py", NETWORK - {"unit_cycles"} | {"whole", "row"}),
+    ("golden/network/inference.py", NETWORK - {"unit_cycles"} | {"whole", "row"}),
     ("golden/machine/cycles.py", NETWORK - {"unit_cycles"} | {"whole", "row"}),
     ("golden/units/softmax_cycles.py", NETWORK | {"exact", "whole", "row"}),
     ("vitforge/spec/config.py", {*NETWORK, *GATEWARE, "row"}),

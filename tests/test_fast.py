@@ -9,11 +9,10 @@ from torch import Tensor
 
 from golden.float.models import Preprocessing
 from golden.float.vit import Vit, VitSpec
-from golden.network import fast
-from golden.network import run as network
+from golden.network import fast, fast_units, inference
 from golden.network.calibrate import calibrate
 from golden.network.fast import Fast, UnprovableError, pixel_network
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.units.encoding import Encoding
 from golden.units.requant import Requantization, scale_values
 from vitforge.spec.config import Config, load
@@ -73,7 +72,7 @@ def test_the_same_bits(config):
     codes = images(5, 2)
     logits = Fast(whole)(codes)
     assert logits.dtype == torch.int64
-    assert torch.equal(logits, network.run(whole, codes))
+    assert torch.equal(logits, inference.run(whole, codes))
 
 
 @pytest.mark.parametrize("gain", [0.1, 4.0, 12.0])
@@ -85,21 +84,21 @@ def test_flat_and_sharp_attention(kind, gain):
     except ValueError as error:   # beyond what softmax takes
         assert gain == 12.0 and "s must lie in" in str(error)
         return
-    assert torch.equal(Fast(whole)(images(3, 2)), network.run(whole, images(3, 2)))
+    assert torch.equal(Fast(whole)(images(3, 2)), inference.run(whole, images(3, 2)))
 
 
 def test_sums_beyond_single_precision_are_taken_in_double(monkeypatch):
     whole = made(TINY)
-    wanted = network.run(whole, images(3, 2))
+    wanted = inference.run(whole, images(3, 2))
     # As if single precision had fewer bits: some sums are not sure to fit it, or none does.
-    monkeypatch.setattr(fast, "_SINGLE", 1 << 18)
+    monkeypatch.setattr(fast_units, "SINGLE", 1 << 18)
     taken = Fast(whole)
-    assert {product.sure for block in taken.blocks
-            for product in (block.qkv, block.proj, block.fc1, block.fc2)} == {True, False}
+    assert {step.work.sure for step in taken.steps
+            if isinstance(step.work, fast_units.Product)} == {True, False}
     assert torch.equal(taken(images(3, 2)), wanted)
-    monkeypatch.setattr(fast, "_surely", lambda operands, weight: False)
+    monkeypatch.setattr(fast_units, "surely", lambda operands, weight: False)
     assert torch.equal(taken(images(3, 2)), wanted)
-    monkeypatch.setattr(fast, "_SINGLE", 1 << 17)
+    monkeypatch.setattr(fast_units, "SINGLE", 1 << 17)
     with pytest.raises(UnprovableError, match="scores may reach 131072"):
         Fast(whole)
 
@@ -108,15 +107,15 @@ def test_the_bound_decides_which_precision():
     # 3 * 2**22 < 2**24 <= 5 * 2**22; the weights of a column, not of a row, are added.
     weights = torch.tensor([[1, 1], [2, -4]])
     for largest, sure in ((1 << 22, False), (3 << 20, True)):
-        product = fast._Product(weights, largest, torch.device("cpu"))
+        product = fast_units.Product(weights, largest, torch.device("cpu"))
         assert product.bound == 5 * largest and product.sure is sure
     operands = torch.tensor([[1 << 22, 1], [1 << 22, 1 << 22]]).float()
-    product = fast._Product(weights, 1 << 22, torch.device("cpu"))
+    product = fast_units.Product(weights, 1 << 22, torch.device("cpu"))
     assert product(operands).tolist() == [[(1 << 22) + 2, (1 << 22) - 4],
                                           [3 << 22, -3 << 22]]
     # Odd sums above 2**24, which single precision does not have.
     weights = torch.full((3, 1), 127)
-    product = fast._Product(weights, (1 << 17) + 1, torch.device("cpu"))
+    product = fast_units.Product(weights, (1 << 17) + 1, torch.device("cpu"))
     assert product(torch.full((1, 3), (1 << 17) + 1.0)).tolist() == [[3 * 127 * ((1 << 17) + 1)]]
 
 
@@ -132,16 +131,16 @@ def test_requantization_at_the_edges():
                            encoding=Encoding())
     wanted = scale_values(acc[:, None].expand(-1, len(cases)), layer.bias, layer.multiplier,
                           layer.shift, config)
-    scale = fast._Scale(layer, 1 << 30, config, torch.device("cpu"))
+    scale = fast_units.Scale(layer, 1 << 30, config, torch.device("cpu"))
     sums = acc[:, None].double().repeat(1, len(cases))
     assert torch.equal(scale(sums).long(), wanted)
 
 
 def test_unprovable_products():
     layer = Requantization(bias=0, multiplier=65535, shift=40, encoding=Encoding())
-    fast._Scale(layer, 1 << 36, Config(), torch.device("cpu"))
+    fast_units.Scale(layer, 1 << 36, Config(), torch.device("cpu"))
     with pytest.raises(UnprovableError, match="a product may reach"):
-        fast._Scale(layer, 1 << 38, Config(), torch.device("cpu"))
+        fast_units.Scale(layer, 1 << 38, Config(), torch.device("cpu"))
 
 
 def test_what_can_not_be_proved_is_run():
@@ -152,7 +151,7 @@ def test_what_can_not_be_proved_is_run():
                         std=(0.5, 0.3))
     real = (images(3, 2) / 255 - torch.tensor(how.mean)[:, None, None]) / torch.tensor(
         how.std)[:, None, None]
-    assert torch.equal(pixel_network(whole, how)(real), network.run(whole, images(3, 2)))
+    assert torch.equal(pixel_network(whole, how)(real), inference.run(whole, images(3, 2)))
 
 
 def test_pixels_come_back_from_any_normalisation(monkeypatch):
@@ -164,13 +163,13 @@ def test_pixels_come_back_from_any_normalisation(monkeypatch):
         how = Preprocessing(size=16, crop=1.0, interpolation="bicubic", mean=mean, std=std)
         real = (codes / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(
             std)[:, None, None]
-        assert torch.equal(pixel_network(whole, how)(real), network.run(whole, codes))
+        assert torch.equal(pixel_network(whole, how)(real), inference.run(whole, codes))
 
 
 def test_a_network_without_blocks():
     model = Vit(dataclasses.replace(SPEC, depth=1)).initialize(3).eval()
     whole = calibrate(model, images(4), TINY)
-    assert torch.equal(Fast(whole)(images(1, 2)), network.run(whole, images(1, 2)))
+    assert torch.equal(Fast(whole)(images(1, 2)), inference.run(whole, images(1, 2)))
 
 
 def test_images_are_checked():

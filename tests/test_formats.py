@@ -31,8 +31,10 @@ FORMATS: dict[str, Format] = {
 
 
 def codes_of(form: Format) -> Tensor:
-    low = -(1 << form.bits - 1) if isinstance(form, Uniform) and form.signed else 0
-    return torch.arange(low, low + (1 << form.bits))[:, None].expand(-1, 4)
+    signed = isinstance(form, Uniform) and form.signed
+    high = 1 << form.bits - signed
+    # Weights, which are signed, are symmetric.
+    return torch.arange(1 - high if signed else 0, high)[:, None].expand(-1, 4)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -15,7 +15,7 @@ from gen.compiler.fit import fit, room
 from gen.compiler.model import NAMES, Reading, quantized
 from golden.float.models import MODELS
 from golden.float.vit import VitSpec
-from golden.network.run import run
+from golden.network.inference import run
 from tests.test_program import random_network
 from tests.test_program_fit import machine
 from vitforge.spec.config import load

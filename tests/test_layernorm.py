@@ -346,11 +346,13 @@ def test_image_case_replays_recorded_tensors():
     config = load("tiny")
     gamma, beta = layernorm_parameters(torch.ones(64), torch.zeros(64), 0.02, config)
     tensors = {"mantissa": torch.randint(-256, 256, (50, 64)), "shift": torch.full((64,), 2),
-               "gamma": gamma, "beta": beta, "zero_point": torch.tensor(100)}
+               "gamma": gamma, "beta": beta, "zero_point": torch.tensor(100),
+               "bits": torch.tensor(7)}
     case = image_case(tensors, config)
     codes = LayerNorm.words(config)["o"].unpack(case.expected["o"])["code"].reshape(-1, 64)
     assert np.array_equal(codes, layernorm(tensors["mantissa"][:6], tensors["shift"], gamma, beta,
-                                           100, config).numpy())
+                                           100, config, 7).numpy())
+    assert codes.max() == 127
     assert offset(beta, 100).max() < 1 << GAMMA_BITS
 
 

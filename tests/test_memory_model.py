@@ -30,14 +30,20 @@ from vitforge.spec.packing import Packing
 MEMORY = 1 << 16
 
 
-def _config(rows, axi, *, lanes=1, **more):
+def _config(rows, axi, *, lanes=1, most=1, **more):
     values = {"fetch_beats": 64, "burst_beats": 8, "max_channels": 64, "max_keys": 64}
-    return Config(name="test", rows=rows, cols=rows, lanes=lanes, axi_bits=axi, **(values | more))
+    return Config(name="test", rows=rows, cols=most * rows, lanes=lanes, axi_bits=axi,
+                  **(values | more))
+
+
+def _kind(first):
+    """Return the width of a block's elements, and how many times `rows` of them a word has."""
+    return first if isinstance(first, tuple) else (first, 1)
 
 
 def _size(script, config):
     """Return the bytes of a program."""
-    blocks = [len(item) * -(-config.cols * bits // 8) for bits, item in script
+    blocks = [len(item) * Packing(config).sizes[_kind(first)] for first, item in script
               if isinstance(item, list)]
     return sum(-(-block // LINE) * LINE for block in blocks)
 
@@ -55,17 +61,17 @@ def _load(config, rng, longest):
 
 
 def _script(config, rng, blocks, *, loads=0.2, longest=40, pauses=(0, 0, 0, 1, 3, 20)):
-    """Blocks as (bits, delay of each word after the one before), loads as (delay, fields)."""
+    """Blocks as (kind, delay of each word after the one before), loads as (delay, fields)."""
     script = []
     for _ in range(blocks):
         if rng.random() < loads:
             # As in a program: behind a block that fills its lines.
-            script.append((8, [rng.choice(pauses) for _ in range(max(1, LINE // config.cols))]))
+            script.append((8, [rng.choice(pauses) for _ in range(max(1, LINE // config.rows))]))
             script.append((rng.choice((2, 3, 50)), _load(config, rng, 12)))
-        bits = rng.choice([*Packing(config).widths, 8])
+        kind = rng.choice([*Packing(config).units, (8, 1)])
         pause = rng.choice(([0], [0] * 8 + [40], pauses, [200]))
         words = rng.randint(1, longest if pause != [200] else 3)
-        script.append((bits, [rng.choice([0, 100]), *rng.choices(pause, k=words - 1)]))
+        script.append((kind, [rng.choice([0, 100]), *rng.choices(pause, k=words - 1)]))
     return script
 
 
@@ -122,7 +128,10 @@ def simulate(config, script, latency, program, data, size):
                 continue
             for index, delay in enumerate(second):
                 await wait(last + 1 + delay)
-                ctx.set(unpacker.bits, first)
+                bits, span = _kind(first)
+                ctx.set(unpacker.bits, bits)
+                if config.cols > config.rows:
+                    ctx.set(unpacker.span, span - 1)
                 ctx.set(word.ready, 1)
                 last = await event(word.valid)
                 cycles.append(last)
@@ -151,7 +160,8 @@ def predict(config, script, latency, program, data, size, longest=1):
             last = model.load(last + 1 + first, second)
             cycles.append(last)
             continue
-        model.begin(first, len(second))
+        bits, span = _kind(first)
+        model.begin(bits, len(second), span)
         place = 0
         while place < len(second):
             # Words that are wanted one after the other are one run.
@@ -189,6 +199,15 @@ def test_words_and_loads_come_when_they_should(rows, axi, lanes, burst, fetch, l
     script = _script(config, rng, 4, loads=0.3, longest=max(6, 160 // rows))
     _same(config, script, latency, LINE * rng.randrange(64), LINE * rng.randrange(64),
           LINE * rng.randrange(20))
+
+
+@pytest.mark.parametrize(("rows", "most", "axi", "lanes", "latency"), [
+    (4, 2, 64, 2, 7), (4, 4, 256, 2, 30), (8, 2, 128, 4, 60), (16, 4, 64, 8, 5)])
+def test_words_of_several_lengths_come_when_they_should(rows, most, axi, lanes, latency):
+    config = _config(rows, axi, lanes=lanes, most=most, burst_beats=4)
+    rng = random.Random(f"{rows} {most} {axi}")
+    script = _script(config, rng, 5, loads=0.3, longest=max(6, 160 // rows // most))
+    _same(config, script, latency, LINE * rng.randrange(64), LINE * rng.randrange(64))
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from torch import Tensor
 from gen.compiler import command as program
 from golden.float.vit import Vit, VitSpec
 from golden.network import file as network_file
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
+from golden.network.fast import Fast
 from golden.network.file import NetworkFileError
-from golden.network.run import Network
+from golden.network.integers import Network
 from vitforge.spec.config import Config, load
 
 SPEC = VitSpec(image_size=16, patch_size=8, in_channels=1, classes=3, dim=8, depth=2, heads=1,
@@ -67,18 +68,54 @@ def test_any_integer_comes_back(tmp_path):
     values = [[-128, 127], [0, 255], [-129, 0], [0, 256], [-1 << 31, 0], [0, 1 << 31],
               [-1 << 63, (1 << 63) - 1], [0, 0]]
     for pair in values:
-        changed = dataclasses.replace(made, head_bias=torch.tensor(pair))
+        changed = dataclasses.replace(made, biases={"head": torch.tensor(pair)})
         network_file.save(tmp_path / "n.json", changed)
-        found = network_file.load(tmp_path / "n.json").head_bias
+        found = network_file.load(tmp_path / "n.json").biases["head"]
         assert found.dtype == torch.int64 and found.tolist() == pair
     small = (tmp_path / "n.safetensors").stat().st_size
-    wide = dataclasses.replace(made, head=made.head + (1 << 40))
+    head = made.weights["head"]
+    wide = dataclasses.replace(made, weights={**made.weights, "head": head + (1 << 40)})
     network_file.save(tmp_path / "n.json", wide)
     # But for what the header says.
-    assert 0 <= (tmp_path / "n.safetensors").stat().st_size - small - 7 * made.head.numel() < 64
-    empty = dataclasses.replace(made, head_bias=torch.zeros(0, dtype=torch.int64))
+    assert 0 <= (tmp_path / "n.safetensors").stat().st_size - small - 7 * head.numel() < 64
+    empty = dataclasses.replace(made, biases={"head": torch.zeros(0, dtype=torch.int64)})
     network_file.save(tmp_path / "n.json", empty)
-    assert network_file.load(tmp_path / "n.json").head_bias.shape == (0,)
+    assert network_file.load(tmp_path / "n.json").biases["head"].shape == (0,)
+
+
+def test_a_file_of_version_1_gives_the_logits_that_it_gave():
+    folder = Path(__file__).parent / "data" / "network_version_1"
+    assert json.loads((folder / "model.json").read_text())["version"] == 1
+    found = network_file.load(folder)
+    kept = json.loads((folder / "logits.json").read_text())
+    pictures = torch.tensor(kept["images"], dtype=torch.uint8)
+    assert inference.run(found, pictures).tolist() == kept["logits"]
+    assert Fast(found)(pictures).tolist() == kept["logits"]
+    # It is what calibration makes today, but for the name of a type.
+    model = Vit(found.spec).initialize(3).eval()
+    assert plain(found) == plain(calibrate(model, pictures, load("tiny")))
+
+
+def test_norms_of_version_1_saturate_at_8_bits(tmp_path):
+    """Whatever width was decided: so they did when that version was written."""
+    folder = Path(__file__).parent / "data" / "network_version_1"
+    content = json.loads((folder / "model.json").read_text())
+    written = content["network"]
+    formats, block = written["formats"]["items"], written["blocks"][0]
+    for item in (formats["blocks.0.norm1"], block["qkv"]["input"], formats["norm"],
+                 written["head_input"]):
+        item["bits"] = 4
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert plain(network_file.load(tmp_path)) == plain(network_file.load(folder))
+
+
+def test_a_file_of_version_1_is_written_again_as_version_2(tmp_path):
+    found = network_file.load(Path(__file__).parent / "data" / "network_version_1")
+    network_file.save(tmp_path / "model.json", found)
+    content = json.loads((tmp_path / "model.json").read_text())
+    assert content["version"] == 2 and content["network"]["topology"] == "vit"
+    assert plain(network_file.load(tmp_path)) == plain(found)
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path):
@@ -107,6 +144,9 @@ def damage(folder: Path, what: str) -> None:
             text.write_bytes(b"\xff\xfe\x00")
         case "another version":
             text.write_text(json.dumps(content | {"version": 99}))
+        case "another topology":
+            content["network"]["topology"] = "swin"
+            text.write_text(json.dumps(content))
         case "a list":
             text.write_text("[1, 2]")
         case "no network":
@@ -115,7 +155,7 @@ def damage(folder: Path, what: str) -> None:
             content["network"]["type"] = "Path"
             text.write_text(json.dumps(content))
         case "an unknown tensor":
-            content["network"]["head"] = {"tensor": "nowhere"}
+            content["network"]["weights"]["items"]["head"] = {"tensor": "nowhere"}
             text.write_text(json.dumps(content))
         case "a bad field":
             content["network"]["config"]["rows"] = 0
@@ -128,7 +168,9 @@ def damage(folder: Path, what: str) -> None:
 DAMAGES = {"a bit": "model.safetensors is not the file", "truncated tensors": "is damaged",
            "no tensors": "can't read .*model.safetensors: No such file",
            "truncated text": "holds no integer network", "not text": "holds no integer network",
-           "another version": "version 99, not 1", "a list": "holds no integer network",
+           "another version": r"holds no integer network \(version 99, not one of 1, 2\)",
+           "another topology": "topology must be one of vit, not 'swin'",
+           "a list": "holds no integer network",
            "no network": r"holds no integer network \(Config\)",
            "an unknown type": "holds no integer network", "an unknown tensor": "'nowhere'",
            "a bad field": "rows must be between 1 and 64", "a field too many": "more"}
@@ -171,7 +213,7 @@ def test_a_program_of_a_file(folder, tmp_path, capsys):
     config = load("tiny")
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(256, (1, 1, 16, 16), generator=generator).to(torch.uint8)
-    wanted = network.run(network_file.load(folder), image)[0].tolist()
+    wanted = inference.run(network_file.load(folder), image)[0].tolist()
     beats = (tmp_path / "out" / "expected.hex").read_text().split()
     data = b"".join(bytes.fromhex(beat)[::-1] for beat in beats)
     offsets = memory["logit_offsets"]

@@ -222,7 +222,7 @@ class Case:
         tile = self.rng.below(norm.channels // config.rows)
         here = slice(tile * config.rows, (tile + 1) * config.rows)
         fields |= {"norm_slot": token % 2, "tile": tile, "norm_zero_point": norm.zero_point}
-        operands = normalised(codes, norm, fields["operand_zero_point"], config)
+        operands = normalised(codes, norm, fields, config)
         return Word(fields, codes[here].tolist(), operands[here])
 
 

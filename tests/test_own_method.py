@@ -12,7 +12,7 @@ from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.float import checkpoint
 from golden.network import file as network_file
-from golden.network import run as network
+from golden.network import inference
 from golden.ptq.record import Record
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def test_the_example_becomes_an_integer_network(pictures, tmp_path, capsys):
     few = mnist.Split(split.images[:40], split.labels[:40])
     simulated = MeanRange().apply(checkpoint.load(WEIGHTS), record)
     assert right["simulated"] == round(mnist.accuracy(simulated, few) * 40)
-    logits = network.run(network_file.load(out), few.images)
+    logits = inference.run(network_file.load(out), few.images)
     assert right["integer"] == int((logits.argmax(1) == few.labels).sum())
     assert min(right.values()) >= right["float"] - 2 >= 36
     assert "mean-range" in (out / "report.md").read_text()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One setting of every paper, from a folder of ``golden.quantize`` to the generated Verilog."""
+"""A setting of each paper and RepQ-ViT, from a folder of ``golden.quantize`` to the Verilog."""
+
+from itertools import pairwise
 
 import pytest
 
@@ -7,8 +9,9 @@ import sim.__main__ as simulate
 from golden.commands import quantize
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
+from golden.deploy.widths import stored_widths
 from golden.network import file as network_file
-from golden.network import run as network
+from golden.network import inference
 
 HEADLINES = {
     "fq-vit": ("--weights", "8", "--activations", "8", "--attention", "4"),
@@ -16,6 +19,7 @@ HEADLINES = {
     "mptq-vit": ("--set", "target=5"),
     "erq": ("--weights", "4", "--activations", "4"),
     "dopq-vit": ("--weights", "4", "--activations", "4"),
+    "repq-vit": ("--weights", "4", "--activations", "4"),
 }
 
 
@@ -28,11 +32,14 @@ def test_a_digit_on_the_verilog(method, tmp_path, capsys, write_digits):
         "--method", method, *HEADLINES[method], "--model", "mnist_vit", "--checkpoint",
         str(WEIGHTS), "--calibration", str(tmp_path / "digits"), "--config", "tiny", "--suit",
         "-o", str(folder)]) == 0
+    options = dict(pairwise(HEADLINES[method]))
+    if "--weights" in options:
+        assert stored_widths(network_file.load(folder)).weight == int(options["--weights"])
     assert simulate.main(["accelerator", str(folder), "--count", "1", "-o",
                           str(tmp_path / "sim")]) == 0
     text = capsys.readouterr().out
     assert "all bytes and all counters of all runs equal the golden model's" in text
-    found = network.run(network_file.load(folder), mnist.sample().test.images[:1]).argmax(1)
+    found = inference.run(network_file.load(folder), mnist.sample().test.images[:1]).argmax(1)
     assert f"1 runs, classes {int(found)}\n" in text
     names = [item.name for item in (tmp_path / "sim").iterdir()]
     assert any(name.startswith(f"timeline-{method}-tiny") for name in names)

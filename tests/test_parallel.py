@@ -12,7 +12,7 @@ from golden.commands.evaluate import WEIGHTS
 from golden.commands.quantize import classified, configured
 from golden.data import mnist
 from golden.data.parallel import ordered
-from golden.deploy.deploy import deploy, suited
+from golden.deploy.network import deploy, suited
 from golden.float import checkpoint, models
 from golden.network.fast import pixel_network
 from golden.ptq import METHODS

@@ -35,9 +35,10 @@ from golden.machine.program import (
     unpack_weights,
 )
 from golden.machine.state import State
-from golden.network import run as integer
+from golden.network import inference
 from golden.network.calibrate import calibrate
-from golden.network.run import Network, patches
+from golden.network.inference import patches
+from golden.network.integers import Network
 from golden.units.encoding import thresholds
 from golden.units.softmax import LevelScale
 from golden.units.softmax_bound import row_bound
@@ -120,9 +121,11 @@ def same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
 
-@pytest.mark.parametrize("name", ["tiny", "edge8", "edge16"])
-def test_instructions_come_back_with_their_blocks(name: str) -> None:
+@pytest.mark.parametrize(("name", "most"), [("tiny", 1), ("edge8", 1), ("edge16", 1), ("tiny", 2),
+                                            ("tiny", 4), ("edge8", 2), ("edge16", 4)])
+def test_instructions_come_back_with_their_blocks(name: str, most: int) -> None:
     config, rng = load(name), np.random.default_rng(1)
+    config = dataclasses.replace(config, cols=most * config.rows)
     made: list[Instruction] = []
     for number in range(20):
         fields = random_fields("PASS", rng)
@@ -132,13 +135,17 @@ def test_instructions_come_back_with_their_blocks(name: str) -> None:
                    "offset": 0, "bits": int(rng.integers(2, 5)),
                    "multiplier2": int(rng.integers(1 << config.factor_bits)),
                    "softmax_multiplier": int(rng.integers(1 << ShiftWidths.multiplier))}
+        channels = config.cols
+        if most > 1:
+            fields["words"] = number % most
+            channels = (number % most + 1) * config.rows
         half = 1 << bits - 1
         made.append(Instruction(
             "PASS", fields,
             random_columns(NORM_PARAMETER, tiles * config.rows, rng) if fields["has_norm"]
-            else None, random_columns(PARAMETER, config.cols, rng),
+            else None, random_columns(PARAMETER, channels, rng),
             None if fields["stationary"] else
-            rng.integers(-half, half, (tiles, config.rows, config.cols)).astype(np.int8),
+            rng.integers(-half, half, (tiles, config.rows, channels)).astype(np.int8),
             thresholds=tuple(rng.integers(-1 << 16, 1 << 16, 15).tolist())
             if fields["has_thresholds"] else None))
     image = random_fields("LOAD", rng) | {"inline": 0, "destination": 1, "offset": 64,
@@ -297,7 +304,7 @@ def test_thresholds_come_with_the_first_pass_that_needs_them(mnist8: Network,
         if not step.layer.endswith("mlp.fc1"):
             assert item.thresholds is None and item.fields["format"] == 0
             continue
-        layer = mnist8.blocks[int(step.layer.split(".")[1])].fc1.requantization
+        layer = mnist8.requantizations[step.layer]
         wanted = thresholds(layer.encoding, layer.encode_shift, compiled8.config)
         assert (item.thresholds is None) == (held == wanted)
         assert item.fields["has_thresholds"] == (item.thresholds is not None)
@@ -340,6 +347,33 @@ def test_norm_parameters_that_come_too_early_are_found(compiled8: Compiled) -> N
                 hazards(mutant, compiled8.config)
         else:
             assert hazards(mutant, compiled8.config)
+
+
+def a_pass(**fields: int) -> Instruction:
+    return Instruction("PASS", pass_fields(**({"tokens": 20, "tiles": 2, "a_stride": 20} | fields)))
+
+
+@pytest.mark.parametrize(("first", "last", "good"), [
+    ({}, {"tokens": 7}, False), ({}, {"tokens": 8}, True), ({}, {"tokens": 7, "tiles": 1}, True),
+    ({"tokens": 7}, {"tokens": 7}, True), ({}, {"tokens": 7, "a_base": 100}, True),
+    ({"operation": 3, "destination": 3}, {"tokens": 7}, True)], ids=str)
+def test_a_short_pass_close_behind_a_long_one_is_found(first: dict[str, int],
+                                                       last: dict[str, int], good: bool) -> None:
+    # Words from 100 on are the second pass's: who takes them first waits until both have landed.
+    passes = [a_pass(d_base=200, **first), a_pass(d_base=100), a_pass(d_base=300, **last)]
+    if good:
+        assert hazards(passes, load("tiny"))
+    else:
+        with pytest.raises(ValueError, match="pass 2 has too few tokens behind pass 0"):
+            hazards(passes, load("tiny"))
+
+
+def test_words_that_a_pass_writes_twice_are_found() -> None:
+    config = dataclasses.replace(load("tiny"), cols=8)
+    assert hazards([a_pass(words=1, d_pitch=20)], config)
+    assert hazards([a_pass(words=1, d_pitch=0)], load("tiny"))     # has one word
+    with pytest.raises(ValueError, match="pass 0 writes words twice"):
+        hazards([a_pass(words=1, d_pitch=19)], config)
 
 
 def test_regions_that_live_together_lie_apart(compiled8: Compiled) -> None:
@@ -461,7 +495,7 @@ def test_577_tokens_give_the_networks_logits() -> None:
 
     run = execute(compiled.program, input_buffer(image, compiled), config, compiled.output_bytes,
                   record)
-    assert read_logits(run.output, 6, config).tolist() == integer.run(network, image)[0].tolist()
+    assert read_logits(run.output, 6, config).tolist() == inference.run(network, image)[0].tolist()
     operands, acc = map(max, zip(*sums, strict=True))
     assert operands <= row_bound(577, config) and acc <= row_bound(577, config) << 7 < 1 << 23
 
@@ -469,13 +503,11 @@ def test_577_tokens_give_the_networks_logits() -> None:
 def test_sums_that_could_overflow_are_refused() -> None:
     config = roomy(attention="two-scale", attention_bits=8)
     network = random_network(MANY, config)
-    (block,) = network.blocks
-    assert isinstance(block.attention.scale, LevelScale)
-    attention = dataclasses.replace(
-        block.attention, scale=dataclasses.replace(block.attention.scale, m=9),
-        probability=level_format(block.attention.scale.shift, 9, config))
-    network = dataclasses.replace(network, blocks=(dataclasses.replace(block,
-                                                                       attention=attention),))
+    ((name, scale),) = network.scales.items()
+    assert isinstance(scale, LevelScale)
+    network = dataclasses.replace(
+        network, scales={name: dataclasses.replace(scale, m=9)},
+        formats={**network.formats, name: level_format(scale.shift, 9, config)})
     with pytest.raises(ValueError) as caught:
         compile_network(network)
     assert str(caught.value) == (f"acc_bits must be more than 32 for blocks.0.attn.context, whose "
@@ -483,7 +515,9 @@ def test_sums_that_could_overflow_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"cols": 16}, r"cols must be rows \(8\) for an accelerator, not 16"),
+    ({"cols": 24}, r"cols must be 1, 2 or 4 times rows \(8\) for an accelerator, not 24"),
+    ({"cols": 4}, r"cols must be 1, 2 or 4 times rows \(8\) for an accelerator, not 4"),
+    ({"cols": 32, "lanes": 2}, r"lanes must be .* from cols / 8 to rows / 2 \(8 rows, 32 cols\)"),
     ({"rows": 12, "cols": 12}, "rows must be 4, 8, 16, 32 or 64 for an accelerator, not 12"),
     ({"lanes": 16}, "lanes must be a power of two from cols / 8 to rows / 2 .*, not 16"),
     ({"max_tokens": 4}, "max_tokens must be at least 5 for this network's tokens, not 4"),

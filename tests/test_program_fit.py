@@ -19,7 +19,8 @@ from golden.float.models import IMAGENET
 from golden.float.vit import VitSpec
 from golden.machine.execute import execute
 from golden.machine.program import read_logits
-from golden.network.run import Network, run
+from golden.network.inference import run
+from golden.network.integers import Network
 from tests.test_program import random_network
 from tests.test_shape import SPEC, colours, odd
 from vitforge.spec.config import Config, load

@@ -15,11 +15,11 @@ from golden.float.vit import Vit
 from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.dopq import DopqVit, DopqVitSettings, tangent_format, tangent_search
-from golden.ptq.erq import ERQ_SHARES
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.ranges import squared_error
 from golden.ptq.record import Record
 from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine
+from golden.ptq.weights import SHARES as WEIGHT_SHARES
 from tests.records import differences
 from tests.tangent import tangent_table
 
@@ -194,13 +194,12 @@ def test_folding_by_medians_keeps_the_function(model, batches):
     torch.testing.assert_close(folded(batches[0]), model(batches[0]), rtol=1e-3, atol=1e-3)
 
 
-#: Weights as in RepQ-ViT, asymmetric.
-REPQ = {"symmetric": False, "weight_shares": RepqVitSettings().weight_shares}
+#: Weights as RepQ-ViT has them.
+REPQ = {"weight_shares": RepqVitSettings().weight_shares}
 
 
 def test_without_its_components_it_is_repq_vit(model, batches):
-    method = DopqVit(DopqVitSettings(weights=4, activations=4, tanq=False, mosf=False,
-                                     **REPQ))
+    method = DopqVit(DopqVitSettings(weights=4, activations=4, tanq=False, mosf=False, **REPQ))
     record = method.decide(method.observe(model, batches))
     plain = RepqVit(RepqVitSettings(weights=4, activations=4))
     wanted = plain.decide(plain.observe(model, batches))
@@ -229,7 +228,7 @@ def test_records_are_kept_whole(model, batches, tmp_path, top):
 
 
 def test_symmetric_weights_are_codes_of_the_datapath(model, batches):
-    method = DopqVit(DopqVitSettings(weights=4, activations=4, symmetric=True))
+    method = DopqVit(DopqVitSettings(weights=4, activations=4))
     record = method.decide(method.observe(model, batches))
     for name, item in record.formats.items():
         exact = item.exact()   # every tensor has one
@@ -247,8 +246,8 @@ def logit_error(method: RepqVit, model: Vit, batches: list[Tensor]) -> float:
 
 
 def test_it_loses_less_than_repq_vit(model, batches):
-    # Weights alike; with RepQ-ViT's own quantiles the order on digits is the other one.
-    same = {"weights": 4, "activations": 4, "weight_shares": ERQ_SHARES, "symmetric": False}
+    # Weights alike, as in ERQ's code; with RepQ-ViT's own quantiles the order is the other one.
+    same = {"weights": 4, "activations": 4, "weight_shares": WEIGHT_SHARES, "symmetric": False}
     error = logit_error(DopqVit(DopqVitSettings(**same)), model, batches)
     plain = logit_error(RepqVit(RepqVitSettings(**same)), model, batches)
     assert error < plain, (error, plain)

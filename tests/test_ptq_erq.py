@@ -14,13 +14,14 @@ from golden.float import checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
 from golden.ptq.dual_scales import dual_weights, outlier_columns
-from golden.ptq.erq import ERQ_SHARES, Erq, ErqSettings
+from golden.ptq.erq import Erq, ErqSettings
 from golden.ptq.formats import TensorFormat, simulate, weight_grid
 from golden.ptq.ranges import affine
 from golden.ptq.record import Record
 from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine, channel_symmetric
 from golden.ptq.ridge import Moments, absorb, moments, ridge
 from golden.ptq.rounding import half_by_half, refine
+from golden.ptq.weights import SHARES
 from tests.records import differences
 
 OFF = {"aqer": False, "dual": False, "rounding": False, "compensation": False}
@@ -336,7 +337,7 @@ def test_impossible_dual_formats(wrong, message):
 def test_without_its_components_it_is_repq_vit(model, batches):
     method = Erq(ErqSettings(weights=4, activations=4, **OFF))
     record = method.decide(method.observe(model, batches))
-    plain = RepqVit(RepqVitSettings(weights=4, activations=4, weight_shares=ERQ_SHARES))
+    plain = RepqVit(RepqVitSettings(weights=4, activations=4, weight_shares=SHARES))
     wanted = plain.decide(plain.observe(model, batches))
     assert not differences(record, wanted) and record.method == "erq"
 
@@ -391,8 +392,12 @@ def test_weights_are_those_of_the_steps(model, batches, steps):
         torch.testing.assert_close(record.parameters["blocks.3.attn.proj.bias"], wanted[:, 64])
 
 
+#: As in the official code.
+PAPER = {"symmetric": False, "dual": True}
+
+
 def test_records_hold_weights_of_the_grid(model, batches, tmp_path):
-    method = Erq(ErqSettings(weights=4, activations=4))
+    method = Erq(ErqSettings(weights=4, activations=4, **PAPER))
     record = method.decide(method.observe(model, batches))
     for name, value in record.parameters.items():
         if name in record.formats:
@@ -414,15 +419,15 @@ def logit_error(method: RepqVit, model: Vit, batches: list[Tensor]) -> float:
 
 
 def test_it_loses_less_than_repq_vit(model, batches):
-    error = logit_error(Erq(ErqSettings(weights=4, activations=4)), model, batches)
+    error = logit_error(Erq(ErqSettings(weights=4, activations=4, **PAPER)), model, batches)
     # Ranges of both from the same quantiles.
-    plain = logit_error(RepqVit(RepqVitSettings(weights=4, activations=4,
-                                                weight_shares=ERQ_SHARES)), model, batches)
+    plain = logit_error(RepqVit(RepqVitSettings(weights=4, activations=4, symmetric=False,
+                                                weight_shares=SHARES)), model, batches)
     assert error < 0.8 * plain, (error, plain)
 
 
 def test_deployable_weights(model, batches):
-    method = Erq(ErqSettings(weights=4, activations=4, symmetric=True, ratio="layer"))
+    method = Erq(ErqSettings(weights=4, activations=4, dual=True, ratio="layer"))
     record = method.decide(method.observe(model, batches))
     for name, value in record.parameters.items():
         if name in record.formats:

@@ -10,11 +10,11 @@ from gen.compiler.command import memory_image
 from gen.compiler.compile import compile_network
 from golden.commands.options import WEIGHTS
 from golden.data import mnist
-from golden.deploy.deploy import deploy, suited
+from golden.deploy.network import deploy, suited
 from golden.float import checkpoint, models
 from golden.machine.execute import execute
 from golden.machine.program import read_logits
-from golden.network import run as network
+from golden.network import inference
 from golden.network.fast import Fast
 from golden.ptq.aphq import Aphq, AphqSettings
 from golden.ptq.folding import activated, changes
@@ -100,9 +100,9 @@ def test_the_datapath_runs_it(model, made):
     config = suited(load("edge8"), record)
     whole, _ = deploy(model, record, config, statistics=statistics,
                       preprocessing=models.lookup("mnist_vit").preprocessing)
-    assert {block.fc1.requantization.operation for block in whole.blocks} == {"linear"}
+    assert {whole.requantizations[f"blocks.{n}.mlp.fc1"].operation for n in range(4)} == {"linear"}
     codes = mnist.sample().test.images[:100, None]
-    logits = network.run(whole, codes)
+    logits = inference.run(whole, codes)
     assert torch.equal(Fast(whole)(codes), logits)
     labels = mnist.sample().test.labels[:100]
     assert int((logits.argmax(1) == labels).sum()) >= 93

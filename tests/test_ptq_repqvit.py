@@ -85,7 +85,7 @@ def test_reparameterization_moves_channel_grids_onto_one():
 
 
 def test_folding_alone_keeps_the_function(model, batches):
-    method = RepqVit(RepqVitSettings(weights=4, activations=4))
+    method = RepqVit(RepqVitSettings(weights=4, activations=4, symmetric=False))
     record = method.decide(method.observe(model, batches))
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in record.parameters} == {
         "norm1", "norm2", "qkv", "fc1"}
@@ -105,7 +105,9 @@ def test_formats(model, batches):
     assert record.formats["input"].bits == 8
     assert not {"embedding", "blocks.0.residual1", "blocks.0.attn.scores"} & record.formats.keys()
     weight = record.formats["blocks.0.attn.qkv.weight"]
-    assert isinstance(weight.zero_point, tuple) and weight.bits == 4
+    assert weight.signed and (weight.zero_point, weight.bits, weight.axis) == (0, 4, 0)
+    head = record.formats["head.weight"]
+    assert isinstance(head.scale, float) and (head.signed, head.zero_point) == (True, 0)
     plain = RepqVit(RepqVitSettings(reparameterize=False, sqrt2=False))
     record = plain.decide(plain.observe(model, batches))
     assert not record.parameters and record.formats["blocks.0.attn.softmax"].kind == "log2"

@@ -9,13 +9,13 @@ import torch
 
 from golden.commands import quantize
 from golden.commands.evaluate import WEIGHTS
-from golden.commands.report import weight_bytes
 from golden.data import mnist
-from golden.deploy.deploy import load_notes
+from golden.deploy.notes import load_notes
+from golden.deploy.widths import weight_bytes
 from golden.float.models import DIGITS
 from golden.float.preprocessing import of_text
 from golden.network import file as network_file
-from golden.network import run as network
+from golden.network import inference
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 
@@ -46,7 +46,7 @@ def counts(text: str) -> dict[str, int]:
 
 def right(folder: Path) -> int:
     split = mnist.sample().test
-    logits = network.run(network_file.load(folder), split.images[:30])
+    logits = inference.run(network_file.load(folder), split.images[:30])
     return int((logits.argmax(1) == split.labels[:30]).sum())
 
 
@@ -70,9 +70,12 @@ def test_everything_is_written_and_counted(pictures, tmp_path, capsys):
     page = (out / "report.md").read_text()
     for name, count in found.items():
         assert f"| {name} | {count} | 30 | {count / 30:.2%} |" in page
-    # Three bits a weight, eight of the head.
-    layers = 16 * 64 + 4 * (64 * 192 + 64 * 64 + 2 * 64 * 128)
-    assert weight_bytes(whole) == layers * 3 // 8 + 640
+    # Three bits a weight.
+    layers = 16 * 64 + 4 * (64 * 192 + 64 * 64 + 2 * 64 * 128) + 640
+    assert weight_bytes(whole) == layers * 3 // 8
+    deployed = re.search(r"^deployed +(3\.00 bits a weight, [\d.]+ an operand, 4\.00 the residual "
+                         r"stream)$", text, re.M)
+    assert deployed and f"As deployed: {deployed[1]}." in page
     assert f"{weight_bytes(whole):,} bytes of weights" in page
     for name in ("attention.svg", "gelu.svg", "norm.svg", "stream.svg"):
         assert f"]({name})" in page
@@ -82,7 +85,7 @@ def test_everything_is_written_and_counted(pictures, tmp_path, capsys):
     assert len(re.findall(r"^\| blocks\.\d (\| [\d.-]+ / [\d.-]+ ){11}\|$", page, re.M)) == 4
     notes = load_notes(out / "notes.json")
     assert "| `blocks.*.attn.softmax` | 4 | uniform 4 bits" in page
-    assert {note.tensor for note in notes} >= {"head.weight", "blocks.3.attn.softmax"}
+    assert {note.tensor for note in notes} >= {"*.bias", "blocks.3.attn.softmax"}
 
 
 def test_a_suited_configuration(pictures, tmp_path, capsys):
@@ -103,7 +106,9 @@ def test_without_pictures_to_measure(pictures, tmp_path, capsys):
     given = command(pictures, "--images", "3", "-o", str(tmp_path / "out"))
     place = given.index("--evaluate")
     assert quantize.main(given[:place] + given[place + 2:]) == 0
-    assert capsys.readouterr().out == f"results: {tmp_path / 'out'}\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("deployed    8.00 bits a weight, ") and len(lines) == 2
+    assert lines[1] == f"results: {tmp_path / 'out'}"
     assert names(tmp_path / "out") == FILES
     assert "Accuracy" not in (tmp_path / "out" / "report.md").read_text()
 

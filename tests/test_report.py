@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.commands.report import report, weight_bytes
+from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
 from golden.commands.report_layers import noise, observed
-from golden.deploy.deploy import deploy
+from golden.deploy.network import deploy
+from golden.deploy.widths import weight_bytes
 from golden.float.models import Preprocessing
 from golden.float.vit import Vit, VitSpec
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.formats import TensorFormat
@@ -79,14 +80,17 @@ def test_bytes_of_weights(quantized):
     _, _, whole = quantized
     layers = 16 * 16 + 3 * (16 * 48 + 16 * 16 + 2 * 16 * 24) + 16 * 3
     assert weight_bytes(whole) == layers
-    narrow = dataclasses.replace(whole, head=whole.head.clamp(-4, 3))
-    assert weight_bytes(narrow) == layers - 48 * 5 // 8
+
+    def with_head(head: Tensor) -> Network:
+        return dataclasses.replace(whole, weights=whole.weights | {"head": head})
+
+    head = whole.weights["head"]
+    assert weight_bytes(with_head(head.clamp(-4, 3))) == layers - 48 * 5 // 8
     # Bytes of a layer are whole.
-    odd = dataclasses.replace(whole, head=whole.head[:, :1].clamp(-4, 3))
-    assert weight_bytes(odd) == layers - 48 + 6
+    assert weight_bytes(with_head(head[:, :1].clamp(-4, 3))) == layers - 48 + 6
     for low, high, bits in ((-2, 1, 2), (-3, 1, 3), (-2, 2, 3), (0, 0, 2), (-128, 0, 8)):
         head = torch.tensor([[low] * 8 + [high] * 8]).T
-        assert weight_bytes(dataclasses.replace(whole, head=head)) == layers - 48 + 2 * bits
+        assert weight_bytes(with_head(head)) == layers - 48 + 2 * bits
 
 
 def test_pictures(model, quantized):

@@ -364,7 +364,8 @@ def test_words() -> None:
     assert [(item.name, item.width) for item in word["i"].fields] == [
         ("acc", 128), ("bias", 128), ("multiplier", 64), ("shift", 24), ("residual", 48),
         ("encode_shift", 16), ("operation", 2), ("multiplier2", 16), ("format", 2),
-        ("zero_point", 8), ("bits", 4), ("m", 4), ("signed", 1), ("last", 1)]
+        ("zero_point", 8), ("bits", 4), ("m", 4), ("signed", 1), ("lowest", 8),
+        ("last", 1)]
     assert [(item.name, item.width) for item in word["o"].fields] == [("codes", 32), ("last", 1)]
 
 

@@ -8,8 +8,9 @@ import torch
 
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
-from golden.deploy.deploy import deploy
+from golden.deploy.network import deploy
 from golden.float import checkpoint
+from golden.network import plan
 from golden.network.calibrate import calibrate
 from golden.network.shift_only import coarser
 from golden.ptq import METHODS
@@ -36,9 +37,8 @@ def test_all_ratios_are_shifts(changes, monkeypatch):
         ratios.append(ratio)
         return dyadic(ratio, config)
 
-    from golden.network import build
-    dyadic = build.dyadic
-    monkeypatch.setattr(build, "dyadic", seen)
+    dyadic = plan.dyadic
+    monkeypatch.setattr(plan, "dyadic", seen)
     images = mnist.sample().calibration.images
     calibrate(checkpoint.load(WEIGHTS), images, dataclasses.replace(CONFIG, **changes))
     powers = 2.0 ** torch.tensor(ratios, dtype=torch.float64).log2().round()

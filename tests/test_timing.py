@@ -15,10 +15,10 @@ from vitforge.spec.timing import Timing
 def test_cores_keep_what_is_promised():
     chosen, different, built = random.Random(1), set(), 0
     while built < 60:
-        rows = chosen.choice((4, 8, 16, 32, 64))
+        rows, most = chosen.choice((4, 8, 16, 32, 64)), chosen.choice((1, 2, 4))
         try:
             config = Config(
-                rows=rows, cols=rows, lanes=chosen.choice((1, 2, 4, 8, 16, 32)),
+                rows=rows, cols=most * rows, lanes=chosen.choice((1, 2, 4, 8, 16, 32)),
                 pe_style=chosen.choice(("wide", "shift")), norm_bits=chosen.choice((8, 10, 12, 16)),
                 max_channels=rows * chosen.randint(1, 1024 // rows),
                 max_keys=chosen.choice((64, 197, 1024)),
@@ -35,6 +35,10 @@ def test_cores_keep_what_is_promised():
 def test_presets_by_hand():
     # Written 36 cycles behind the issue; 18 more for LayerNorm's factors; readable one later.
     assert Timing.of(load("edge8")) == Timing(depth=14, sums=19, early=38, landed=55, revisit=5)
+    # Twice the columns: 8 more to cross; the second token of a pass of one word is 2 cycles sooner
+    # behind one of two words.
+    assert Timing.of(dataclasses.replace(load("edge8"), cols=16)) == Timing(
+        depth=14, sums=27, early=46, landed=55, revisit=9)
 
 
 def test_a_core_with_another_latency_is_refused(monkeypatch):

@@ -2,6 +2,7 @@
 """The unpacker is its model on every cycle: words of every width from beats of every width."""
 
 import random
+from functools import partial
 
 import pytest
 
@@ -12,49 +13,57 @@ from vitforge.spec.config import Config
 from vitforge.spec.packing import Packing
 
 
-def _config(cols, axi, weight_bits=8):
-    return Config(name="test", rows=cols, cols=cols, lanes=1, axi_bits=axi, weight_bits=weight_bits)
+def _config(rows, axi, weight_bits=8, most=1):
+    return Config(name="test", rows=rows, cols=most * rows, lanes=1, axi_bits=axi,
+                  weight_bits=weight_bits)
 
 
 def _blocks(config, rng, count, longest=20):
     """Random blocks: their widths, their words, and what fills a block is noise."""
     blocks, stream = [], b""
     for _ in range(count):
-        bits = rng.choice([*Packing(config).widths, 8])
-        rows = [[rng.randrange(-(1 << bits - 1), 1 << bits - 1) for _ in range(config.cols)]
-                for _ in range(rng.randint(1, longest))]
+        bits, span = rng.choice([*Packing(config).units, (8, 1)])
+        rows = [[rng.randrange(-(1 << bits - 1), 1 << bits - 1)
+                 for _ in range(span * config.rows)] for _ in range(rng.randint(1, longest))]
         packed, used = pack((bits, rows))
         blocks.append((bits, rows))
         stream += packed[:used] + rng.randbytes(len(packed) - used)
     return blocks, stream
 
 
+def _same(wanted, mask, found):
+    return found & mask == wanted
+
+
 def _played(config, blocks, stream, gaps, stalls, rng, sent, received):
     """Cycles by the model until all words have come; those of beats and words to the two lists."""
-    model, width = UnpackerModel(config), config.axi_bits // 8
+    model, width, several = UnpackerModel(config), config.axi_bits // 8, config.cols > config.rows
     beats = [int.from_bytes(stream[at:at + width], "little")
              for at in range(0, len(stream), width)]
     wanted = words(blocks)
-    # The width, the first of its block, the last.
-    places = [(bits, index == 0, index == len(rows) - 1)
-              for bits, rows in blocks for index in range(len(rows))]
+    # The width, how many times `rows` elements, the first of its block, the last.
+    places = [(bits, len(row) // config.rows, index == 0, index == len(rows) - 1)
+              for bits, rows in blocks for index, row in enumerate(rows)]
     offered = False
     for cycle in range(20000):
         offered = offered or (len(sent) < len(beats) and rng.random() >= gaps)
         ready, valid = rng.random() >= stalls, model.valid
-        bits, first, last = places[len(received)]
+        bits, span, first, last = places[len(received)]
         # The width is known when the first word is taken; before, it may be anything.
         if first and not ready:
             bits = rng.randrange(16)
+            span = rng.randint(1, config.cols // config.rows)
         align = last if ready and valid else rng.random() < 0.5
-        takes = model.ready(ready, bits, align)
+        takes = model.ready(ready, bits, align, span)
         outputs = {"i.ready": takes, "o.valid": valid}
         if valid and bits == places[len(received)][0]:
-            outputs["o.payload"] = wanted[len(received)]
+            # Elements beyond those of the word are anything.
+            mask = (1 << 8 * config.rows * places[len(received)][1]) - 1
+            outputs["o.payload"] = partial(_same, wanted[len(received)], mask)
         yield Cycle({"i.valid": offered, "o.ready": ready, "bits": bits, "align": align,
-                     "i.payload": beats[len(sent)] if offered else rng.getrandbits(width * 8)},
-                    outputs)
-        model.clock(offered, ready, bits, align)
+                     "i.payload": beats[len(sent)] if offered else rng.getrandbits(width * 8),
+                     **({"span": span - 1} if several else {})}, outputs)
+        model.clock(offered, ready, bits, align, span)
         if offered and takes:
             sent.append(cycle)
             offered = False
@@ -82,6 +91,16 @@ def test_every_element_arrives(cols, axi, gaps, stalls):
     config, rng = _config(cols, axi), random.Random(f"{cols} {axi}")
     blocks, stream = _blocks(config, rng, 9, longest=20 if cols < 32 else 8)
     run(config, blocks, stream, gaps=gaps, stalls=stalls, seed=cols)
+
+
+@pytest.mark.parametrize(("gaps", "stalls"), [(0, 0), (0.3, 0.3)])
+@pytest.mark.parametrize("axi", [64, 256])
+@pytest.mark.parametrize(("rows", "most"), [(4, 2), (4, 4), (8, 2), (16, 4), (12, 2)])
+def test_every_element_arrives_where_words_differ_in_length(rows, most, axi, gaps, stalls):
+    config, rng = _config(rows, axi, most=most), random.Random(f"{rows} {most} {axi}")
+    blocks, stream = _blocks(config, rng, 20, longest=8)
+    assert len({len(row) for _, block in blocks for row in block}) == most
+    run(config, blocks, stream, gaps=gaps, stalls=stalls, seed=rows)
 
 
 @pytest.mark.parametrize("weight_bits", [2, 4, 6])

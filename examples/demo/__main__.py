@@ -51,7 +51,7 @@ def _recognise(image: torch.Tensor, config: Config, directory: Path) -> dict[str
     with progress_bar("simulate the accelerator, percent", 100) as update:
         run = check(integers, image, directory=directory, progress=update)
     codes, counters = run.logits, run.counters[0]
-    products = model.spec.products / counters["cycles"]
+    products = integers.products / counters["cycles"]
     with torch.inference_mode():
         exact = model(mnist.pixels(image))
     known = [int(label) for shipped, label in zip(sample.test.images, sample.test.labels,

@@ -21,7 +21,7 @@ from golden.float.preprocessing import chosen, of_text, usual
 from golden.float.preprocessing_options import ANY
 from golden.float.vit import VitSpec
 from golden.network import file as network_file
-from golden.network.run import Network
+from golden.network.integers import Network
 from vitforge.spec.config import Config, load
 
 

@@ -9,6 +9,9 @@ last `pending`. So
   and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
   makes none of them, `pending` is 1;
 - stationary weights are made by the third pass before or earlier;
+- the sums of a pass of less than `SHORT` tokens and several tiles are read again so soon that the
+  accumulators' last reads of the second pass before it must be over: that is as short, raw, or has
+  landed;
 - norm parameters are fetched while up to three passes before are under way, so a half of their
   memory is written again only if the fourth pass before is its last user or an earlier one.
 
@@ -22,11 +25,13 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from gen.compiler.memory import bank_words
+from golden.machine.places import result_addresses, weight_addresses
 from golden.machine.program import Array, Instruction
 from golden.units.softmax_bound import row_bound
 from vitforge.spec.config import Config
 from vitforge.spec.formats import CODE_BITS, FORMATS, MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.sizes import SHORT
 
 #: A pass that has landed whenever one asks.
 _LONG_AGO = -10
@@ -39,6 +44,7 @@ class _Writers:
     """The pass that wrote each word of the banks, and each kind of statistics, last."""
 
     def __init__(self, config: Config) -> None:
+        self.config = config
         self.banks = {name: np.full(bank_words(name, config), _LONG_AGO)
                       for name in _BANKS.values()}
         self.factors = _LONG_AGO
@@ -49,8 +55,10 @@ class _Writers:
 
     def write(self, number: int, fields: Mapping[str, int]) -> None:
         if fields["operation"] != OPERATIONS["raw"]:
-            base = fields["d_base"]
-            self.banks[_BANKS[fields["destination"]]][base:base + fields["tokens"]] = number
+            places = result_addresses(fields, self.config)
+            if len(np.unique(places)) < places.size:
+                raise ValueError(f"pass {number} writes words twice")
+            self.banks[_BANKS[fields["destination"]]][places] = number
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["norm"]:
             self.factors = number
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["softmax"]:
@@ -63,21 +71,25 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     Raises
     ------
     ValueError
-        If a pass reads what no `late` protects: the message says which and why.
+        If a pass reads what no `late` protects, writes a word twice, or is too short behind a
+        longer one: the message says which and why.
     """
     writers = _Writers(config)
     users = [_LONG_AGO, _LONG_AGO]
     needed: list[tuple[int, int]] = []
-    passes = (item.fields for item in instructions if item.kind == "PASS")
+    passes = [item.fields for item in instructions if item.kind == "PASS"]
+    landed = -1                     # the last pass that has landed when this one begins
     for number, fields in enumerate(passes):
         recent = number - _LANDED
         if fields["stationary"]:
-            inside = np.arange(config.cols if fields["by_column"] else config.rows)
-            starts = fields["w_base"] + fields["w_stride"] * np.arange(fields["tiles"])
-            latest = int(writers.of("stationary", starts[:, None] + inside).max())
+            latest = int(writers.of("stationary", weight_addresses(fields, config)).max())
             if latest > recent:
                 raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
-        needed.append(_late(fields, writers, number))
+        late, pending = _late(fields, writers, number)
+        needed.append((late, pending))
+        landed = max(landed, number - 1 - pending) if late == 0 else landed
+        if number - 2 > landed and _collides(fields, passes[number - 2]):
+            raise ValueError(f"pass {number} has too few tokens behind pass {number - 2}")
         if fields["operand"] == OPERANDS["norm"]:
             slot = fields["norm_slot"]
             if fields["has_norm"] and users[slot] > recent - 1:
@@ -86,6 +98,12 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
             users[slot] = number
         writers.write(number, fields)
     return needed
+
+
+def _collides(fields: Mapping[str, int], before: Mapping[str, int]) -> bool:
+    """Whether a pass may read its sums while those of the second pass before it are drained."""
+    return (fields["tokens"] < SHORT and fields["tiles"] > 1 and before["tokens"] >= SHORT
+            and before["operation"] != OPERATIONS["raw"])
 
 
 def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[int, int]:

@@ -19,9 +19,11 @@ from gen.compiler.listing import listing
 from gen.compiler.options import CONFIG, command_line
 from golden.machine.execute import execute
 from golden.machine.program import output_bytes
-from golden.network.run import Network, image_codes
+from golden.network.inference import image_codes
+from golden.network.integers import Network
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.spec.instruction import LINE
+from vitforge.spec.sizes import columns
 
 #: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
 PAGE = 4096
@@ -77,7 +79,8 @@ def describe(compiled: Compiled, network: Network, image: Image) -> str:
     """Return the text of ``memory.json``."""
     config = compiled.config
     line = output_bytes(1, config)
-    offsets = [c // config.cols * line + c % config.cols * 4 for c in range(compiled.spec.classes)]
+    width = columns(config)
+    offsets = [c // width * line + c % width * 4 for c in range(compiled.spec.classes)]
     return json.dumps({
         "config": config.name, "config_hash": config.hash(),
         "buffers": {name: {"address": address, "bytes": size}

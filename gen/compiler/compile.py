@@ -15,7 +15,7 @@ from gen.compiler.schedule import STYLES, Schedule, Style, schedule
 from gen.compiler.steps import Region, Step
 from golden.float.vit import VitSpec
 from golden.machine.program import Instruction, assemble, output_bytes
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.units.encoding import thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS

@@ -10,7 +10,7 @@ from dataclasses import fields
 from gen.compiler.memory import allocate, bank_words, lives
 from gen.compiler.schedule import STYLES, schedule
 from golden.float.vit import VitSpec
-from golden.network.run import Network
+from golden.network.integers import Network
 from vitforge.spec.config import Config
 
 _BANKS = ("scratch", "residual", "stationary")

@@ -10,9 +10,11 @@ from itertools import groupby
 from gen.compiler.compile import Compiled
 from gen.compiler.memory import bank_words
 from golden.machine.cycles import predict
-from golden.machine.program import Instruction
+from golden.machine.program import Instruction, pass_channels
+from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.sizes import columns, most_words
 from vitforge.spec.timing import LATENCY
 
 _OPERANDS = {number: name for name, number in OPERANDS.items()}
@@ -30,9 +32,10 @@ def _table(rows: Sequence[Sequence[object]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def macs(item: Instruction, cols: int, rows: int) -> int:
+def macs(item: Instruction, config: Config) -> int:
     """Return the products of a pass, those with padding included."""
-    return item.fields["tokens"] * item.fields["tiles"] * rows * cols
+    return item.fields["tokens"] * item.fields["tiles"] * config.rows \
+        * pass_channels(item.fields, config)
 
 
 def _pass(number: int, layer: str, detail: str, offset: int, item: Instruction,
@@ -63,7 +66,8 @@ def listing(compiled: Compiled) -> str:
     passes = [item for item in compiled.instructions if item.kind == "PASS"]
     fill = "yes" if compiled.style.fill else "no"
     out = [(f"program of {len(compiled.program):,} bytes for configuration {config.name} "
-            f"({config.hash()}), {len(passes)} passes of {config.cols} channels"),
+            f"({config.hash()}), {len(passes)} passes of {columns(config)} channels"
+            + " or less" * (most_words(config) > 1)),
            f"heads ahead: {compiled.style.ahead}, scores ahead: {fill}", ""]
     out += _table([("bank", "words used", "words there", "bytes used", "bytes there"), *(
         (bank, words, bank_words(bank, config), words * config.rows,
@@ -87,7 +91,7 @@ def listing(compiled: Compiled) -> str:
     for layer, items in layers.items():
         first = items[0].fields
         rows.append((layer, len(items), f"{first['tokens']}x{first['tiles'] * config.rows}",
-                     sum(macs(item, config.cols, config.rows) for item in items),
+                     sum(macs(item, config) for item in items),
                      sum(item.size(config) for item in items),
                      sum(item.fields["tokens"] * item.fields["tiles"] for item in items),
                      cycles[layer]))

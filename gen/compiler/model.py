@@ -23,7 +23,7 @@ from golden.float.preprocessing_options import ANY
 from golden.float.shape import open_checkpoint
 from golden.float.vit import Vit, VitSpec
 from golden.network.calibrate import calibrate
-from golden.network.run import Network
+from golden.network.integers import Network
 from vitforge.spec.config import Config
 
 

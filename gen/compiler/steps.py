@@ -139,11 +139,20 @@ def split(indices: Array, width: int) -> Sequence[Array]:
     return np.split(indices, range(width, len(indices), width))
 
 
-def requantization_fields(layer: Requantization) -> dict[str, int]:
-    """Fields of a PASS that the drain needs."""
-    encoding = layer.encoding
+def encoding_of(layer: Requantization, column: int) -> Encoding:
+    """Return the encoding of an output channel."""
+    if not layer.parts:
+        return layer.encoding
+    channels = torch.as_tensor(layer.multiplier).numel()
+    return layer.parts[column * len(layer.parts) // channels]
+
+
+def requantization_fields(layer: Requantization, column: int = 0) -> dict[str, int]:
+    """Fields of a PASS that the drain needs, whose first channel is `column`."""
+    encoding = encoding_of(layer, column)
     return {"format": FORMATS[encoding.kind], "zero_point": encoding.zero_point,
             "bits": encoding.bits, "m": encoding.m, "signed": int(encoding.signed),
+            "lowest": encoding.lowest,
             "operation": OPERATIONS[layer.operation], "multiplier2": layer.multiplier2}
 
 

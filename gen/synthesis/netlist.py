@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gen.convert import ZEROS
-from gen.synthesis import dsp
+from gen.synthesis import cells as flat
+from gen.synthesis import dsp, memories
 from gen.synthesis.area import TARGETS, Area, count
 from gen.synthesis.yowasp import cached, run, version
 
@@ -51,9 +52,9 @@ def write_source(folder: Path, verilog: str) -> None:
 def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
     """Synthesise and return the folder with ``netlist.json``, which is flat, and ``cells.json``.
 
-    The latter counts its primitives. For ECP5 registers are moved into multipliers
-    (`gen.synthesis.dsp`). ``check -assert`` runs before and after mapping: a wire without driver or
-    with two, or a combinational loop, is an error.
+    The latter counts its primitives. For ECP5 registers are moved into multipliers and block
+    memories (`gen.synthesis.dsp`, `gen.synthesis.memories`). ``check -assert`` runs before and
+    after mapping: a wire without driver or with two, or a combinational loop, is an error.
 
     Raises
     ------
@@ -79,12 +80,14 @@ def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -
             path = folder / "netlist.json"
             design: Any = json.loads(path.read_text(encoding="utf-8"))
             dsp.pack_registers(design["modules"][top])
+            memories.pack_outputs(design["modules"][top])
             cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
             path.write_text(json.dumps(design), encoding="utf-8")
         (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
 
-    packing = Path(dsp.__file__).read_text(encoding="utf-8")
-    return cached(cache, [version(TOOL), script, packing, verilog], fill)
+    packing = [Path(str(module.__file__)).read_text(encoding="utf-8")
+               for module in (flat, dsp, memories)]
+    return cached(cache, [version(TOOL), script, *packing, verilog], fill)
 
 
 def synthesize(verilog: str, top: str, target: str = "ecp5", *,

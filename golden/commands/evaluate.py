@@ -14,8 +14,9 @@ from golden.commands.options import evaluate as command_line
 from golden.data import mnist
 from golden.float import checkpoint
 from golden.float.vit import Vit
-from golden.network import run as network
+from golden.network import inference
 from golden.network.calibrate import calibrate
+from golden.network.integers import Network
 from vitforge.base.cli import run_command
 from vitforge.base.progress import progress_bars
 from vitforge.spec.config import load
@@ -31,7 +32,7 @@ class Result:
     alike: int
 
 
-def evaluate(model: Vit, integers: network.Network, split: mnist.Split,
+def evaluate(model: Vit, integers: Network, split: mnist.Split,
              advance: Callable[[int], object] = lambda images: None, batch: int = 50) -> Result:
     """Classify every image of `split` twice; `advance` is told how many images are done more."""
     counts = [0, 0, 0]
@@ -40,7 +41,7 @@ def evaluate(model: Vit, integers: network.Network, split: mnist.Split,
             images = split.images[start:start + batch]
             labels = split.labels[start:start + batch]
             real = model(mnist.pixels(images)).argmax(1)
-            whole = network.run(integers, images).argmax(1)
+            whole = inference.run(integers, images).argmax(1)
             for index, hits in enumerate((real == labels, whole == labels, real == whole)):
                 counts[index] += int(hits.sum())
             advance(len(images))

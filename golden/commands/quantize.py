@@ -27,7 +27,9 @@ from golden.commands.report_figures import FIGURES, figures
 from golden.commands.report_layers import noise, observed
 from golden.data.imagenet import Folder, read_classes
 from golden.data.parallel import ordered
-from golden.deploy.deploy import Note, check, deploy, load_notes, save_notes, suited
+from golden.deploy.network import check, deploy, suited
+from golden.deploy.notes import Note, load_notes, save_notes
+from golden.deploy.widths import stored_widths
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, dump, usual
@@ -37,7 +39,7 @@ from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
-from golden.network.run import Network
+from golden.network.integers import Network
 from golden.ptq import METHODS, own
 from golden.ptq.folding import activated, changes, rescaled
 from golden.ptq.folding import network as with_parameters
@@ -376,6 +378,8 @@ def _run(args: argparse.Namespace) -> int:
                 print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
         if integer is None:
             print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
+        else:
+            print(f"{'deployed':<12}{stored_widths(integer[0])}", flush=True)
         if work.folder and integer:
             shown, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)

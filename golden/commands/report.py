@@ -1,32 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A page about one quantization: both accuracies, sizes, and what the datapath changed."""
 
-__all__ = ["report", "weight_bytes"]
+__all__ = ["report"]
 
 import re
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
-from golden.deploy.deploy import Note, summary
-from golden.network.run import Network
+from golden.deploy.notes import Note, summary
+from golden.deploy.widths import stored_widths, weight_bytes
+from golden.network.integers import Network
 from golden.ptq.record import Record
 from golden.ptq.widths import layer_widths
 from vitforge.base.markdown import table
-
-
-def _bits(weights: Tensor) -> int:
-    """Width of the narrowest signed integers that hold all weights, at least 2."""
-    low, high = (int(end) for end in weights.aminmax())
-    return max(2, max(high, -low - 1).bit_length() + 1)
-
-
-def weight_bytes(network: Network) -> int:
-    """Bytes of all weights, each layer's in the narrowest signed integers that hold them."""
-    layers = [network.embedding.weights, network.head]
-    for block in network.blocks:
-        layers += [layer.weights for layer in (block.qkv, block.proj, block.fc1, block.fc2)]
-    return sum(-(-weights.numel() * _bits(weights) // 8) for weights in layers)
 
 
 def _noise(noise: Mapping[str, Mapping[str, float]]) -> str:
@@ -70,7 +55,8 @@ def report(model: str, record: Record, network: Network, notes: Sequence[Note],
              for name, (found, total) in counts.items()]))
     text.append(f"\n## Integer network\n\nConfiguration {config.name} ({config.hash()}), attention "
                 f"in {config.attention} codes of {config.attention_bits} bits, "
-                f"{weight_bytes(network):,} bytes of weights.\n")
+                f"{weight_bytes(network):,} bytes of weights.\n\nAs deployed: "
+                f"{stored_widths(network)}.\n")
     widths = layer_widths(record)
     if len({item.weights for item in widths.values()}) > 1:
         text.append("\n## Widths\n\nBits that the method gave to a layer's weights, and to what "

@@ -10,7 +10,7 @@
 
 __all__ = ["FIGURES", "figures"]
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from matplotlib.axes import Axes
@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from golden.float.vit import Vit
+from golden.network.ops import Operation, Softmax
+from golden.network.topology import operations
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.record import Record
 from vitforge.base import svg
@@ -45,8 +47,7 @@ def _reach(item: TensorFormat, channels: int) -> Tensor | None:
     """Largest magnitude of a channel's codes."""
     if isinstance(item.scale, tuple) or isinstance(item.zero_point, tuple):
         return None
-    low = -(1 << item.bits - 1) if item.signed else 0
-    top = max(item.zero_point - low, low + (1 << item.bits) - 1 - item.zero_point)
+    top = max(item.zero_point - item.low, item.high - item.zero_point)
     shift = torch.tensor(item.shift or (0,)).expand(channels)
     return top * item.scale * 2.0**shift
 
@@ -99,16 +100,22 @@ def figures(model: Vit, record: Record, seen: Mapping[str, Tensor],
         `golden.commands.report_layers.observed` of the float network, and of it with the record's
         parameters.
     """
-    block = f"blocks.{model.spec.depth // 2}"
+    found = operations(model.spec)
+    softmaxes = [item for item in found if isinstance(item, Softmax)]
+    middle = found.index(softmaxes[len(softmaxes) // 2])
+
+    def of_role(role: str, among: Iterable[Operation]) -> str:
+        return next(item.writes[0] for item in among if role in item.roles)
 
     def decided(name: str) -> TensorFormat | None:
         return record.formats.get(name)
 
-    stream, norm = f"{block}.residual1", f"{block}.norm1"
-    attention, gelu = f"{block}.attn.softmax", f"{block}.mlp.act"
-    found = {"stream.svg": _stream(stream, seen[stream], decided(stream)),
+    norm = of_role("norm", reversed(found[:middle]))
+    attention, stream, gelu = (of_role(role, found[middle:])
+                               for role in ("attention", "stream", "gelu"))
+    pictures = {"stream.svg": _stream(stream, seen[stream], decided(stream)),
              "norm.svg": _norm(norm, seen[norm], rescaled[norm]),
              "attention.svg": _histogram(attention, seen[attention], decided(attention),
                                          logarithmic=True),
              "gelu.svg": _histogram(gelu, seen[gelu], decided(gelu), logarithmic=False)}
-    return {name: svg.text(figure) for name, figure in found.items()}
+    return {name: svg.text(figure) for name, figure in pictures.items()}

@@ -3,7 +3,7 @@
 
 __all__ = ["noise", "observed"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,9 +11,13 @@ from torch import Tensor
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
 from golden.float.vit import Vit
-from golden.network.run import Call, Network, run
+from golden.network import ops
+from golden.network.inference import Call, heads_of, run
+from golden.network.integers import Network
 from golden.ptq.sites import INPUT, sites
 from golden.ptq.statistics import observed_sites
+
+_WHO = "golden.commands.report_layers"
 
 
 def observed(model: Vit | Swin, images: Tensor) -> dict[str, Tensor]:
@@ -32,24 +36,27 @@ def observed(model: Vit | Swin, images: Tensor) -> dict[str, Tensor]:
 def _integers(network: Network, images: Tensor, how: Preprocessing) -> dict[str, Tensor]:
     """Return the values that the integer network's codes stand for, by the sites' names."""
     found: dict[str, Tensor] = {}
-    heads = network.spec.heads
 
     def see(call: Call) -> None:
-        if call.unit == "systolic":
-            return
-        name = call.name.replace("mlp.fc1", "mlp.act")
-        if name.endswith("qkv"):
-            batch, tokens, width = call.output.shape
-            parts = call.output.reshape(batch, tokens, 3, heads, width // 3 // heads)
-            for part, codes in zip("qkv", parts.permute(2, 0, 3, 1, 4), strict=True):
-                item = network.formats[name.replace("qkv", part)]
-                values = codes - getattr(item, "zero_point", 0)
-                scale = torch.as_tensor(item.scale)
-                if scale.ndim:   # one for each channel of V
-                    scale = scale.reshape(heads, 1, -1)
-                found[name.replace("qkv", part)] = values * scale
-        elif name in network.formats:
-            found[name] = network.formats[name].dequantize(call.output)
+        ops.chosen(_WHO, table, call.operation)(call.operation, call.output)
+
+    def sums(operation: ops.Operation, output: Tensor) -> None:
+        """Leave out what is no codes."""
+
+    def codes(operation: ops.Operation, output: Tensor) -> None:
+        (name,) = operation.writes
+        found[name] = network.formats[name].dequantize(output)
+
+    def parts(operation: ops.Requantize, output: Tensor) -> None:
+        for name, part in zip(operation.writes, output.chunk(len(operation.writes), -1),
+                              strict=True):
+            values = network.formats[name].dequantize(part)
+            found[name] = heads_of(values, operation.heads) if operation.heads else values
+
+    # The others are no use of a unit.
+    table: dict[type[ops.Operation], Callable[..., None]] = {
+        ops.Product: sums, ops.Scores: sums, ops.Context: sums, ops.Requantize: parts,
+        ops.Norm: codes, ops.Softmax: codes}
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
     run(network, ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8), see)

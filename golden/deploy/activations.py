@@ -4,9 +4,10 @@
 Every function returns a format and the reason why it isn't the decided one, empty if it is.
 """
 
-__all__ = ["Found", "deploy_gelu", "deploy_norm", "deploy_projection", "deploy_scores",
+__all__ = ["Found", "deploy_gelu", "deploy_projection", "deploy_scores",
            "deploy_stream", "deploy_uniform"]
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.formats.ptf import PowerOfTwoFactor
-from golden.network.build import levels
 from golden.network.calibrate import power_of_two_stream, two_scale
+from golden.network.plan import levels
 from golden.ptq.formats import TensorFormat
 from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed
@@ -29,14 +30,10 @@ _FLOAT = "the method leaves it in floating point; on the datapath it is codes"
 
 @dataclass(frozen=True)
 class Found:
-    """A format of the datapath, and why it isn't the decided one, if so.
-
-    `clip` is the width at which values saturate if their container is wider.
-    """
+    """A format of the datapath, and why it isn't the decided one, if so."""
 
     format: Format
     why: str = ""
-    clip: int | None = None
 
 
 Seen = Callable[[], Observed]
@@ -68,59 +65,61 @@ def deploy_uniform(item: TensorFormat | None, seen: Seen) -> Found:
     return Found(_range(seen(), item.bits), "codes are uniform here, min-max of calibration")
 
 
-def deploy_norm(item: TensorFormat | None, seen: Seen) -> Found:
-    """Codes of LayerNorm's result."""
-    found = deploy_uniform(item, seen)
-    if not found.why and found.format.bits < 8:
-        return Found(found.format, "LayerNorm's result saturates at 8 bits, with the decided step")
-    return found
-
-
 def deploy_scores(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
-    """Codes of the scores, of a scale that softmax takes."""
+    """Codes of the scores, of a scale that softmax takes, and of no more bits than decided.
+
+    Where the decided scale is none of those, the nearest one is taken with the same zero point: a
+    smaller one covers less at both ends.
+    """
     found = deploy_uniform(item, seen) if item is not None else Found(
         _unsigned(score_search(seen(), 8)), _FLOAT)
     plain, widest = found.format, min(8, config.score_bits)
     assert isinstance(plain, Uniform)
+    if plain.bits > widest:
+        low, high = (float(plain.scale) * code for code in
+                     (-plain.zero_point, (1 << plain.bits) - 1 - plain.zero_point))
+        plain = Uniform.of_range(low, high, widest)
+    for step in range(2000):
+        for factor in (0.99**step, 0.99**-step):
+            if _taken(scale := float(plain.scale) * factor, config):
+                if scale == float(found.format.scale):
+                    return found
+                return Found(dataclasses.replace(plain, scale=scale),
+                             "the scale must be one that the integer softmax takes")
+    raise ValueError(f"no score scale near {float(plain.scale):g} is one that softmax takes")
+
+
+def _taken(scale: float, config: Config) -> bool:
+    """Whether the configuration's softmax takes scores of a scale."""
     try:
-        softmax_scale(float(plain.scale), config)
-        fits = plain.bits <= widest
+        softmax_scale(scale, config)
     except ValueError:
-        fits = False
-    if fits:
-        return found
-    low, high = (float(plain.scale) * code for code in
-                 (-plain.zero_point, (1 << plain.bits) - 1 - plain.zero_point))
-    return Found(Uniform.of_range(low, high, widest),
-                 "the scale must be one that the integer softmax takes")
+        return False
+    return True
 
 
 def deploy_projection(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
-    """Codes of Q, K or V around the middle: K and V take the place of weights, of `weight_bits`.
+    """Codes of Q, K or V: K and V take the place of weights, of `weight_bits`, Q is made with them.
 
-    A code less its zero point is between ``-zero`` and ``2**bits - 1 - zero``, which takes a bit
-    more than the code unless it is symmetric. Where the container has that bit the decided step
-    stays; values saturate at the wider integer's range. Else a symmetric step covers the range.
+    The codes stand around the middle of `weight_bits`, where a weight is the code less the middle.
+    Those of fewer bits fit there as they are, whatever their zero point. Of those that don't fit a
+    symmetric step covers the range.
     """
     container = config.weight_bits
-    half = 1 << container - 1
     if item is None or not _one(item):
-        source, bits, why = _range(seen(), 8), 8, _FLOAT if item is None else "one scale for all"
+        source, why = _range(seen(), 8 if item is None else item.bits), _FLOAT \
+            if item is None else "one scale for all"
     else:
-        source, bits, why = _unsigned(item), item.bits, ""
-    below, above = source.zero_point, (1 << bits) - 1 - source.zero_point
-    needed = max(below - 1, above).bit_length() + 1
-    if needed <= container:
-        if needed > bits:
-            why = why or ("K and V are stationary operands, which have no zero point, and Q is "
-                          "made with them: it is part of the integers, which take a bit more")
-        return Found(Uniform(scale=source.scale, bits=container, zero_point=half), why,
-                     needed if needed < container else None)
-    width = min(bits, container)
+        source, why = _unsigned(item), ""
+    half, codes = 1 << container - 1, 1 << source.bits
+    if 0 <= half - source.zero_point <= 2 * half - codes:
+        return Found(source, why)
+    width = min(source.bits, container)
+    below, above = source.zero_point, codes - 1 - source.zero_point
     scale = max(below, above) * float(source.scale) / ((1 << width - 1) - 1)
-    return Found(Uniform(scale=scale, bits=container, zero_point=half),
+    return Found(Uniform(scale=scale, bits=width, zero_point=1 << width - 1),
                  why or "K and V are stationary operands, which have no zero point, and Q is made "
-                 "with them: symmetric", width if width < container else None)
+                 "with them: symmetric")
 
 
 def deploy_stream(item: TensorFormat | None, rows: Callable[[], Tensor], channels: int,
@@ -141,7 +140,7 @@ def deploy_stream(item: TensorFormat | None, rows: Callable[[], Tensor], channel
         plain = _unsigned(item)
         return Found(Shifted(scale=plain.scale, bits=plain.bits, zero_point=plain.zero_point,
                              shift=torch.zeros(channels, dtype=torch.int64)))
-    return Found(power_of_two_stream(rows(), config),
+    return Found(power_of_two_stream(rows(), config, item.bits),
                  "one scale, and powers of two for the channels")
 
 

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a decided weight format to integers that the array multiplies.
 
-A weight on the datapath is a signed integer of at most `weight_bits` bits, with one real step for
-each output channel. Everything whose integers fit is taken as it is, however a paper writes it:
+A weight on the datapath is a signed integer, with one real step for each output channel and no zero
+point. One that was decided at b bits is stored in b bits: ``-(2**(b-1) - 1)`` to ``2**(b-1) - 1``.
 
-- symmetric codes are these integers;
-- asymmetric ones are, less their zero point, which takes a bit more;
-- of the two scales of a dual format that differ by a power of two, the larger is a left shift.
-
-What does not fit, asymmetric codes of 8 bits and scales of any ratio, is rounded once more, to
-symmetric codes of `weight_bits` bits.
+- Symmetric codes are these integers.
+- What has a zero point, or two scales in a row, is rounded again to symmetric codes of b bits, of
+  the steps of least squared error. All methods of `golden.ptq` decide symmetric ones, unless they
+  are told to do otherwise.
 """
 
 __all__ = ["Deployed", "deploy_head", "deploy_weights", "folded_embedding"]
@@ -20,10 +18,11 @@ import torch
 from torch import Tensor
 
 from golden.formats.formats import Uniform
-from golden.network.build import Matrix
+from golden.network.plan import Matrix
 from golden.ptq.formats import TensorFormat, weight_grid
+from golden.ptq.weights import channel_symmetric, common_weights
 
-_ROUNDED = "the integers don't fit, so weights are rounded once more"
+_ROUNDED = "the array has one step a row and no zero point, so weights are rounded once more"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +43,8 @@ class Deployed:
 def _mantissas(weight: Tensor, item: TensorFormat) -> tuple[Tensor, Tensor]:
     """Codes less their zero point, and the step of each weight; float64."""
     scale, zero = weight_grid(item)
-    low = -(1 << item.bits - 1) if item.signed else 0
-    high = low + (1 << item.bits) - 1
     code = (weight / scale + 0.5).floor()
-    return code.maximum(low - zero).minimum(high - zero), scale
-
-
-def _width(codes: Tensor) -> int:
-    """Bits of the narrowest signed integers that hold all codes, at least 2."""
-    low, high = codes.aminmax()
-    return max(2, max(int(high), -int(low) - 1).bit_length() + 1)
+    return code.maximum(item.low - zero).minimum(item.high - zero), scale
 
 
 def _signed(codes: Tensor, scale: Tensor, bits: int, why: str = "") -> Deployed:
@@ -62,64 +53,45 @@ def _signed(codes: Tensor, scale: Tensor, bits: int, why: str = "") -> Deployed:
                             signed=True), why)
 
 
-def _rounded(values: Tensor, bits: int, why: str, *, common: bool = False) -> Deployed:
-    """Symmetric min-max, per row or with one step for all."""
-    peak = values.abs().amax() if common else values.abs().amax(1, keepdim=True)
-    found = Uniform.symmetric(peak, bits)
-    scale = torch.as_tensor(found.scale, dtype=torch.float64)
-    return _signed(found.quantize(values), scale if common else scale[:, 0], bits, why)
+def _within(weight: Tensor, item: TensorFormat) -> Tensor:
+    """Clip real weights to the range of the decided grid."""
+    scale, zero = weight_grid(item)
+    return weight.maximum((item.low - zero) * scale).minimum((item.high - zero) * scale)
 
 
-def _source(weight: Tensor, item: TensorFormat, bits: int) -> Tensor:
-    """Values to round to `bits` bits.
-
-    Those of the decided grid if it is the coarser one, because a deployed weight must not be
-    better than the decided one; else the real weights within its range.
-    """
-    mantissa, scale = _mantissas(weight, item)
-    if item.bits < bits:
-        return mantissa * scale
-    top = (1 << item.bits) - 1
-    zero = weight_grid(item)[1] + ((1 << item.bits - 1) if item.signed else 0)
-    return weight.maximum(-zero * scale).minimum((top - zero) * scale)
-
-
-def deploy_weights(weight: Tensor, item: TensorFormat, bits: int) -> Deployed:
-    """Make integers of real weights ``[N, K]``, float64.
+def deploy_weights(weight: Tensor, item: TensorFormat) -> Deployed:
+    """Make integers of real weights ``[N, K]``, float64, of the decided width.
 
     Parameters
     ----------
     item
         What was decided.
-    bits
-        Width of a weight on the datapath.
     """
     mantissa, scale = _mantissas(weight, item)
-    scale = scale.expand(len(weight), scale.shape[1])
-    base = scale.amin(1, keepdim=True)
-    shift = (scale / base).log2()
-    if not bool((shift % 1).any()):
-        codes = mantissa * 2.0**shift
-        if (needed := _width(codes)) <= bits:
-            why = "zero points and shifts are part of the stored integers" \
-                if needed > item.bits else ""
-            return _signed(codes, base[:, 0], max(needed, item.bits), why)
-    return _rounded(_source(weight, item, bits), bits, _ROUNDED)
+    top = (1 << item.bits - 1) - 1
+    if bool((scale == scale[:, :1]).all()) and float(mantissa.abs().max()) <= top:
+        return _signed(mantissa, scale[:, 0].expand(len(weight)), item.bits)
+    values = _within(weight, item)
+    step, _ = channel_symmetric(values.T, item.bits)
+    found = Uniform(scale=step[:, None], bits=item.bits, signed=True)
+    return _signed(found.quantize(values), step, item.bits, _ROUNDED)
 
 
-def deploy_head(weight: Tensor, item: TensorFormat, bits: int) -> Deployed:
+def deploy_head(weight: Tensor, item: TensorFormat) -> Deployed:
     """Make integers of the classifier's weights: one step for all, so that logits compare."""
     scale, _ = weight_grid(item)
-    if scale.numel() == 1 or bool((scale == scale.flatten()[0]).all()):
-        found = deploy_weights(weight, item, bits)
-        return _signed(found.matrix.codes, found.matrix.scale[0], found.format.bits, found.why)
-    return _rounded(_source(weight, item, bits), bits,
-                    "logits are accumulators, compared as they are: one step for all classes",
-                    common=True)
+    if bool((scale == scale.flatten()[0]).all()):
+        found = deploy_weights(weight, item)
+        if not found.why:
+            return _signed(found.matrix.codes, found.matrix.scale[0], item.bits)
+    values = _within(weight, item)
+    common = common_weights(values, item.bits).exact()
+    return _signed(common.quantize(values), torch.as_tensor(common.scale, dtype=torch.float64),
+                   item.bits,
+                   "logits are accumulators, compared as they are: one step for all classes")
 
 
-def folded_embedding(weight: Tensor, item: TensorFormat, bits: int, std: tuple[float, ...],
-                     ) -> Deployed:
+def folded_embedding(weight: Tensor, item: TensorFormat, std: tuple[float, ...]) -> Deployed:
     """Make integers of the patch embedding for pixels that are not divided by `std`.
 
     Parameters
@@ -127,7 +99,7 @@ def folded_embedding(weight: Tensor, item: TensorFormat, bits: int, std: tuple[f
     weight
         ``[N, channels, size, size]``, float64, of the network that takes normalised pixels.
     """
-    found = deploy_weights(weight.flatten(1), item, bits)
+    found = deploy_weights(weight.flatten(1), item)
     if len(set(std)) == 1:
         return _signed(found.matrix.codes, found.matrix.scale / std[0], found.format.bits,
                        found.why)
@@ -137,6 +109,6 @@ def folded_embedding(weight: Tensor, item: TensorFormat, bits: int, std: tuple[f
     width = found.format.bits
     top = (1 << width - 1) - 1
     scale = torch.maximum(found.matrix.scale / divisor.mean(), values.abs().amax(1) / (top + 0.49))
-    codes = (values / scale[:, None] + 0.5).floor().clamp(-top - 1, top)
+    codes = (values / scale[:, None] + 0.5).floor().clamp(-top, top)
     return _signed(codes, scale, width,
                    "pixels come as bytes, so the normalisation is folded into the weights")

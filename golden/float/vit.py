@@ -69,13 +69,6 @@ class VitSpec:
         """Pixels times channels of one patch: the inner length of the patch embedding."""
         return self.patch_size**2 * self.in_channels
 
-    @property
-    def products(self) -> int:
-        """Multiplications of the matrix products of an image; the head sees the class token."""
-        tokens, dim = self.tokens, self.dim
-        block = (4 * dim + 2 * tokens + 2 * self.mlp_hidden) * tokens * dim
-        return self.patches * self.patch_values * dim + self.depth * block + dim * self.classes
-
 
 class Tap(nn.Identity):
     """A named point of the network for `observe`; computes nothing."""

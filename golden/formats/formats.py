@@ -8,7 +8,7 @@ Real values are rounded half up, ``floor(x + 0.5)``, like every integer of the d
 """
 
 __all__ = ["LEVELS", "Probability", "Format", "Log2", "LogSqrt2", "Shifted", "Table", "TwoScale",
-           "Uniform"]
+           "Uniform", "lowest"]
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,11 +25,17 @@ from vitforge.spec.formats import CODE_BITS, FORMATS
 from vitforge.spec.probability_levels import SLOPES, Levels, root_integers
 
 
+def lowest(bits: int, signed: bool, symmetric: bool) -> int:
+    """Return the lowest uniform code: symmetric ones leave two's complement's lowest out."""
+    return symmetric - (1 << bits - 1) if signed else 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Uniform(Probability):
     """``value = (code - zero_point) * scale``; unsigned codes, or two's complement if `signed`.
 
-    Symmetric weights are signed with zero point 0; their `scale` is per output channel.
+    Weights are signed with zero point 0, and symmetric: ``-(2**(bits-1) - 1)`` is their lowest
+    code. Their `scale` is per output channel.
     """
 
     kind = "uniform"
@@ -52,9 +58,9 @@ class Uniform(Probability):
                    signed=zero_point == 0)
 
     def quantize(self, x: Tensor) -> Tensor:
-        low = -(1 << self.bits - 1) if self.signed else 0
+        low = lowest(self.bits, self.signed, self.zero_point == 0)
         codes = rounded(real(x) / self.scale) + self.zero_point
-        return codes.clamp(low, low + (1 << self.bits) - 1)
+        return codes.clamp(low, (1 << self.bits - self.signed) - 1)
 
     def decode(self, code: Tensor) -> tuple[Tensor, Tensor]:
         integers(code=code)

@@ -23,8 +23,8 @@ from golden.machine.memory_write import Writer
 from golden.machine.program import Instruction, parse
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.pass_fields import PASSES
-from vitforge.spec.sizes import SHORT
+from vitforge.spec.pass_fields import PASSES, pass_words
+from vitforge.spec.sizes import SHORT, columns, word_groups
 from vitforge.spec.timing import LATENCY, Timing
 
 #: Cycles of a run before the reader takes the program's range, and that of `done`.
@@ -209,7 +209,7 @@ class _Machine:
     # -- weights
 
     def weights(self) -> Process:
-        kernel, rows = self.kernel, self.config.rows
+        kernel, config, rows = self.kernel, self.config, self.config.rows
         tile = 0
         free = 0          # first cycle in which the next pass may be loaded
         empty = 0         # first cycle in which the bank's pipeline is empty
@@ -223,19 +223,24 @@ class _Machine:
                 yield active
             if item["stationary"]:
                 yield from self.landed.reach(number - 2)
-                step = max(step, kernel.now - offset)
+                # The first read may have been before the last word of the pass before was taken.
+                landed = self.landed.visible[number - 3] if number > 2 else 0
+                step = max(step, max(active, landed) - offset)
                 last = 0
+                # A row waits for the last of its words.
+                words = 1 if item["by_column"] else pass_words(item, config)
+                reads = columns(config) if item["by_column"] else rows * words
                 for _ in range(item["tiles"]):
                     while tile > len(self.entered):
                         yield self.entry
                     swap = self.entered[tile - 1] if tile else 0
-                    offset += max(0, swap - (step + 3 + offset))
-                    last = step + 3 + offset + rows - 1
+                    offset += max(0, swap - (step + 2 + words + offset))
+                    last = step + 3 + offset + reads - 1
                     if kernel.now < last:
                         yield last
                     self.complete.append(last + 1)
                     self.completed.fire(kernel.now)
-                    step += rows
+                    step += reads
                     tile += 1
                 free, empty = step - 1 + offset, last + 1
                 self.span("keys", active, last, number)
@@ -270,12 +275,12 @@ class _Machine:
         return self.words.run(now, words)[1] + 1
 
     def sequencer(self) -> Process:
-        kernel, words, columns = self.kernel, self.words, self.config.cols
+        kernel, words, rows = self.kernel, self.words, self.config.rows
         number = searched = 0
         now = 0
         for instruction in self.instructions:
             item = instruction.fields
-            now = self.block(LINE // columns, now)
+            now = self.block(LINE // rows, now)
             decode = now + 1
             yield decode
             if instruction.kind == "PASS":
@@ -286,8 +291,8 @@ class _Machine:
                 if item["has_norm"]:
                     now = self.block(8 * item["tiles"], now)
                 if item["has_thresholds"]:
-                    now = self.block(LINE // columns, now)
-                now = self.block(8, now)
+                    now = self.block(LINE // rows, now)
+                now = self.block(8 * pass_words(item, self.config), now)
                 yield now
                 self.pushed[number] = now
                 self.push.fire(now)
@@ -295,7 +300,8 @@ class _Machine:
                 searched = number if item["format"] else searched
                 now += 1
                 if not item["stationary"]:
-                    words.begin(item["weight_bits"], item["tiles"] * self.config.rows)
+                    words.begin(item["weight_bits"], item["tiles"] * rows,
+                                pass_words(item, self.config))
                     yield now
                     self.in_stream = now
                     self.stream.fire(now)
@@ -310,7 +316,7 @@ class _Machine:
                     return
                 begin = now
                 if item["inline"]:
-                    now = self.block(item["bytes"] // columns, now)
+                    now = self.block(item["bytes"] // rows, now)
                 else:
                     now = self.words.load(now, item) + 1
                 self.span("load", begin, now - 1, number)
@@ -334,7 +340,7 @@ class _Machine:
             start = max(self.collected[number] + 1, free)
             if item["statistics"] != STATISTICS["none"]:
                 start = gather = max(start, gather + timing.revisit)
-            groups = item["tokens"] * (self.config.cols // self.config.lanes)
+            groups = item["tokens"] * pass_words(item, self.config) * word_groups(self.config)
             raw = item["operation"] == OPERATIONS["raw"]
             if raw:
                 start = max(start, self.written)

@@ -42,12 +42,18 @@ def encode_any(y: Tensor, fields: Mapping[str, int], thresholds: Sequence[int], 
     Parameters
     ----------
     fields
-        Of a PASS: `format`, `bits`, `zero_point`, `m`, `signed`.
+        Of a PASS: `format`, `bits`, `zero_point`, `m`, `signed`, `lowest`.
     thresholds
         15 integers; only their low bits count.
     shift
         `encode_shift` of each channel, 0 to 15. With m added it is taken modulo 16.
     """
+    return _codes(y, fields, thresholds, shift, config) + fields["lowest"] & 255
+
+
+def _codes(y: Tensor, fields: Mapping[str, int], thresholds: Sequence[int], shift: Tensor,
+           config: Config) -> Tensor:
+    """Return the codes before `lowest` is added."""
     kind = fields["format"]
     if kind >= FORMATS["log2"]:
         count, _ = _search(y, thresholds, config)

@@ -19,7 +19,8 @@ from torch import Tensor
 from golden.formats.attention import log2_format
 from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
-from golden.machine.program import Fault, Instruction, parse
+from golden.machine.places import result_addresses, weight_addresses
+from golden.machine.program import Fault, Instruction, parse, pass_channels
 from golden.machine.state import State
 from golden.units.encoding import Encoding
 from golden.units.layernorm import normalize
@@ -45,9 +46,9 @@ class PassRecord:
     fields
         Of the instruction.
     operands, weights, acc
-        int64 ``[T, K]``, ``[K, cols]`` and ``[T, cols]``.
+        int64 ``[T, K]``, ``[K, C]`` and ``[T, C]``, C the channels of the pass.
     result
-        Codes ``[T, cols]``; accumulators with bias if the pass is raw.
+        Codes ``[T, C]``; accumulators with bias if the pass is raw.
     """
 
     instruction: int
@@ -191,22 +192,22 @@ class _Machine:
         x = codes - fields["norm_zero_point"] << shift
         channels = int(factors[0, 0])
         _certain(x, channels, factors[:, 1:2], factors[:, 2:], self.config)
-        found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config)
+        found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config,
+                          fields["operand_bits"])
         return found - fields["operand_zero_point"]
 
     def _weights(self, item: Instruction, index: int) -> Tensor:
-        """Return weights int64 ``[tiles * rows, cols]``."""
-        fields, rows, cols = item.fields, self.config.rows, self.config.cols
+        """Return weights int64 ``[tiles * rows, channels]``."""
+        fields, channels = item.fields, pass_channels(item.fields, self.config)
         if item.weights is None:
-            words = np.arange(cols if fields["by_column"] else rows)
-            addresses = fields["w_base"] \
-                + fields["w_stride"] * np.arange(fields["tiles"])[:, None] + words
-            tiles = self.state.read("stationary", addresses, index) - MIDDLE
+            tiles = self.state.read("stationary", weight_addresses(fields, self.config),
+                                    index) - MIDDLE
             if fields["by_column"]:
-                tiles = tiles.transpose(1, 2)
+                # All columns of the array are read, whatever the pass has.
+                tiles = tiles.transpose(1, 2)[..., :channels]
         else:
             tiles = torch.from_numpy(item.weights.astype(np.int64))
-        return tiles.reshape(-1, cols)
+        return tiles.reshape(-1, channels)
 
     def _drain(self, item: Instruction, acc: Tensor, index: int) -> Tensor:
         fields, state = item.fields, self.state
@@ -218,11 +219,11 @@ class _Machine:
             self.output[fields["offset"]:fields["offset"] + len(data)] = data
             return result
         bank = _BANKS[fields["destination"]]
-        target = self.state.index(bank, fields["d_base"] + np.arange(len(acc)), index)
+        target = self.state.index(bank, result_addresses(fields, self.config), index)
         operation = _OPERATIONS[fields["operation"]]
         residual = None
         if operation == "residual":
-            codes = self.state.banks["residual"][target]
+            codes = self.state.banks["residual"][target].reshape(acc.shape)
             residual = codes - fields["residual_zero_point"] << columns["residual_shift"]
         layer = Requantization(
             bias=columns["bias"], multiplier=columns["multiplier"], shift=columns["shift"],
@@ -230,7 +231,7 @@ class _Machine:
         value = scale_values(acc, layer.bias, layer.multiplier, layer.shift, self.config)
         result = encode_any(operate(value, layer, self.config, residual), fields,
                             state.thresholds, columns["encode_shift"], self.config)
-        self.state.banks[bank][target] = result
+        self.state.banks[bank][target] = result.reshape(*target.shape, -1)
         if fields["statistics"] == STATISTICS["norm"]:
             self.state.gather_norm(fields, result, columns["statistics_shift"])
         elif fields["statistics"] == STATISTICS["softmax"]:

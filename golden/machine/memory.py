@@ -65,7 +65,7 @@ class Memory:
         self._stream = WordStream(config, self._fetch)
         #: After so many chunks, bursts and lines are at the same places again.
         self._period = max(self._fetch.limit * self._stream.ratio, self._stream.line)
-        self._known: dict[tuple[int, int, int, int], tuple[int, int, _Place]] = {}
+        self._known: dict[tuple[tuple[int, int], int, int, int], tuple[int, int, _Place]] = {}
         #: A run of words that was only looked up: where and when it began, and when all rests.
         self._skipped: tuple[_Place, int, int] | None = None
         self._rest = NEVER
@@ -80,10 +80,10 @@ class Memory:
         """Cycles in which one of `beats` is waited for and none comes: the counter MEMORY_WAIT."""
         return self._fetch.wait
 
-    def begin(self, bits: int, words: int) -> None:
-        """Begin a block of `words` words of elements of `bits` bits."""
+    def begin(self, bits: int, words: int, span: int = 1) -> None:
+        """Begin a block of `words` words of ``span * rows`` elements of `bits` bits."""
         self._wake()
-        self._stream.begin(bits, words)
+        self._stream.begin(bits, words, span)
 
     def word(self, ready_at: int) -> int:
         """Return the cycle in which the next word is taken, if it may be from `ready_at` on."""
@@ -146,7 +146,7 @@ class Memory:
     def _skip(self, ready_at: int, words: int) -> int:
         """Look up a run that begins at rest; return its last cycle, or -1."""
         stream = self._stream
-        key = (stream.bits, words, stream.place, stream.passed % self._period)
+        key = (stream.kind, words, stream.place, stream.passed % self._period)
         if key not in self._known:
             self._known[key] = self._explore(words)
         last, rest, change = self._known[key]

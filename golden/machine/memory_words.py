@@ -26,8 +26,9 @@ class WordStream:
         Chunks that have been passed, by words up to the one in the window.
     place
         Units of the chunk behind them that have been used up as well.
-    bits, left
-        Width of the block's elements, and its words that have not been taken.
+    kind, left
+        Width of the block's elements and how many times `rows` of them a word has; and the block's
+        words that have not been taken.
     fresh
         The next word opens a block.
     """
@@ -38,13 +39,13 @@ class WordStream:
         self.ratio = fetch.width // (packing.chunk * packing.unit)
         self.places, self.line = packing.places, packing.line
         self._opening = -(-packing.largest // packing.chunk)
-        #: By width and place: chunks that a word lies in, those it uses up, the place behind it.
-        self._tables = {bits: [(-(-(place + units) // packing.chunk),
+        #: By kind and place: chunks that a word lies in, those it uses up, the place behind it.
+        self._tables = {kind: [(-(-(place + units) // packing.chunk),
                                 *divmod(place + units, packing.chunk))
                                for place in range(packing.chunk)]
-                        for bits, units in packing.units.items()}
+                        for kind, units in packing.units.items()}
         self.passed = self.place = self.left = 0
-        self.bits, self.fresh = 8, True
+        self.kind, self.fresh = (8, 1), True
         self._mask = fetch.mask
         self._reset(0)
         self._free = 0
@@ -76,12 +77,12 @@ class WordStream:
             return NEVER
         return max(self._offered, self._entry + self.places, self._gone, self.fetch.last + 2)
 
-    def begin(self, bits: int, words: int) -> None:
+    def begin(self, bits: int, words: int, span: int = 1) -> None:
         """Begin a block."""
         assert not self.left and words > 0
         self.align()
-        self.bits, self.left = bits, words
-        # The first word waits for as much as the widest has.
+        self.kind, self.left = (bits, span), words
+        # The first word waits for as much as the largest has.
         end = self.passed + self._opening
         self._enter(end)
         self._offered = 1 + max(self._free, self._gone, self._enters[end - 1 & self._mask]
@@ -97,7 +98,7 @@ class WordStream:
         first = last = max(ready_at, self._offered)
         self._free = first
         if self.fresh:
-            _, chunks, self.place = self._tables[self.bits][0]
+            _, chunks, self.place = self._tables[self.kind][0]
             self._pass(first, chunks)
             self._free += 1
             self.fresh = False
@@ -113,7 +114,7 @@ class WordStream:
     def _copy(self, words: int, ready_at: int) -> int:
         """Copy words to the window; return when the last is taken, all from `ready_at` on."""
         # All that a word needs in local names: this is where the time goes.
-        table, places, mask = self._tables[self.bits], self.places, self._mask
+        table, places, mask = self._tables[self.kind], self.places, self._mask
         enters, leaves = self._enters, self._leaves
         entered, edge, entry = self._entered, self._edge, self._entry
         place, passed, gone, taken = self.place, self.passed, self._gone, self._free

@@ -6,7 +6,7 @@ the accelerator does, front to back, and stops with a `Fault` where the accelera
 """
 
 __all__ = ["Fault", "Instruction", "assemble", "check", "lines", "output_bytes", "pack_weights",
-           "parse", "read_logits", "unpack_weights"]
+           "parse", "pass_channels", "read_logits", "unpack_weights"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from vitforge.spec.instruction import (
     PARAMETER,
     STATISTICS,
 )
+from vitforge.spec.pass_fields import pass_words
+from vitforge.spec.sizes import columns, most_words
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
@@ -72,9 +74,9 @@ class Instruction:
     norm
         `NORM_PARAMETER` of ``tiles * rows`` channels, if the fields say so.
     parameters
-        `PARAMETER` of `cols` channels; None but for a PASS.
+        `PARAMETER` of the pass's channels; None but for a PASS.
     weights
-        int8 ``[tiles, rows, cols]``; None if they are stationary.
+        int8 ``[tiles, rows, channels]``; None if they are stationary.
     data
         Words of an inline LOAD.
     thresholds
@@ -99,21 +101,22 @@ def lines(size: int) -> int:
     return -(-size // LINE) * LINE
 
 
-def _weight_word(bits: int, config: Config) -> int:
-    return -(-config.cols * bits // 8)
+def pass_channels(fields: Mapping[str, int], config: Config) -> int:
+    """Return the channels that a pass makes."""
+    return pass_words(fields, config) * config.rows
 
 
 def block_bytes(fields: Mapping[str, int], config: Config) -> tuple[int, int, int, int]:
     """Return the bytes of a PASS's blocks, in their order, without padding."""
-    channels = fields["tiles"] * config.rows
-    return (channels * NORM_PARAMETER.bits // 8 if fields["has_norm"] else 0,
+    inputs, channels = fields["tiles"] * config.rows, pass_channels(fields, config)
+    return (inputs * NORM_PARAMETER.bits // 8 if fields["has_norm"] else 0,
             LINE if fields["has_thresholds"] else 0,
-            config.cols * PARAMETER.bits // 8,
-            0 if fields["stationary"] else channels * _weight_word(fields["weight_bits"], config))
+            channels * PARAMETER.bits // 8,
+            0 if fields["stationary"] else inputs * -(-channels * fields["weight_bits"] // 8))
 
 
 def pack_weights(weights: npt.NDArray[np.int8], bits: int) -> bytes:
-    """Pack words ``[..., cols]`` of signed weights, element 0 in the low bits of each.
+    """Pack words ``[..., channels]`` of signed weights, element 0 in the low bits of each.
 
     Raises
     ------
@@ -133,11 +136,11 @@ def pack_weights(weights: npt.NDArray[np.int8], bits: int) -> bytes:
     return np.packbits(ones.reshape(len(words), -1), axis=-1, bitorder="little").tobytes()
 
 
-def unpack_weights(data: bytes, bits: int, cols: int) -> npt.NDArray[np.int8]:
-    """Invert `pack_weights`: int8 ``[words, cols]``."""
-    packed = np.frombuffer(data, np.uint8).reshape(-1, -(-cols * bits // 8))
-    ones = np.unpackbits(packed, axis=-1, bitorder="little")[:, :cols * bits]
-    values = ones.reshape(-1, cols, bits).astype(np.int64) @ (1 << np.arange(bits))
+def unpack_weights(data: bytes, bits: int, channels: int) -> npt.NDArray[np.int8]:
+    """Invert `pack_weights`: int8 ``[words, channels]``."""
+    packed = np.frombuffer(data, np.uint8).reshape(-1, -(-channels * bits // 8))
+    ones = np.unpackbits(packed, axis=-1, bitorder="little")[:, :channels * bits]
+    values = ones.reshape(-1, channels, bits).astype(np.int64) @ (1 << np.arange(bits))
     return (values - (values >> bits - 1 << bits)).astype(np.int8)
 
 
@@ -269,7 +272,8 @@ def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple
         return "bad field", 0
     if fields["operand"] == 3 or fields["statistics"] == 3 \
             or (fields["destination"] == DESTINATIONS["memory"]) != raw \
-            or (raw and fields["statistics"] != STATISTICS["none"]):
+            or (raw and fields["statistics"] != STATISTICS["none"]) \
+            or pass_words(fields, config) > most_words(config):
         return "bad field", 0
     searched = fields["format"] >= FORMATS["log2"]
     if not raw and not 2 <= fields["bits"] <= (4 if searched else 8):
@@ -282,7 +286,7 @@ def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple
         return "bad field", 0
     if raw and fields["offset"] % LINE:
         return "misaligned address", fields["offset"]
-    if raw and fields["offset"] + fields["tokens"] * config.cols * 4 > output:
+    if raw and fields["offset"] + fields["tokens"] * pass_channels(fields, config) * 4 > output:
         return "address outside the window", fields["offset"]
     return None
 
@@ -334,28 +338,30 @@ def _instruction(kind: str, fields: dict[str, int], blocks: list[bytes],
     if kind != "PASS":
         return Instruction(kind, fields, data=blocks[0] if blocks else None)
     norm, levels, parameters, weights = blocks
+    channels = pass_channels(fields, config)
     return Instruction(
         kind, fields, _unpack(NORM_PARAMETER, norm) if norm else None,
         _unpack(PARAMETER, parameters),
         None if fields["stationary"] else
-        unpack_weights(weights, fields["weight_bits"], config.cols).reshape(
-            fields["tiles"], config.rows, config.cols),
+        unpack_weights(weights, fields["weight_bits"], channels).reshape(
+            fields["tiles"], config.rows, channels),
         thresholds=tuple(np.frombuffer(levels, "<i4").tolist())[:-1] if levels else None)
 
 
 def _result_line(config: Config) -> int:
-    return lines(config.cols * 4)
+    return lines(columns(config) * 4)
 
 
 def output_bytes(classes: int, config: Config) -> int:
     """Return the bytes of the output buffer.
 
-    Every pass of the head begins a line, so less than 16 columns leave the rest of it unwritten.
+    Every pass of the head begins a line, so less than 16 columns leave the rest of it unwritten;
+    as does a last pass of fewer words.
     """
-    return -(-classes // config.cols) * _result_line(config)
+    return -(-classes // columns(config)) * _result_line(config)
 
 
 def read_logits(output: bytes, classes: int, config: Config) -> Array:
     """Take the logits, int64 ``[classes]``, out of the output buffer."""
     rows = np.frombuffer(output, "<i4").reshape(-1, _result_line(config) // 4)
-    return rows[:, :config.cols].flatten()[:classes].astype(np.int64)
+    return rows[:, :columns(config)].flatten()[:classes].astype(np.int64)

@@ -108,7 +108,7 @@ class State:
         self.norm[slot] = {name: torch.from_numpy(column) for name, column in columns.items()}
 
     def gather_norm(self, fields: Mapping[str, int], codes: Tensor, shift: Tensor) -> None:
-        """Add codes ``[T, cols]`` to the sums of their rows, elements cut to `norm_bits`."""
+        """Add codes ``[T, channels]`` to the sums of their rows, elements cut to `norm_bits`."""
         half = 1 << self.config.norm_bits - 1
         x = (codes - fields["zero_point"] << shift) + half
         x = (x & 2 * half - 1) - half
@@ -120,7 +120,7 @@ class State:
             self.factors[:tokens, 1:] = self.sums[:tokens]
 
     def gather_softmax(self, fields: Mapping[str, int], codes: Tensor) -> None:
-        """Add score codes ``[T, cols]``, the first `valid` of them keys, to their rows.
+        """Add score codes ``[T, channels]``, the first `valid` of them keys, to their rows.
 
         A row's reference and sum stay between its passes, each of which has its own multiplier.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a float network and a few images to the integers of `golden.network`.
+"""From a float network and a few images to the integers of `golden.network.integers`.
 
 FQ-ViT's calibration (arXiv 2111.13824) without its observers: min-max ranges of about 100 images,
 power-of-two factors for the residual stream, symmetric weights per output channel. The published
@@ -11,22 +11,44 @@ __all__ = ["calibrate", "observations", "outlier_stream", "power_of_two_stream",
            "uniform"]
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from golden.float.parameters import check_parameters
-from golden.float.vit import Vit, VitSpec, observe
+from golden.float.vit import Vit, observe
 from golden.formats.attention import attend, fit
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.formats.ptf import outlier_two_scale, power_of_two_factor
-from golden.network.build import Matrix, Plan, build, check_can_run, levels
-from golden.network.run import Network, image_codes
+from golden.network.inference import image_codes
+from golden.network.integers import Network
+from golden.network.ops import (
+    Context,
+    Image,
+    Logits,
+    Norm,
+    Operation,
+    Position,
+    Product,
+    Requantize,
+    Scores,
+    Softmax,
+    Tokens,
+    chosen,
+    for_role,
+    made,
+    nothing,
+    summed,
+)
+from golden.network.plan import Matrix, Plan, build, check_can_run, levels
 from golden.network.shift_only import coarser, weight_unit
+from golden.network.topology import operations
 from golden.units.requant_parameters import value_step
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 
+_WHO = "golden.network.calibrate"
 _SEARCHED = 50_000   # values of a tensor that the search for a two-scale format looks at
 
 
@@ -81,10 +103,11 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     check_can_run(model.spec, config)
     check_parameters(model)
-    widths = _widths(model, config, weight_bits)
+    found = operations(model.spec)
+    widths = _widths(found, config, weight_bits)
     seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
-    plan = _Calibration(seen, config, stream, gelu)
-    plan.activations(model.spec)
+    plan = _Calibration(found, seen, config, stream, gelu)
+    plan.activations()
     seen.clear()   # of a large network they take as much memory as its integers
     weights = model.state_dict()
     matrices = {name: plan.matrix(name, weights.pop(f"{name}.weight").double(), bits)
@@ -93,10 +116,10 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
                       parameters={name: value.double() for name, value in weights.items()}))
 
 
-def _widths(model: Vit, config: Config, given: int | Mapping[str, int] | None) -> dict[str, int]:
+def _widths(found: Sequence[Operation], config: Config, given: int | Mapping[str, int] | None,
+            ) -> dict[str, int]:
     """Width of every layer's weights."""
-    names = [name.removesuffix(".weight") for name, value in model.named_parameters()
-             if name.endswith(".weight") and value.ndim > 1]
+    names = [operation.name for operation in found if isinstance(operation, Product)]
     if isinstance(given, int):
         given = dict.fromkeys(names, given)
     for name, bits in (given or {}).items():
@@ -112,43 +135,59 @@ def _widths(model: Vit, config: Config, given: int | Mapping[str, int] | None) -
 class _Calibration:
     """The formats that follow from what was observed."""
 
-    def __init__(self, seen: dict[str, Tensor], config: Config, stream: str, gelu: str) -> None:
+    def __init__(self, found: Sequence[Operation], seen: dict[str, Tensor], config: Config,
+                 stream: str, gelu: str) -> None:
+        self.operations, self.made = found, made(found)
         self.seen = seen
         self.residual = STREAMS[stream]
         self.gelu = GELUS[gelu]
         self.config = config
         self.shift_only = config.multiplier_bits == 1
-        self.formats: dict[str, Format] = {"input": Uniform(scale=1 / 255)}
+        self.formats: dict[str, Format] = {}
+        self.table: dict[type[Operation], Callable[..., None]] = {
+            Image: self.image, Position: nothing, Tokens: nothing, Product: nothing,
+            Scores: nothing, Context: nothing, Requantize: self.requantize, Norm: self.norm,
+            Softmax: self.softmax, Logits: nothing}
+        self.roles: dict[str, Callable[[Requantize], None]] = {
+            "stream": self.stream, "gelu": self.active, "query": self.projections,
+            "scores": self.scores, "context": self.context}
+        #: The layer whose logits must have one step, and who requantizes the sums of the others.
+        self.heads = {summed(item, self.made).name for item in found if isinstance(item, Logits)}
+        self.readers = {summed(item, self.made).name: item for item in found
+                        if isinstance(item, Requantize)}
 
     def matrix(self, name: str, weight: Tensor, bits: int) -> Matrix:
         """Symmetric weights per output channel; the head's logits must have one step."""
         weight = weight.flatten(1)
-        if name == "head":
+        if name in self.heads:
             head = Uniform.symmetric(float(weight.abs().max()), bits)
             return Matrix(codes=head.quantize(weight).to(torch.int8),
                           scale=torch.as_tensor(head.scale, dtype=torch.float64))
         found = Uniform.symmetric(weight.abs().amax(1, keepdim=True), bits)
         if self.shift_only:
-            unit = weight_unit(name, self.formats, self.config).reshape(-1, 1)
+            (source,), reader = self.made[name].reads, self.readers[name]
+            unit = weight_unit(source, reader, self.formats, self.config).reshape(-1, 1)
             found = Uniform(scale=coarser(found.scale, unit), bits=bits, signed=True)
         self.formats[f"{name}.weight"] = found
         assert isinstance(found.scale, Tensor)
         return Matrix(codes=found.quantize(weight).to(torch.int8), scale=found.scale[:, 0])
 
-    def activations(self, spec: VitSpec) -> None:
+    def activations(self) -> None:
         """Find the formats of all activations."""
-        self.stream("embedding")
-        for index in range(spec.depth):
-            name = f"blocks.{index}"
-            self.uniform(f"{name}.norm1")
-            self.attention(f"{name}.attn", spec.head_dim)
-            self.stream(f"{name}.residual1")
-            self.uniform(f"{name}.norm2")
-            self.formats[f"{name}.mlp.act"] = self.gelu(self.seen[f"{name}.mlp.act"], self.config)
-            self.stream(f"{name}.residual2")
-        # The classifier reads the class token alone.
-        self.seen["norm"] = self.seen["norm"][:, 0]
-        self.uniform("norm")
+        for operation in self.operations:
+            chosen(_WHO, self.table, operation)(operation)
+
+    def image(self, operation: Image) -> None:
+        self.formats[operation.writes[0]] = Uniform(scale=1 / 255)
+
+    def requantize(self, operation: Requantize) -> None:
+        for_role(_WHO, self.roles, operation)(operation)
+
+    def norm(self, operation: Norm) -> None:
+        name, read = operation.writes[0], self.made[operation.reads[0]]
+        if isinstance(read, Tokens):   # the float model's norm sees all, its reader only these
+            self.seen[name] = self.seen[name][:, list(read.source)]
+        self.uniform(name)
 
     def uniform(self, name: str, bits: int = 8, unit: float | None = None) -> None:
         """Asymmetric min-max of an observed tensor; its step is a unit, shifted left, if given."""
@@ -159,33 +198,51 @@ class _Calibration:
             found = Uniform(scale=step, bits=bits, zero_point=math.floor(-min(low, 0) / step + 0.5))
         self.formats[name] = found
 
-    def stream(self, name: str) -> None:
+    def stream(self, operation: Requantize) -> None:
+        name = operation.writes[0]
         self.formats[name] = self.residual(self.seen[name], self.config)
 
-    def attention(self, name: str, head_dim: int) -> None:
+    def active(self, operation: Requantize) -> None:
+        name = operation.writes[0]
+        self.formats[name] = self.gelu(self.seen[name], self.config)
+
+    def projections(self, operation: Requantize) -> None:
         bits = self.config.weight_bits   # K and V take the place of weights
-        peaks = {part: self.seen[f"{name}.{part}"].abs() for part in "qkv"}
-        for part in "qkv":
-            peak = peaks[part].amax((0, 2)).flatten() if part == "v" else float(peaks[part].max())
-            if part == "v" and self.shift_only:
-                peak = coarser(peak, float(peaks[part].max()))
-            self.formats[f"{name}.{part}"] = Uniform.symmetric(peak, bits, zero_point=1 << bits - 1)
-        query, key, value = (float(torch.as_tensor(self.formats[f"{name}.{part}"].scale,
-                                                   dtype=torch.float64).max()) for part in "qkv")
-        unit = query * key * head_dim**-0.5 if self.shift_only else None
-        self.uniform(f"{name}.scores", min(8, self.config.score_bits), unit)
-        codes = fit(self.seen[f"{name}.softmax"], self.config)
-        self.formats[f"{name}.softmax"] = codes
-        if self.shift_only:   # the codes' step is what `golden.network.build` makes of it
-            scores = float(self.formats[f"{name}.scores"].scale)
-            unit = value * float(attend(scores, codes, self.config)[1].scale)
-        self.uniform(f"{name}.context", unit=unit)
+        for part, role in zip(operation.writes, operation.roles, strict=True):
+            seen = self.seen[part].abs()
+            peak = seen.amax((0, 2)).flatten() if role == "value" else float(seen.max())
+            if role == "value" and self.shift_only:
+                peak = coarser(peak, float(seen.max()))
+            self.formats[part] = Uniform.symmetric(peak, bits, zero_point=1 << bits - 1)
+
+    def largest_step(self, name: str) -> float:
+        return float(torch.as_tensor(self.formats[name].scale, dtype=torch.float64).max())
+
+    def scores(self, operation: Requantize) -> None:
+        product = summed(operation, self.made)
+        assert isinstance(product, Scores)
+        query, key = (self.largest_step(name) for name in product.reads)
+        unit = query * key * product.inner**-0.5 if self.shift_only else None
+        self.uniform(operation.writes[0], min(8, self.config.score_bits), unit)
+
+    def softmax(self, operation: Softmax) -> None:
+        name = operation.writes[0]
+        self.formats[name] = fit(self.seen[name], self.config)
+
+    def context(self, operation: Requantize) -> None:
+        unit = None
+        if self.shift_only:   # the codes' step is what `golden.network.plan` makes of it
+            probability, value = summed(operation, self.made).reads
+            scores = float(self.formats[self.made[probability].reads[0]].scale)
+            found = attend(scores, self.formats[probability], self.config)[1]
+            unit = self.largest_step(value) * float(found.scale)
+        self.uniform(operation.writes[0], unit=unit)
 
 
-def power_of_two_stream(seen: Tensor, config: Config) -> Shifted:
+def power_of_two_stream(seen: Tensor, config: Config, bits: int = CODE_BITS) -> Shifted:
     """PTF of the residual stream; its operands must fit norm_bits."""
-    ptf = power_of_two_factor(seen, levels=levels(config))
-    return Shifted(scale=ptf.scale, zero_point=ptf.zero_point, shift=ptf.shift)
+    ptf = power_of_two_factor(seen, bits, levels=levels(config))
+    return Shifted(scale=ptf.scale, bits=bits, zero_point=ptf.zero_point, shift=ptf.shift)
 
 
 def outlier_stream(seen: Tensor, config: Config) -> Shifted:

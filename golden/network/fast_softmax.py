@@ -15,7 +15,7 @@ __all__ = ["FastSoftmax"]
 import torch
 from torch import Tensor
 
-from golden.network.run import Attention
+from golden.formats.formats import Format
 from golden.units.softmax import (
     LevelScale,
     PolynomialScale,
@@ -38,8 +38,8 @@ class FastSoftmax:
 
     Parameters
     ----------
-    layer
-        Its integers.
+    scale, codes
+        Of the scores, and the format of the probabilities.
     tokens
         Keys of a row; codes behind them are padding.
 
@@ -49,18 +49,18 @@ class FastSoftmax:
         Greatest operand that comes out.
     """
 
-    def __init__(self, layer: Attention, tokens: int, config: Config,
-                 device: torch.device) -> None:
-        self.layer, self.tokens, self.config = layer, tokens, config
+    def __init__(self, scale: ShiftScale | PolynomialScale, codes: Format, tokens: int,
+                 config: Config, device: torch.device) -> None:
+        self.scale, self.codes, self.tokens, self.config = scale, codes, tokens, config
         self.half = 1 << min(CODE_BITS, config.score_bits) - 1
-        if isinstance(layer.scale, PolynomialScale):
-            self.largest = 1 << -int(torch.tensor(float(layer.probability.scale)).log2())
+        if isinstance(scale, PolynomialScale):
+            self.largest = 1 << -int(torch.tensor(float(codes.scale)).log2())
             return
         self.widths = ShiftWidths(config)
         scores = torch.arange(2 * self.half) - self.half
         # A row of one key: its reference is the exponent's integer part, its sum the power.
         references, powers = statistics(scores[:, None], torch.ones(len(scores), 1).bool(),
-                                        layer.scale, config)
+                                        scale, config)
         # A power has `sum_fraction` bits, and one more, before its exponent.
         top = int(references.abs().max()) + self.widths.sum_fraction + 1
         exact = torch.float32 if top <= _NORMAL else torch.float64
@@ -79,10 +79,10 @@ class FastSoftmax:
         single = exact == torch.float32 and config.lanes << self.widths.sum_fraction + 1 < 1 << 24
         self.summed = torch.float32 if single else torch.float64
         if config.attention == "log2":
-            self._logarithmic(layer.scale, scores, device)
+            self._logarithmic(scale, scores, device)
         else:
-            assert isinstance(layer.scale, LevelScale)
-            self._levels(layer.scale, scores, device)
+            assert isinstance(scale, LevelScale)
+            self._levels(scale, scores, device)
         self.largest = int(self.table.max())
 
     def _logarithmic(self, scale: ShiftScale, scores: Tensor, device: torch.device) -> None:
@@ -96,7 +96,7 @@ class FastSoftmax:
         self.exponents = (exponents.double() * step).to(device, exact)
         self.row_scale, self.row_shift = step, 0.5
         self.low = 0
-        self.table = self.layer.probability.operand(
+        self.table = self.codes.operand(
             torch.arange(1 << self.config.attention_bits)).float().to(device)
 
     def _levels(self, scale: LevelScale, scores: Tensor, device: torch.device) -> None:
@@ -120,7 +120,7 @@ class FastSoftmax:
 
     def __call__(self, codes: Tensor) -> Tensor:
         """Codes ``[..., keys, T]``, double precision, to operands in single precision."""
-        if isinstance(self.layer.scale, PolynomialScale):
+        if isinstance(self.scale, PolynomialScale):
             return self._polynomial(codes)
         index = codes.to(torch.int32)
         index[..., self.tokens:, :] = 0   # the lowest score, which no reference is below
@@ -166,8 +166,8 @@ class FastSoftmax:
     def _polynomial(self, codes: Tensor) -> Tensor:
         """Return the codes of FQ-ViT's exponential, by their definition."""
         scores = codes[..., :self.tokens, :].transpose(-2, -1).cpu().to(torch.int64) - self.half
-        found = log_softmax(scores, torch.ones_like(scores, dtype=torch.bool), self.layer.scale,
+        found = log_softmax(scores, torch.ones_like(scores, dtype=torch.bool), self.scale,
                             self.config)
-        operands = self.layer.probability.operand(found).float().to(codes.device)
+        operands = self.codes.operand(found).float().to(codes.device)
         padding = (0, codes.shape[-2] - self.tokens)
         return torch.nn.functional.pad(operands, padding).transpose(-2, -1)

@@ -4,6 +4,10 @@
 `save` and `load` are exact: integers, and every real scale, come back as they were. Integer tensors
 take the narrowest type in the file. The JSON names the digest of the tensors, so that a file
 that was damaged, or the two of different networks, are refused.
+
+Version 2 names the topology and has its shape, so that the list of operations is made again
+(`golden.network.topology.operations`) and can't contradict either; integers stand under the names
+of operations. Version 1 (`golden.network.file_v1`) is read too.
 """
 
 __all__ = ["NAME", "NetworkFileError", "about", "load", "save"]
@@ -23,15 +27,17 @@ from torch import Tensor
 
 from golden.float.vit import VitSpec
 from golden.formats import formats
-from golden.network import run as network
-from golden.network.run import Network
+from golden.network import file_v1, integers
+from golden.network.integers import Network
+from golden.network.topology import operations
 from golden.units import encoding, requant, softmax
 from vitforge.base.files import replace
 from vitforge.spec.config import Config
 
 #: The JSON of a network that stands in a folder.
 NAME = "model.json"
-_VERSION = 1
+_VERSION = 2
+_FIRST = 1
 _SUFFIX = ".safetensors"
 _NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)
 
@@ -39,7 +45,7 @@ _NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)
 def _plain_types() -> dict[str, type]:
     """Return the dataclasses that a network is made of, by name."""
     found: dict[str, type] = {"Config": Config, "VitSpec": VitSpec}
-    for module in (network, formats, requant, encoding, softmax):
+    for module in (integers, formats, requant, encoding, softmax):
         for name, item in vars(module).items():
             if isinstance(item, type) and dataclasses.is_dataclass(item):
                 found[name] = item
@@ -47,6 +53,8 @@ def _plain_types() -> dict[str, type]:
 
 
 _TYPES = _plain_types()
+#: Types that a file may name, by its version.
+_READ = {_FIRST: _TYPES | file_v1.TYPES, _VERSION: _TYPES}
 
 
 class NetworkFileError(ValueError):
@@ -89,17 +97,17 @@ def _narrowed(value: Tensor) -> Tensor:
     return value.contiguous()
 
 
-def _value(plain: Any, tensors: dict[str, Tensor]) -> Any:
+def _value(plain: Any, tensors: dict[str, Tensor], types: Mapping[str, type]) -> Any:
     if isinstance(plain, list):
-        return tuple(_value(item, tensors) for item in plain)
+        return tuple(_value(item, tensors, types) for item in plain)
     if not isinstance(plain, dict):
         return plain
     if "tensor" in plain:
         return tensors[plain["tensor"]]
     if "items" in plain:
-        return {key: _value(item, tensors) for key, item in plain["items"].items()}
-    given = {key: _value(item, tensors) for key, item in plain.items() if key != "type"}
-    return _TYPES[plain["type"]](**given)
+        return {key: _value(item, tensors, types) for key, item in plain["items"].items()}
+    given = {key: _value(item, tensors, types) for key, item in plain.items() if key != "type"}
+    return types[plain["type"]](**given)
 
 
 def save(path: str | Path, whole: Network, about: Mapping[str, str] | None = None) -> None:
@@ -130,8 +138,9 @@ def _json(path: str | Path) -> Path:
 def _plain(path: Path) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
-        if plain["version"] != _VERSION:
-            raise ValueError(f"version {plain['version']}, not {_VERSION}")
+        if plain["version"] not in _READ:
+            raise ValueError(f"version {plain['version']}, not one of "
+                             f"{', '.join(map(str, _READ))}")
         return plain
     except OSError as error:
         raise NetworkFileError(f"can't read {path}: {error.strerror}") from None
@@ -160,7 +169,8 @@ def load(path: str | Path) -> Network:
     Raises
     ------
     NetworkFileError
-        If a file can't be read, is damaged, or holds something else.
+        If a file can't be read, is damaged, holds something else, or has an unknown version or
+        topology.
     """
     path = _json(path)
     try:
@@ -172,9 +182,12 @@ def load(path: str | Path) -> Network:
                                    "or is damaged")
         tensors = {name: value.to(getattr(torch, plain["types"][name]))
                    for name, value in read_tensors(data).items()}
-        found = _value(plain["network"], tensors)
+        found = _value(plain["network"], tensors, _READ[plain["version"]])
+        if isinstance(found, file_v1.Old):
+            found = file_v1.upgraded(found)
         if not isinstance(found, Network):
             raise ValueError(f"{type(found).__name__}")
+        operations(found.spec, found.topology)   # refuses an unknown one
         return found
     except NetworkFileError:
         raise

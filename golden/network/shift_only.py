@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from golden.formats.formats import Format
+from golden.network.ops import Requantize
 from golden.units.requant_parameters import value_step
 from vitforge.spec.config import Config
 
@@ -27,29 +28,24 @@ def coarser(step: Tensor | float, unit: Tensor | float) -> Tensor:
     return unit * torch.where(fraction == 0.5, power / 2, power)
 
 
-def weight_unit(name: str, formats: Mapping[str, Format], config: Config) -> Tensor:
+def weight_unit(source: str, reader: Requantize, formats: Mapping[str, Format], config: Config,
+                ) -> Tensor:
     """Return the unit of the weights of a layer whose result is requantized, ``[C]`` or one.
 
     Parameters
     ----------
-    name
-        "patch_embed.proj", or a block's "attn.qkv", "attn.proj", "mlp.fc1" or "mlp.fc2".
+    source
+        The tensor that the layer reads.
+    reader
+        What requantizes its sums.
     formats
-        Of all activations of a `golden.network.build.Plan`.
+        Of all activations of a `golden.network.plan.Plan`.
     """
-    block, _, layer = name.rpartition(".attn." if ".attn." in name else ".mlp.")
-
     def step(tensor: str) -> Tensor:
         return torch.as_tensor(formats[tensor].scale, dtype=torch.float64)
 
-    if layer == "qkv":
-        parts = [step(f"{block}.attn.{part}") for part in "qkv"]
-        wide = [part.expand(max(item.numel() for item in parts)) for part in parts]
-        return torch.cat(wide) / step(f"{block}.norm1")
-    if layer == "fc1":
-        return value_step(config) / step(f"{block}.norm2")
-    if layer == "fc2":
-        return step(f"{block}.residual2") / step(f"{block}.mlp.act")
-    if block:
-        return step(f"{block}.residual1") / step(f"{block}.attn.context")
-    return step("embedding") / step("input")
+    if reader.roles[0] == "gelu":
+        return value_step(config) / step(source)
+    steps = [step(name) for name in reader.writes]
+    wide = [item.expand(max(item.numel() for item in steps)) for item in steps]
+    return (torch.cat(wide) if len(wide) > 1 else steps[0]) / step(source)

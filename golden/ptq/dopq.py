@@ -36,7 +36,8 @@ from torch import Tensor
 from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.formats import TensorFormat
-from golden.ptq.repqvit import WIDE_SHARES, RepqVit, RepqVitSettings
+from golden.ptq.repqvit import RepqVit, RepqVitSettings
+from golden.ptq.weights import WIDE_SHARES
 
 _LEAST = 1e-8
 
@@ -61,7 +62,6 @@ class DopqVitSettings(RepqVitSettings):
     """
 
     reconstruct: str = "quick"
-    symmetric: bool = True
     weight_shares: tuple[float, ...] = WIDE_SHARES
     tanq: bool = True
     mosf: bool = True

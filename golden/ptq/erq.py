@@ -5,7 +5,7 @@ It starts from RepQ-ViT (`golden.ptq.repqvit`), and follows the official code:
 
 - Aqer: every linear layer absorbs the quantization error of its input into its float weights, by
   ridge regression (`golden.ptq.ridge`);
-- dual uniform quantization of the weights of qkv and fc1 (`golden.ptq.dual_scales`);
+- dual uniform quantization of the weights of qkv and fc1 (`golden.ptq.dual_scales`), if asked for;
 - Wqer: rounding half of the weights at a time, with rounding refinement, while the other half
   makes up for their error by ridge regression (`golden.ptq.rounding`).
 
@@ -15,7 +15,7 @@ overwritten. Unlike there, sums are in double precision, and columns are one set
 even if a layer has no bias, where that code leaves its last column in floating point.
 """
 
-__all__ = ["ERQ_SHARES", "Erq", "ErqSettings", "SeenImages"]
+__all__ = ["Erq", "ErqSettings", "SeenImages"]
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -36,9 +36,7 @@ from golden.ptq.ridge import absorb, moments
 from golden.ptq.rounding import half_by_half
 from golden.ptq.sites import layers
 from golden.ptq.statistics import Statistics, collect
-
-ERQ_SHARES = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995, 0.99999, 1.0)
-"""Quantiles that the search of weights' ranges tries, in ERQ's official code."""
+from golden.ptq.weights import SHARES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,8 @@ class ErqSettings(RepqVitSettings):
     aqer
         False: weights do not absorb the error of the activations.
     dual
-        False: one format per output row everywhere.
+        True: some columns of qkv and fc1 have a format of their own, as in the official code. The
+        array has one step a row, so the integer network rounds these weights once more.
     rounding
         False: weights are rounded to the nearest.
     compensation
@@ -73,9 +72,9 @@ class ErqSettings(RepqVitSettings):
         Of the two scales of a row, one of `golden.ptq.dual_scales.RATIOS`; "free" in the paper.
     """
 
-    weight_shares: tuple[float, ...] = ERQ_SHARES
+    weight_shares: tuple[float, ...] = SHARES
     aqer: bool = True
-    dual: bool = True
+    dual: bool = False
     rounding: bool = True
     compensation: bool = True
     activation_penalty: float = 2000.0
@@ -176,7 +175,7 @@ class Erq(RepqVit):
         settings = self.settings
         count = min(len(weight) // settings.columns, weight.shape[1] - 1)
         if not settings.dual or layer.rpartition(".")[2] not in ("qkv", "fc1") or count < 1:
-            return self.weights(weight)
+            return self.weights(layer, weight)
         return dual_weights(weight, settings.weights,
                             outlier_columns(weight, count, settings.tail), self.weight_search,
                             settings.ratio)

@@ -24,8 +24,9 @@ from golden.ptq.codebook import Values
 from golden.ptq.formats import TensorFormat
 from golden.ptq.ranges import affine
 from golden.ptq.record import Record
-from golden.ptq.repqvit import WIDE_SHARES, RepqVit, RepqVitSettings
+from golden.ptq.repqvit import RepqVit, RepqVitSettings
 from golden.ptq.statistics import Statistics, spaced
+from golden.ptq.weights import WIDE_SHARES
 
 #: Values that a search looks at.
 _SEARCHED = 1 << 20
@@ -47,7 +48,6 @@ class FimaQSettings(RepqVitSettings):
                   "rank": 5, "probes": 1024, "stages": ("weights",)}}
 
     reconstruct: str = "quick"
-    symmetric: bool = True
     shares: tuple[float, ...] = (0.97, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999)
     weight_shares: tuple[float, ...] = WIDE_SHARES
     candidates: int = 100

@@ -46,7 +46,8 @@ class TensorFormat:
     axis
         The dimension of the channels, 0 or -1.
     signed
-        Two's complement codes.
+        Two's complement codes. Those of "uniform" with zero point 0, which weights have, are
+        symmetric: the lowest is ``-(2**(bits-1) - 1)``.
     shift
         Of "shifted": per channel.
     m
@@ -101,6 +102,16 @@ class TensorFormat:
             raise ValueError("dual codes must have two scales and zero points for every row")
         if {*self.group} != {0, 1}:
             raise ValueError("group must be 0 or 1 for every column, and both must occur")
+
+    @property
+    def low(self) -> int:
+        """The lowest code, of uniform ones."""
+        return formats.lowest(self.bits, self.signed, self.zero_point == 0)
+
+    @property
+    def high(self) -> int:
+        """The highest code, of uniform ones."""
+        return (1 << self.bits - self.signed) - 1
 
     def to_dict(self) -> dict[str, Any]:
         """Every field that is not at its default, as JSON holds it."""
@@ -181,8 +192,7 @@ def _uniform(x: Tensor, item: TensorFormat) -> Tensor:
     zero = _per_channel(item.zero_point, item.axis, x)
     if item.kind == "shifted":
         scale = scale * 2.0 ** torch.tensor(item.shift, dtype=x.dtype, device=x.device)
-    low = -(1 << item.bits - 1) if item.signed else 0
-    high = low + (1 << item.bits) - 1
+    low, high = item.low, item.high
     code = (x / scale).add_(0.5).floor_()
     if isinstance(zero, Tensor):
         return code.maximum(low - zero).minimum(high - zero).mul_(scale)

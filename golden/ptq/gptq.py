@@ -84,11 +84,10 @@ def column_by_column(weight: Tensor, item: TensorFormat, gram: Tensor, *, dampin
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     upper = torch.linalg.cholesky(inverse, upper=True)
     step, zero = (value[:, 0] for value in weight_grid(item))
-    low = -(1 << item.bits - 1) if item.signed else 0
     out = torch.empty_like(weight)
     for column in range(weight.shape[1]):
         old = weight[:, column]
-        code = ((old / step + 0.5).floor() + zero).clamp(low, low + (1 << item.bits) - 1)
+        code = ((old / step + 0.5).floor() + zero).clamp(item.low, item.high)
         out[:, column] = (code - zero) * step
         error = (old - out[:, column]) / upper[column, column]
         weight[:, column:] -= error[:, None] * upper[column, column:]

@@ -25,8 +25,9 @@ from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.reconstruction_plan import ReconstructionSettings
 from golden.ptq.record import Record, plain_settings
-from golden.ptq.sites import INPUT, layers, sites
+from golden.ptq.sites import CLASSIFIER, INPUT, layers, sites
 from golden.ptq.statistics import Statistics, collect
+from golden.ptq.weights import common_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +86,10 @@ Train = Callable[[Vit | Swin, Tensor], Vit | Swin]
 def weight_formats(model: Vit | Swin, bits: int,
                    make: Callable[[Tensor, int], TensorFormat] = channel_weights,
                    ) -> dict[str, TensorFormat]:
-    """Make formats of all weight matrices, by parameter name."""
+    """Make formats of all weight matrices, by parameter name; the classifier's have one step."""
     parameters = dict(model.named_parameters())
-    return {f"{name}.weight": make(parameters[f"{name}.weight"].detach(), bits)
+    return {f"{name}.weight": (common_weights if name == CLASSIFIER else make)(
+                parameters[f"{name}.weight"].detach(), bits)
             for name in layers(model)}
 
 

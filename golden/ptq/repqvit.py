@@ -5,12 +5,12 @@ LayerNorm outputs are calibrated per channel and folded into one scale and zero 
 (section 3.2 there; `reparameterize`); the attention map has log-sqrt2 codes. Ranges are quantiles
 of the kept rows, chosen by squared error. The residual stream, the scores, LayerNorm, softmax and
 GELU stay in floating point, as in the paper. One difference: the common zero point is rounded to an
-integer before it is folded, because the datapath has no others. And Swin's patch merging is
-not reparameterized: its layer has no bias to fold into.
+integer before it is folded, because the datapath has no others. Weights are symmetric
+as the array's are, unless `symmetric` is False, and the classifier's have one step. And Swin's
+patch merging is not reparameterized: its layer has no bias to fold into.
 """
 
-__all__ = ["WIDE_SHARES", "RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine",
-           "channel_symmetric", "reparameterize"]
+__all__ = ["RepqVit", "RepqVitSettings", "asymmetric_weights", "channel_affine", "reparameterize"]
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +26,9 @@ from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, percentile_search
 from golden.ptq.record import Record
-from golden.ptq.sites import layers, source
+from golden.ptq.sites import CLASSIFIER, layers, source
 from golden.ptq.statistics import Statistics, collect
-
-_LEAST = 1e-8
-WIDE_SHARES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
-"""Quantiles for weights of few symmetric codes, whose best range leaves many out. Ours."""
+from golden.ptq.weights import LEAST, channel_symmetric, common_weights, quantile_ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ class RepqVitSettings(Settings):
     weight_shares
         The same for weights.
     symmetric
-        True: weights are symmetric, as the datapath needs them; in the paper they are not.
+        False: weights have zero points, as in the paper; integers have none, and round once more.
     kept
         Values of a tensor that are kept of a batch, and searched.
     """
@@ -59,7 +56,7 @@ class RepqVitSettings(Settings):
     sqrt2: bool = True
     shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
     weight_shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
-    symmetric: bool = False
+    symmetric: bool = True
     kept: int = 1 << 20
 
     def __post_init__(self) -> None:
@@ -70,16 +67,6 @@ class RepqVitSettings(Settings):
                 raise ValueError(f"{name} must be numbers above 0.5 and at most 1, not {shares!r}")
         if not isinstance(self.kept, int) or self.kept < 1:
             raise ValueError(f"kept must be at least 1, not {self.kept!r}")
-
-
-def _ends(columns: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Quantiles ``1 - share`` and `share` of sorted columns ``[N, C]``, ``[C]`` each."""
-    place = (len(columns) - 1) * (1 - share)
-    index, part = int(place), place - int(place)
-    following = min(index + 1, len(columns) - 1)
-    low = torch.lerp(columns[index], columns[following], part)
-    high = torch.lerp(columns[-1 - index], columns[-1 - following], part)
-    return low.clamp_max(0), high.clamp_min(0)
 
 
 def channel_affine(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -96,8 +83,8 @@ def channel_affine(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tenso
     least = torch.full((x.shape[1],), float("inf"), dtype=torch.float64)
     best_scale, best_zero = torch.ones_like(least), torch.zeros_like(least)
     for share in shares:
-        low, high = _ends(columns, share)
-        scale = ((high - low) / top).clamp_min(_LEAST)
+        low, high = quantile_ends(columns, share)
+        scale = ((high - low) / top).clamp_min(LEAST)
         zero = (-low / scale + 0.5).floor()
         code = ((x / scale + 0.5).floor() + zero).clamp(0, top)
         error = ((code - zero) * scale - x).square().sum(0)
@@ -106,23 +93,6 @@ def channel_affine(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tenso
         best_scale = torch.where(better, scale, best_scale)
         best_zero = torch.where(better, zero, best_zero)
     return best_scale, best_zero.long()
-
-
-def channel_symmetric(x: Tensor, bits: int, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Search formats of the columns of ``[N, C]`` as `channel_affine`, with 0 in the middle."""
-    x = x.double()
-    columns = x.abs().sort(0).values
-    half = 1 << bits - 1
-    least = torch.full((x.shape[1],), float("inf"), dtype=torch.float64)
-    best = torch.ones_like(least)
-    for share in shares:
-        _, peak = _ends(columns, share)
-        scale = (peak / (half - 1)).clamp_min(_LEAST)
-        code = (x / scale + 0.5).floor().clamp(-half, half - 1)
-        error = (code * scale - x).square().sum(0)
-        best = torch.where(error < least, scale, best)
-        least = torch.minimum(least, error)
-    return best, torch.full_like(best, half).long()
 
 
 def asymmetric_weights(weight: Tensor, bits: int, shares: Sequence[float]) -> TensorFormat:
@@ -193,7 +163,7 @@ class RepqVit(Method):
                 found[site.name] = percentile_search(rows, bits, affine, settings.shares)
         state |= changed
         for name in layers(statistics.model):
-            found[f"{name}.weight"] = self.weights(state[f"{name}.weight"])
+            found[f"{name}.weight"] = self.weights(name, state[f"{name}.weight"])
         return self.record(found, parameters=changed)
 
     def attention(self, rows: Tensor, bits: int) -> TensorFormat:
@@ -202,13 +172,15 @@ class RepqVit(Method):
             return TensorFormat(kind="log2", bits=bits, scale=2.0 ** -((1 << bits) - 1))
 
         def make(low: float, high: float, width: int) -> TensorFormat:
-            return TensorFormat(kind="log-sqrt2", bits=width, scale=max(high, _LEAST))
+            return TensorFormat(kind="log-sqrt2", bits=width, scale=max(high, LEAST))
 
         return percentile_search(rows, bits, make, self.settings.shares)
 
-    def weights(self, weight: Tensor) -> TensorFormat:
-        """Format of weights ``[N, ...]`` per output channel."""
+    def weights(self, layer: str, weight: Tensor) -> TensorFormat:
+        """Format of a layer's weights ``[N, ...]``: a step a row, but one for the classifier."""
         settings = self.settings
+        if layer == CLASSIFIER:
+            return common_weights(weight, settings.weights, settings.weight_shares)
         if not settings.symmetric:
             return asymmetric_weights(weight, settings.weights, settings.weight_shares)
         scale, _ = self.weight_search(weight.flatten(1))

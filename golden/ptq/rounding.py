@@ -99,7 +99,6 @@ def half_by_half(weight: Tensor, item: TensorFormat, seen: Moments, *, penalty: 
     """
     weight = weight.clone()
     scale, zero = weight_grid(item)
-    low = -(1 << item.bits - 1) if item.signed else 0
     left = torch.arange(weight.shape[1])
     while len(left) > seen.bias:
         # The bias is never among the first half of at least two.
@@ -109,7 +108,7 @@ def half_by_half(weight: Tensor, item: TensorFormat, seen: Moments, *, penalty: 
         old = weight[:, now]
         nearest, below, above = (
             (code - offset) * step - old for code in (
-                (code + offset).clamp(low, low + (1 << item.bits) - 1)
+                (code + offset).clamp(item.low, item.high)
                 for code in ((old / step + 0.5).floor(), (old / step).floor(),
                              (old / step).ceil())))
         gram = seen.gram[now][:, now]

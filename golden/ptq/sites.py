@@ -2,11 +2,13 @@
 """The tensors of a network that have a format: one `Site` for each, found by module name.
 
 A site is the output of a module (`golden.float.vit.Tap` and friends), or the image (name
-``input``). Results of matrix products that are only added to the residual stream are not sites:
-they stay in the accumulator.
+``input``). Those of a ViT are the tensors of codes of its list of operations
+(`golden.network.topology`); Swin has no list yet, and its sites go by its modules' names. Results
+of matrix products that are only added to the residual stream are not sites: they stay in the
+accumulator.
 """
 
-__all__ = ["INPUT", "ROLES", "Site", "layers", "sites", "source"]
+__all__ = ["CLASSIFIER", "INPUT", "ROLES", "Site", "layers", "sites", "source"]
 
 from dataclasses import dataclass
 
@@ -14,13 +16,17 @@ from torch import nn
 
 from golden.float.swin import Swin
 from golden.float.vit import Vit
+from golden.network.ops import Product
+from golden.network.topology import operations
 
 INPUT = "input"
+#: The layer whose sums are the logits, of a ViT.
+CLASSIFIER = "head"
 ROLES = ("input", "stream", "norm", "query", "key", "value", "scores", "attention", "context",
          "gelu", "pool")
 _LEAVES = {"norm": "norm", "norm1": "norm", "norm2": "norm", "q": "query", "k": "key",
-           "v": "value", "scores": "scores", "softmax": "attention", "context": "context",
-           "act": "gelu", "embedding": "stream", "residual1": "stream", "residual2": "stream",
+           "v": "value", "biased": "scores", "softmax": "attention", "context": "context",
+           "act": "gelu", "residual1": "stream", "residual2": "stream",
            "merged": "stream", "pool": "pool"}
 
 
@@ -38,17 +44,18 @@ def sites(model: Vit | Swin) -> tuple[Site, ...]:
     The role "stream" is the residual stream, which LayerNorm reads; "norm" is LayerNorm's output;
     "scores" are scaled scores with their position bias.
     """
+    if isinstance(model, Vit):
+        return tuple(Site(name, role) for operation in operations(model.spec)
+                     for name, role in zip(operation.writes, operation.roles, strict=False))
     found = [Site(INPUT, "input")]
     for name, module in model.named_modules():
         if list(module.children()):
             continue
         leaf = name.rpartition(".")[2]
-        role = _LEAVES.get(leaf)
-        if isinstance(model, Swin):
-            # The bias is added before the scores are encoded; the embedding's norm feeds the
-            # stream, not a matrix product; and its own input is stream-like.
-            role = {"scores": None, "biased": "scores"}.get(leaf, role)
-            role = {"patch_embed.norm": "stream", "patch_embed.proj": "stream"}.get(name, role)
+        # The bias is added before the scores are encoded; the embedding's norm feeds the stream,
+        # not a matrix product; and its own input is stream-like.
+        role = {"patch_embed.norm": "stream", "patch_embed.proj": "stream"}.get(
+            name, _LEAVES.get(leaf))
         if role is not None:
             found.append(Site(name, role))
     return tuple(found)
@@ -56,6 +63,9 @@ def sites(model: Vit | Swin) -> tuple[Site, ...]:
 
 def layers(model: Vit | Swin) -> tuple[str, ...]:
     """Return the names of all modules with a weight matrix, in order of computation."""
+    if isinstance(model, Vit):
+        return tuple(operation.name for operation in operations(model.spec)
+                     if isinstance(operation, Product))
     return tuple(name for name, module in model.named_modules()
                  if isinstance(module, nn.Linear | nn.Conv2d))
 

@@ -122,11 +122,9 @@ class StraightActivation(nn.Module):
         item = self.item
         if not self.plain:
             return _through(x, simulate(x.detach(), item))
-        low = -(1 << item.bits - 1) if item.signed else 0
         assert isinstance(item.scale, float) and isinstance(item.zero_point, int)
         step = self.gain.exp() * item.scale
-        out = straight_uniform(x, step, low - item.zero_point,
-                               low + (1 << item.bits) - 1 - item.zero_point)
+        out = straight_uniform(x, step, item.low - item.zero_point, item.high - item.zero_point)
         if self.keep < 1:
             drawn = torch.rand(x.shape, generator=DRAWS.generator) < self.keep
             out = torch.where(drawn, out, x)
@@ -150,26 +148,22 @@ class StraightActivation(nn.Module):
 class StraightWeight(nn.Module):
     """A parametrization of a layer's weights ``[N, ...]``: real ones in, those on the grid out.
 
-    Signed codes leave out the lowest one, so that they are symmetric: ``-7..7`` in 4 bits.
-
     Attributes
     ----------
     gain
-        Logarithms of factors of the rows' steps, ``[N, 1]``.
+        Logarithms of factors of the rows' steps, ``[N, 1]``, or of the one step of all, ``[1, 1]``.
     """
 
     def __init__(self, item: TensorFormat, weight: Tensor) -> None:
         super().__init__()
         self.item = item
         self.uniform = item.kind in ("uniform", "dual")
-        rows = len(weight)
+        rows = len(weight) if isinstance(item.scale, tuple) else 1
         self.gain = nn.Parameter(torch.zeros(rows, 1), requires_grad=False)
         if self.uniform:
             step, zero = (value.float() for value in weight_grid(item))
-            low = 1.0 - (1 << item.bits - 1) if item.signed else 0.0
-            high = (1 << item.bits - 1) - 1.0 if item.signed else (1 << item.bits) - 1.0
             self.step = step.expand(rows, -1).clone()
-            self.low, self.high = low - zero, high - zero
+            self.low, self.high = item.low - zero, item.high - zero
 
     def forward(self, weight: Tensor) -> Tensor:
         """Quantize all weights."""
@@ -184,6 +178,8 @@ class StraightWeight(nn.Module):
         if not self.uniform or not bool(self.gain.any()):
             return self.item
         step = (self.gain.detach().exp() * self.step).double()
+        if not isinstance(self.item.scale, tuple):
+            return dataclasses.replace(self.item, scale=float(step))
         if self.item.kind == "uniform":
             return dataclasses.replace(self.item, scale=tuple(step[:, 0].tolist()))
         apart = torch.tensor(self.item.group, dtype=torch.bool)

@@ -30,8 +30,9 @@ from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, channel_weights
 from golden.ptq.record import Record
-from golden.ptq.sites import INPUT, Site, layers, source
+from golden.ptq.sites import CLASSIFIER, INPUT, Site, layers, source
 from golden.ptq.statistics import Observed, Statistics, collect, observed_sites, spaced
+from golden.ptq.weights import common_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ def output_weights(weight: Tensor, rows: Tensor, bits: int,
     top = (1 << bits - 1) - 1
     for share in shares:
         step = (scale * share)[:, None]
-        change = (weight / step + 0.5).floor().clamp(-top - 1, top) * step - weight
+        change = (weight / step + 0.5).floor().clamp(-top, top) * step - weight
         error = ((change @ moment) * change).sum(1)
         best = torch.where(error < least, scale * share, best)
         least = torch.minimum(least, error)
@@ -180,6 +181,8 @@ class Tsptq(Method):
     def weight(self, statistics: Statistics, layer: str, bits: int) -> TensorFormat:
         """Search the format of a layer's weights."""
         weight = statistics.model.get_submodule(layer).get_parameter("weight").detach()
+        if layer == CLASSIFIER:
+            return common_weights(weight, bits)
         if weight.ndim > 2:   # of the patch embedding, pixels and not patches were observed
             return channel_weights(weight, bits)
         rows = statistics.observed[source(layer)].all_rows

@@ -30,6 +30,9 @@ class Encoding:
         Width of a code: 2 to 8, in the kinds "log2" and "table" 2 to 4.
     zero_point
         Of "uniform", 0 to 255.
+    lowest
+        Of "uniform", added to the code: codes are `lowest` to ``lowest + 2**bits - 1``, so that
+        those of few bits can stand around the middle of a byte, where K and V do.
     m
         log2 of the ratio of the scales of "two-scale"; `m` and `encode_shift` together are at most
         15.
@@ -46,6 +49,7 @@ class Encoding:
     m: int = 0
     signed: bool = False
     thresholds: tuple[int, ...] = ()
+    lowest: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in FORMATS:
@@ -55,6 +59,10 @@ class Encoding:
             raise ValueError(f"bits of {self.kind} codes must be 2 to {widest}, not {self.bits}")
         if not 0 <= self.zero_point <= 255:
             raise ValueError(f"zero_point must be 0 to 255, not {self.zero_point}")
+        most = 256 - (1 << self.bits) if self.kind == "uniform" else 0
+        if not 0 <= self.lowest <= most:
+            raise ValueError(f"lowest of {self.kind} codes of {self.bits} bits must be 0 to "
+                             f"{most}, not {self.lowest}")
         if not 0 <= self.m <= 15:
             raise ValueError(f"m must be 0 to 15, not {self.m}")
         wanted = (1 << self.bits) - 1 if self.kind == "table" else 0
@@ -126,7 +134,7 @@ def _two_scale(y: Tensor, encoding: Encoding, shift: Tensor) -> Tensor:
 def encode(y: Tensor, encoding: Encoding, encode_shift: Tensor | int, config: Config) -> Tensor:
     """Encode integers.
 
-    - uniform: ``clamp(round_shift(y, encode_shift) + zero_point, 0, 2**bits - 1)``;
+    - uniform: ``lowest + clamp(round_shift(y, encode_shift) + zero_point, 0, 2**bits - 1)``;
     - two-scale: region 0 iff ``round_shift(y, encode_shift)`` fits ``bits - 1`` bits, else region 1
       with ``round_shift(y, encode_shift + m)`` clamped; code = ``region << bits-1 | u``;
     - log2: ``round(-log2(y / 2**(value_bits-1)))``, clamped to ``0..2**bits - 1``, which is also
@@ -155,7 +163,7 @@ def encode(y: Tensor, encoding: Encoding, encode_shift: Tensor | int, config: Co
         return _two_scale(y, encoding, torch.tensor(_one_shift(shift)))
     top = (1 << encoding.bits) - 1
     if encoding.kind == "uniform":
-        return (round_shift(y, shift) + encoding.zero_point).clamp(0, top)
+        return (round_shift(y, shift) + encoding.zero_point).clamp(0, top) + encoding.lowest
     levels = torch.tensor(thresholds(encoding, 0, config), dtype=torch.int64)
     count = torch.searchsorted(levels, y.to(torch.int64).contiguous(), right=True).clamp_max(top)
     return top - count if encoding.kind == "log2" else count

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer LayerNorm of power-of-two-factor codes: the bits, and the cycles, of `hw.layernorm`."""
 
-__all__ = ["LayerNormModel", "layernorm", "layernorm_parameters", "normalize", "offset",
-           "reciprocal_root"]
+__all__ = ["LayerNormModel", "code_mask", "layernorm", "layernorm_parameters", "normalize",
+           "offset", "reciprocal_root"]
 
 import functools
 
@@ -110,11 +110,12 @@ def _rows(bits: int) -> tuple[Tensor, Tensor]:
 
 
 def layernorm(mantissa: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, zero_point: int,
-              config: Config) -> Tensor:
-    """Normalise rows of decoded codes to unsigned 8-bit codes.
+              config: Config, bits: int = CODE_BITS) -> Tensor:
+    """Normalise rows of decoded codes to unsigned codes of `bits` bits.
 
-    ``x = mantissa << shift``; ``code = clamp(round(n*gamma + beta) + zero_point, 0, 255)`` with
-    ``n = (C*x - S) / sqrt(C*Q - S*S)``. Sums, variance and differences are exact. Then
+    ``x = mantissa << shift``; ``code = clamp(round(n*gamma + beta) + zero_point, 0, top)`` with
+    ``n = (C*x - S) / sqrt(C*Q - S*S)`` and ``top = 2**bits - 1``. Sums, variance and differences
+    are exact. Then
 
     1. ``u = (C*x - S) << up >> drop``, the difference with `element_fraction` fraction bits;
     2. ``n = u * root >> rsqrt_bits - 1``;
@@ -138,11 +139,13 @@ def layernorm(mantissa: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, zero
         int64 ``[C]`` of `layernorm_parameters`.
     zero_point
         Of the output, 0 to 255.
+    bits
+        Width of a code, 2 to 8.
 
     Returns
     -------
     Tensor
-        int64 ``[..., C]``, 0 to 255.
+        int64 ``[..., C]``, 0 to ``2**bits - 1``.
 
     Raises
     ------
@@ -159,6 +162,8 @@ def layernorm(mantissa: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, zero
                          f"not {channels}")
     _fits("mantissa", mantissa, config.mantissa_bits)
     _fits("gamma", gamma, GAMMA_BITS)
+    if not 2 <= bits <= CODE_BITS:
+        raise ValueError(f"bits must be 2 to {CODE_BITS}, not {bits}")
     _fits("zero_point", torch.tensor(zero_point), CODE_BITS, signed=False)
     _fits("beta + zero_point", offset(beta, zero_point), OFFSET_BITS)
     _fits("shift", shift, width.shift_bits, signed=False)
@@ -167,11 +172,20 @@ def layernorm(mantissa: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, zero
 
     total = x.sum(-1, keepdim=True)
     square = (x * x).sum(-1, keepdim=True)
-    return normalize(x, channels, total, square, gamma, offset(beta, zero_point), config)
+    return normalize(x, channels, total, square, gamma, offset(beta, zero_point), config,
+                     bits)
+
+
+def code_mask(bits: int) -> int:
+    """Return the largest code of a width, as the hardware takes a field of 4 bits.
+
+    ``2**bits - 1``; widths beyond 8, which no code has, are 8.
+    """
+    return (1 << min(bits, CODE_BITS)) - 1
 
 
 def normalize(x: Tensor, channels: int, total: Tensor, square: Tensor, gamma: Tensor,
-              offsets: Tensor, config: Config) -> Tensor:
+              offsets: Tensor, config: Config, bits: int = CODE_BITS) -> Tensor:
     """Normalise elements of rows whose sum and sum of squares are known: steps 1 to 3.
 
     Parameters
@@ -184,6 +198,8 @@ def normalize(x: Tensor, channels: int, total: Tensor, square: Tensor, gamma: Te
         int64 ``[..., 1]``, S and Q of the whole row.
     gamma, offsets
         int64 ``[C]``; the latter of `offset`.
+    bits
+        Width of a code, as `code_mask` takes it.
     """
     width = NormFormat(config)
     root, up = reciprocal_root(channels * square - total * total, config)
@@ -192,7 +208,7 @@ def normalize(x: Tensor, channels: int, total: Tensor, square: Tensor, gamma: Te
     fraction = width.element_fraction
     # The offset has the half of the rounding in it.
     code = n * gamma + (offsets << fraction) >> fraction + FRACTION
-    return saturate(code, 0, (1 << CODE_BITS) - 1)
+    return saturate(code, 0, code_mask(bits))
 
 
 def _fits(name: str, value: Tensor, bits: int, *, signed: bool = True) -> None:

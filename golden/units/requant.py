@@ -43,6 +43,9 @@ class Requantization:
         "linear", "gelu" or "residual".
     encoding
         Format of the codes.
+    parts
+        Where equal parts of the channels have formats of their own, those, all uniform; `encoding`
+        is the first part's.
     encode_shift
         Per channel or one for all, 0 to 15; with PTF the channel's alpha is in it. One for all in
         the two-scale format.
@@ -58,8 +61,12 @@ class Requantization:
     encoding: Encoding
     encode_shift: Tensor | int = 0
     multiplier2: int = 0
+    parts: tuple[Encoding, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.parts and (self.encoding != self.parts[0]
+                           or any(part.kind != "uniform" for part in self.parts)):
+            raise ValueError("parts must be uniform, and encoding the first of them")
         if self.operation not in OPERATIONS:
             raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}, "
                              f"not {self.operation!r}")
@@ -159,7 +166,12 @@ def requantize(acc: Tensor, layer: Requantization, config: Config,
     """
     value = scale_values(acc, layer.bias, layer.multiplier, layer.shift, config)
     result = operate(value, layer, config, residual)
-    return encode(result, layer.encoding, layer.encode_shift, config)
+    if not layer.parts:
+        return encode(result, layer.encoding, layer.encode_shift, config)
+    shift = torch.as_tensor(layer.encode_shift).expand(result.shape[-1])
+    count = len(layer.parts)
+    return torch.cat([encode(*pair, config) for pair in zip(
+        result.chunk(count, -1), layer.parts, shift.chunk(count), strict=True)], -1)
 
 
 class RequantizerModel(PipelineModel):

@@ -6,6 +6,11 @@ register that hides the loading of weights, Jouppi et al., *In-datacenter perfor
 tensor processing unit*, 2017, section 2) multiplies rows of operands by a tile of weights::
 
     acc[t, n] = sum over k of (mantissa[t, k] << shift[t, k]) * weights[k, n]
+
+Where an element takes several products, every one of them is this formula for one of its weights
+and one of its tokens; `golden.units.packed` has the arithmetic of their packing. On which cycles
+the array moves doesn't depend on the mode of a word, so tiles of different modes follow each
+other as any do.
 """
 
 __all__ = ["SystolicModel", "matmul"]
@@ -19,6 +24,7 @@ from torch import Tensor
 from golden.units.arithmetic import integers
 from golden.units.stream import CycleModel, Flags, SkidModel
 from vitforge.spec.config import Config
+from vitforge.spec.elements import array_latency
 
 
 def matmul(mantissa: Tensor, shift: Tensor | int, weights: Tensor) -> Tensor:
@@ -86,7 +92,7 @@ class SystolicModel(CycleModel):
     Parameters
     ----------
     config
-        Its array shape is used.
+        Its array shape and latency are used.
     by_column
         `by_column` of every weight word, in order.
     last
@@ -103,7 +109,7 @@ class SystolicModel(CycleModel):
         self.missing = 0                                # words that the tile being loaded lacks
         self.complete = False
         self.first = True
-        self.stages = deque([False] * (config.rows + config.cols + 2))
+        self.stages = deque([False] * (array_latency(config) - 1))
         self.skid = SkidModel()
 
     def settle(self, valid: Flags, ready: Flags) -> tuple[Flags, Flags]:

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.array.systolic import SystolicArray
 from hw.lib.stream import delay, signature
 from vitforge.spec.config import Config
+from vitforge.spec.sizes import columns
 
 
 class Accumulator(wiring.Component):
@@ -35,13 +36,13 @@ class Accumulator(wiring.Component):
         Pulses in the cycle after the last sum of a pass was written; it may be read from then on.
     read_enable, read_bank, read_token : In
         A bank that isn't collecting is read: `data` follows two cycles later.
-    data : Out(cols x acc_bits)
+    data : Out(columns x acc_bits)
     """
 
     def __init__(self, config: Config):
         self.config = config
         self.token_bits = max(1, (config.max_tokens - 1).bit_length())
-        self._layout = data.ArrayLayout(signed(config.acc_bits), config.cols)
+        self._layout = data.ArrayLayout(signed(config.acc_bits), columns(config))
         super().__init__({
             "passes": In(stream.Signature(12)),
             "sums": In(signature(SystolicArray.words(config)["o"])),
@@ -89,7 +90,7 @@ class Accumulator(wiring.Component):
         chosen = late(self.read_bank, 2, "chosen")
         results = []
         for index in range(2):
-            memory: Memory = Memory(shape=self.config.cols * self.config.acc_bits,
+            memory: Memory = Memory(shape=columns(self.config) * self.config.acc_bits,
                                     depth=self.config.max_tokens, init=[],
                                     attrs={"no_rw_check": "1"})
             m.submodules[f"bank_{index}"] = memory
@@ -108,7 +109,7 @@ class Accumulator(wiring.Component):
             ]
             m.d.sync += result.eq(read.data)
             partial = data.View(self.sums.payload.shape()["sums"].shape, sums)
-            for column in range(self.config.cols):
+            for column in range(columns(self.config)):
                 m.d.sync += total[column].eq(
                     Mux(fresh, 0, result[column]) + partial[column])
             results.append(result)

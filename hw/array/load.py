@@ -6,7 +6,7 @@ __all__ = ["WeightLoader"]
 import functools
 import operator
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -53,16 +53,23 @@ class WeightLoader(wiring.Component):
         The last word of a tile has been accepted, and no swap has taken it.
     completes : Out(1)
         What `complete` will be in the next cycle.
-    buses : Out(ArrayLayout(signed(weight_bits), N))
-        The weight on each bus, `lag` cycles (0 or 1) after its multiplexer.
+    buses : Out(ArrayLayout(signed(bits), N))
+        The weight, as wide as an element of a word, on each bus, `lag` cycles (0 or 1) after its
+        multiplexer.
     captures : Out(ArrayLayout(1, N * M))
         Whether PE (i, j) takes ``buses[j]`` in this cycle, at index ``j * M + i``; only with
         `advance`.
+    packed : Out(N)
+        Only if words have `packed`: that of the first word of a tile, j cycles later (and `lag`)
+        for bus j. The tile's elements come there at ``t_first + j`` or later, and are past at
+        ``t_last + j``, before the next tile's change.
     """
 
     def __init__(self, config: Config, word: Word, lag: int):
         self.config = config
         self.lag = lag
+        self.bits = next(item.bits for item in word.fields if item.name == "weights")
+        self.tagged = any(item.name == "packed" for item in word.fields)
         self.long = max(config.rows, config.cols)
         self.short = min(config.rows, config.cols)
         super().__init__({
@@ -71,8 +78,9 @@ class WeightLoader(wiring.Component):
             "swap": In(1),
             "complete": Out(1),
             "completes": Out(1),
-            "buses": Out(data.ArrayLayout(signed(config.weight_bits), self.long)),
+            "buses": Out(data.ArrayLayout(signed(self.bits), self.long)),
             "captures": Out(data.ArrayLayout(unsigned(1), self.long * self.short)),
+            **({"packed": Out(self.long)} if self.tagged else {}),
         })
 
     def _chain(self, m: Module, token: Value, cycles: int, name: str) -> list[Value]:
@@ -110,6 +118,14 @@ class WeightLoader(wiring.Component):
         m.d.comb += self.completes.eq(accept & final | self.complete & ~self.swap)
         m.d.sync += self.complete.eq(self.completes)
 
+        if self.tagged:
+            kept = Signal()
+            packed = Signal()
+            m.d.comb += packed.eq(Mux(accept & place[0], self.w.payload.packed, kept))
+            m.d.sync += kept.eq(packed)
+            tags = self._chain(m, packed, self.long - 1 + self.lag, "packed")
+            m.d.comb += self.packed.eq(Cat(tags[self.lag:]))
+
         lanes = [delay(m, self.w.payload.weights[j], advance=self.advance, cycles=j,
                        name=f"lane_{j}") for j in range(self.long)]
         across_tokens = [self._chain(m, accept & across & place[i], self.long - 1 + self.lag,
@@ -123,9 +139,9 @@ class WeightLoader(wiring.Component):
             # else does. AND and OR map to fewer LUTs than a multiplexer with a binary select.
             users = {i: along_tokens[j][i] for i in range(self.short)}
             users[j] = across_any[j] | users.get(j, 0)
-            value = Signal(self.config.weight_bits, name=f"value_{j}")
+            value = Signal(self.bits, name=f"value_{j}")
             m.d.comb += value.eq(functools.reduce(operator.or_, (
-                lanes[i] & token.replicate(self.config.weight_bits).as_signed()
+                lanes[i] & token.replicate(self.bits).as_signed()
                 for i, token in users.items())))
             m.d.comb += self.buses[j].eq(
                 delay(m, value, advance=self.advance, cycles=self.lag, name=f"bus_{j}"))

@@ -3,13 +3,18 @@
 
 __all__ = ["SystolicArray"]
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.array.load import WeightLoader
+from hw.array.packed import PackedGrid
+from hw.array.tables import table_product
+from hw.array.words import packed_words
 from hw.lib.stream import Skid, delay, signature
 from vitforge.spec.config import Config
+from vitforge.spec.elements import Element, array_latency, table_stages
+from vitforge.spec.limits import Part, check
 from vitforge.spec.names import PRODUCT
 from vitforge.spec.words import Field, Word
 
@@ -36,6 +41,14 @@ class SystolicArray(wiring.Component):
     the first r rows in r times that: `vitforge.spec.config.Config.partial_sum_bits` of r, to which
     row r - 1 is built, so that nothing is rounded, saturated or lost.
 
+    Packed modes. With `modes` other than ``single`` an element multiplies two weights at once, of
+    one token's operand (`pair`) or of two tokens' (`quad`); :mod:`vitforge.spec.elements` has the
+    arithmetic. Every activation word has its mode: ``single`` with a tile of single weights, any
+    other with a packed one; a change costs no cycle. The operand after its shift must fit the width
+    of its mode, `mantissa_bits` in `pair` and 4 bits (5 with the longer ports) in `quad`, and no
+    packed weight may be the least of its width; nothing checks that. Bit-exact with
+    :func:`golden.units.packed.matmul_packed` and :func:`golden.units.packed.segments`.
+
     Parameters
     ----------
     config
@@ -48,14 +61,15 @@ class SystolicArray(wiring.Component):
     w : In(signature(words(config)["w"]))
         Weight words. A tile is `rows` words of `cols` weights (word k is ``weights[k, :]``), or
         `cols` words of `rows` weights (word c is ``weights[:, c]``) if `by_column` of its first
-        word is set. Elements beyond are ignored, as is `by_column` of other words. Ready while
-        the shadow tile is incomplete, and in the cycle in which it is swapped (a function of
-        ``a.valid``).
+        word is set, and packed if its `packed` is. Elements beyond are ignored, as are both flags
+        of other words. Ready while the shadow tile is incomplete, and in the cycle in which it is
+        swapped (a function of ``a.valid``).
     a : In(signature(words(config)["a"]))
         Activation words: one mantissa and shift for each row. The first after reset and the first
         after one with `last` start with the next tile of weights, and wait until it is complete.
     o : Out(signature(words(config)["o"]))
-        For each activation word the sums of all columns, and its `last`.
+        For each activation word the sums of all columns, and its `last`; with packed modes its
+        mode, and of every sum the segments.
     opens, completes : Out(1)
         Only if `flowing`: in the next cycle the next activation word begins a tile; its weights are
         complete. So ``a.ready`` will be ``~opens | completes``, and ``w.ready`` the opposite of
@@ -64,8 +78,10 @@ class SystolicArray(wiring.Component):
 
     def __init__(self, config: Config, *, flowing: bool = False):
         self.config = config
+        check(config, Part.ARRAY)
         self.flowing = flowing
-        self.latency = config.rows + config.cols + 3
+        self.element = Element(config)
+        self.latency = array_latency(config)
         word = self.words(config)
         super().__init__({"w": In(signature(word["w"])), "a": In(signature(word["a"])),
                           "o": Out(signature(word["o"])),
@@ -75,6 +91,8 @@ class SystolicArray(wiring.Component):
     def words(config: Config) -> dict[str, Word]:
         """Return the words of the ports."""
         longer = max(config.rows, config.cols)
+        if Element(config).packed:
+            return packed_words(config)
         return {
             "w": Word((
                 Field("weights", config.weight_bits, signed=True, count=longer,
@@ -100,7 +118,7 @@ class SystolicArray(wiring.Component):
         # The operand of an activation word that is accepted at t is multiplied at PE (r, c) in
         # cycle t + lag + 1 + r + c. The wide style needs the cycle more that the shift style
         # spends behind the multiplier.
-        lag = 1 if self.config.pe_style == "wide" else 0
+        lag = 1 if self.config.pe_style == "wide" and self.element.single else 0
 
         m.submodules.skid = skid = Skid(self.words(self.config)["o"],
                                           flowing=self.flowing)
@@ -132,6 +150,22 @@ class SystolicArray(wiring.Component):
                 m.d.comb += swaps[-1].eq(swap & advance)
             swap = delay(m, swap, advance=advance, init=0, name=f"swap_{index}")
 
+        if self.element.packed:
+            self._packed(m, loader, swaps, lag, skid, advance)
+        else:
+            self._plain(m, loader, swaps, skid, advance)
+        m.d.comb += [
+            skid.i.valid.eq(delay(m, accept, advance=advance, cycles=self.latency - 1, init=0,
+                                  name="valid")),
+            skid.i.payload.last.eq(delay(m, self.a.payload.last, advance=advance,
+                                         cycles=self.latency - 1, name="last")),
+        ]
+        return m
+
+    def _plain(self, m: Module, loader: WeightLoader, swaps: list[Signal], skid: Skid,
+               advance: Value) -> None:
+        """Multiply and add, one product an element."""
+        rows, cols = self.config.rows, self.config.cols
         sums: list[Value] = []
         for r in range(rows):
             operands = self._operands(m, r, advance)
@@ -153,13 +187,24 @@ class SystolicArray(wiring.Component):
         for c in range(cols):
             m.d.comb += skid.i.payload.sums[c].eq(
                 delay(m, sums[c], advance=advance, cycles=cols - 1 - c, name=f"column_{c}"))
+
+    def _packed(self, m: Module, loader: WeightLoader, swaps: list[Signal], lag: int, skid: Skid,
+                advance: Value) -> None:
+        """Multiply and add, as many products an element as the mode has."""
+        word = self.a.payload
+        m.submodules.grid = grid = PackedGrid(self.config, lag)
         m.d.comb += [
-            skid.i.valid.eq(delay(m, accept, advance=advance, cycles=self.latency - 1, init=0,
-                                  name="valid")),
-            skid.i.payload.last.eq(delay(m, self.a.payload.last, advance=advance,
-                                         cycles=self.latency - 1, name="last")),
+            grid.advance.eq(advance), grid.codes.eq(word.mantissa.as_value()),
+            grid.buses.eq(loader.buses.as_value()), grid.captures.eq(loader.captures.as_value()),
+            grid.swaps.eq(Cat(swaps)),
         ]
-        return m
+        if self.element.single:
+            m.d.comb += [grid.shifts.eq(word.shift.as_value()), grid.packed.eq(loader.packed)]
+        if len(self.element.modes) > 1:
+            m.d.comb += [grid.mode.eq(word.mode), skid.i.payload.mode.eq(grid.ends)]
+        for place in range(self.element.segments):
+            name = f"segment_{place}"
+            m.d.comb += skid.i.payload[name].as_value().eq(grid.segments[name].as_value())
 
     def _operands(self, m: Module, r: int, advance: Value) -> list[tuple[Value, Value | None]]:
         """Return operand (and shift, in the shift style) of row `r` at each column, and after."""
@@ -198,15 +243,23 @@ class SystolicArray(wiring.Component):
         return weight
 
     def _product(self, m: Module, name: str, operands: list[tuple[Value, Value | None]], c: int,
-                 weight: Signal, advance: Value) -> Signal:
+                 weight: Signal, advance: Value) -> Value:
         """Return a PE's product; its register is between the multiplier and the adder."""
         value, _ = operands[c]
-        product = delay(m, value * weight, advance=advance, name=f"{PRODUCT}{name}")
+        stages = 1
+        product: Value
+        if self.config.multiplier == "none":
+            product = table_product(m, name, weight, value, advance=advance)
+            stages = table_stages(self.config)
+        else:
+            product = delay(m, value * weight, advance=advance, name=f"{PRODUCT}{name}")
         if self.config.pe_style == "wide":
             return product
         # The shift has gone on to the next column by now. Bits above those of one product are
         # copies of the sign.
         _, amount = operands[c + 1]
+        if stages > 1:
+            amount = delay(m, amount, advance=advance, cycles=stages - 1, name=f"amount_{name}")
         shifted = Signal(signed(self.config.partial_sum_bits(1)), name=f"shifted_{name}")
         m.d.comb += shifted.eq(product << amount)
         return delay(m, shifted, advance=advance, name=f"shifted_{name}")

@@ -3,22 +3,23 @@
 
 __all__ = ["WeightSource"]
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.array.bank import Bank
 from hw.array.systolic import SystolicArray
-from hw.lib.layouts import layout
+from hw.lib.layouts import span_bits, weight_layout
 from hw.lib.stream import signature
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
-from vitforge.spec.pass_fields import WEIGHT_FIELDS
-from vitforge.spec.sizes import ADDRESS_BITS
+from vitforge.spec.sizes import ADDRESS_BITS, columns, most_words
 
 
 class WeightSource(wiring.Component):
-    """Hand the weights of every pass to the array, `rows` words a tile.
+    """Hand the weights of every pass to the array, `rows` words a tile, or `cols` by column.
 
     ``weight = element`` of the stream, ``code - 128`` of the stationary bank.
 
@@ -30,10 +31,14 @@ class WeightSource(wiring.Component):
     that pipeline is empty. Keys and values are codes with the zero point 128, whose difference is
     the code with its top bit inverted.
 
+    If an array has more columns than rows, a row of stationary weights may be several words of the
+    bank, ``w_pitch`` words apart. They are read one after the other, all but the last wait in
+    registers for that, and the array gets the row with it.
+
     Members
     -------
-    passes : In(stream.Signature(layout(WEIGHT_FIELDS)))
-    words : In(stream.Signature(cols * 8))
+    passes : In(stream.Signature(weight_layout(config)))
+    words : In(stream.Signature(columns * 8))
         Weights of the stream's passes.
     landed : In(1)
         Pulse of the drain.
@@ -48,8 +53,8 @@ class WeightSource(wiring.Component):
         self.config = config
         self.word = SystolicArray.words(config)["w"]
         super().__init__({
-            "passes": In(stream.Signature(layout(WEIGHT_FIELDS))),
-            "words": In(stream.Signature(config.cols * 8)),
+            "passes": In(stream.Signature(weight_layout(config))),
+            "words": In(stream.Signature(columns(config) * 8)),
             "landed": In(1),
             "read_enable": Out(1), "read": Out(1), "read_address": Out(ADDRESS_BITS),
             "data": In(config.rows * 8),
@@ -60,8 +65,8 @@ class WeightSource(wiring.Component):
         m = Module()
         rows = self.config.rows
         active = Signal()
-        current = Signal(layout(WEIGHT_FIELDS), reset_less=True)
-        place = Signal(range(rows))
+        current: Any = Signal(weight_layout(self.config), reset_less=True)
+        place = Signal(range(columns(self.config)))
         tile = Signal(len(current.tiles))
         address = Signal(ADDRESS_BITS, reset_less=True)
         next_base = Signal(ADDRESS_BITS, reset_less=True)
@@ -73,7 +78,7 @@ class WeightSource(wiring.Component):
         final = Signal()
         load = Signal()
         pipeline = Signal(1 + Bank.latency)
-        columns = Signal(1 + Bank.latency)
+        by_column = Signal(1 + Bank.latency, name="columns")
         # A pass from the stream is under way, and the pipeline is empty; and the array takes a word
         # too. Registers, because all that is in front of `words` waits for them.
         streams = Signal()
@@ -83,23 +88,27 @@ class WeightSource(wiring.Component):
         final_tile = Signal()
         end = Signal()
         bank = Cat(self.data.bit_select(index * 8, 8) ^ MIDDLE for index in range(rows))
+        coming = self.passes.payload
+        several = _Rows(m, self.config, current, advance) if span_bits(self.config) else None
+        # The last read of a row is the array's word, as is every one where a row is one.
+        whole = pipeline[-1] & several.whole if several else pipeline[-1]
         m.d.comb += [
-            advance.eq(~pipeline[-1] | self.w.ready),
+            advance.eq(~whole | self.w.ready),
             issue.eq(active & current.stationary & (unlanded <= 2)),
             self.words.ready.eq(flows),
             take.eq(issue & advance | self.words.valid & self.words.ready),
-            end.eq(place == rows - 1),
+            end.eq(place == (several.final if several else rows - 1)),
             final.eq(take & end & final_tile),
             load.eq(~active | final),
             self.passes.ready.eq(load),
             self.read_enable.eq(advance),
             self.read.eq(pipeline[0] & advance),
-            self.w.valid.eq(pipeline[-1] | (streams & self.words.valid)),
-            self.w.payload.by_column.eq(pipeline[-1] & columns[-1]),
+            self.w.valid.eq(whole | (streams & self.words.valid)),
+            self.w.payload.by_column.eq(pipeline[-1] & by_column[-1]),
         ]
         weights: data.View = self.w.payload.weights
         with m.If(pipeline[-1]):
-            m.d.comb += weights.as_value().eq(bank)
+            m.d.comb += weights.as_value().eq(several.row(m, bank) if several else bank)
         with m.Else():
             m.d.comb += weights.as_value().eq(self.words.payload)
 
@@ -113,10 +122,10 @@ class WeightSource(wiring.Component):
                                  & advance & ~issue & ~pipeline[:-1].any())
         with m.If(advance):
             m.d.sync += [
-                pipeline.eq(Cat(issue, pipeline)), columns.eq(Cat(current.by_column, columns)),
+                pipeline.eq(Cat(issue, pipeline)),
+                by_column.eq(Cat(current.by_column, by_column)),
                 self.read_address.eq(address),
             ]
-        coming = self.passes.payload
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), place.eq(0), tile.eq(0),
@@ -128,7 +137,71 @@ class WeightSource(wiring.Component):
                 m.d.sync += tile.eq(tile + 1)
         # Words of the stream have no address.
         with m.If(~load & issue & advance):
-            m.d.sync += address.eq(Mux(end, next_base, address + 1))
+            m.d.sync += address.eq(Mux(end, next_base, several.next(address) if several
+                                       else address + 1))
             with m.If(end):
                 m.d.sync += next_base.eq(next_base + current.w_stride)
+        if several:
+            several.step(m, load, coming, issue, end, next_base)
         return m
+
+
+class _Rows:
+    """Rows of stationary weights that are several words of the bank.
+
+    Attributes
+    ----------
+    final
+        Number of a tile's last word: of the stream, or of the bank.
+    whole
+        The read at the end of the pipeline is the last of its row, or by column.
+    """
+
+    def __init__(self, m: Module, config: Config, current: Any, advance: Value):
+        self.config, self.current, self.advance = config, current, advance
+        bits = span_bits(config)
+        self.final = Signal(range(columns(config)), reset_less=True)
+        # Of the next read, and on the way to its data: its place in its row.
+        self.part = Signal(bits)
+        self.issued = Signal()          # it is the last of its row
+        self.parts = [Signal(bits, name=f"part_{n}") for n in range(1 + Bank.latency)]
+        self.wholes = [Signal(name=f"whole_{n}") for n in range(1 + Bank.latency)]
+        self.first = Signal(ADDRESS_BITS, name="first", reset_less=True)
+        self.held = [Signal(config.rows * 8, name=f"held_{n}", reset_less=True)
+                     for n in range(most_words(config) - 1)]
+        self.whole = self.wholes[-1]
+        m.d.comb += self.issued.eq(current.by_column | (self.part == current.words))
+
+    def next(self, address: Value) -> Value:
+        """Return the address behind one that doesn't end its tile."""
+        return Mux(self.issued, self.first + 1, address + self.current.w_pitch)
+
+    def row(self, m: Module, bank: Value) -> Value:
+        """Return the weights of a row whose last word is `bank`; those beyond are anything."""
+        with m.If(self.advance):
+            for number, held in enumerate(self.held):
+                with m.If(self.parts[-1] == number):
+                    m.d.sync += held.eq(bank)
+        return Cat(*(Mux(self.parts[-1] > number, held, bank)
+                     for number, held in enumerate(self.held)), bank)
+
+    def step(self, m: Module, load: Value, coming: Any, issue: Value, end: Value,
+             next_base: Value) -> None:
+        """Add the registers that go on with every read."""
+        rows = self.config.rows
+        with m.If(self.advance):
+            m.d.sync += [
+                Cat(self.parts).eq(Cat(self.part, self.parts)),
+                Cat(self.wholes).eq(Cat(self.issued, self.wholes)),
+            ]
+        with m.If(load):
+            m.d.sync += [
+                self.part.eq(0), self.first.eq(coming.w_base),
+                self.final.eq(Mux(~coming.stationary, rows - 1, Mux(
+                    coming.by_column, columns(self.config) - 1,
+                    (coming.words + 1) * rows - 1))),
+            ]
+        with m.Elif(issue & self.advance):
+            m.d.sync += self.part.eq(Mux(self.issued, 0, self.part + 1))
+            with m.If(self.issued):
+                m.d.sync += self.first.eq(Mux(end, next_base, self.first + 1))

@@ -142,9 +142,14 @@ class MemoryReader(wiring.Component):
         with m.Elif(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         taken = self.words.valid & self.words.ready
-        m.d.comb += left.eq(room + freed - Mux(choose_program, program.o.payload.more + 1, 0))
+        # A choice takes the places of a longest burst. A shorter one gives back what it leaves a
+        # cycle later: it's the first or the last of its range, and `fetch_beats` is at least two
+        # longest bursts, so no other burst ever waits for these.
+        spare = Signal(range(limit))
+        m.d.comb += left.eq(room + freed + spare - Mux(choose_program, limit, 0))
         m.d.sync += [
             freed.eq(taken), room.eq(left),
+            spare.eq(Mux(choose_program, limit - 1 - program.o.payload.more, 0)),
             enough.eq(left[places:].any() | (left[:places].all() & taken)),
         ]
 

@@ -5,12 +5,12 @@ __all__ = ["FAULTS", "Sequencer"]
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.control.sequencer_state import PARTS, SequencerState
-from hw.lib.layouts import layout, placement_layout
+from hw.lib.layouts import layout, placement_layout, span_bits, start_layout, weight_layout
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
@@ -24,10 +24,10 @@ from vitforge.spec.instruction import (
     STATISTICS,
     THRESHOLD,
 )
-from vitforge.spec.pass_fields import DRAIN_FIELDS, PASSES, REQUEST_FIELDS, WEIGHT_FIELDS
+from vitforge.spec.pass_fields import PASSES, REQUEST_FIELDS
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS
+from vitforge.spec.sizes import ADDRESS_BITS, columns
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
@@ -47,24 +47,26 @@ class Sequencer(wiring.Component):
     """Turn the stream of words into passes, parameters, weights and loads.
 
     States, a cycle each or a cycle a word: HEAD (words of an instruction), CHECK, DECODE, then for
-    a PASS NORM (8 words a tile), THRESHOLDS (a line), PARAMETER (8 words), PUSH, WEIGHTS (`rows`
-    words a tile); for a LOAD ISSUE and LOADING, or INLINE (a word of the bank each), for END
-    FINISH. DECODE of a PASS waits while `PASSES` passes are under way, and if it brings thresholds
-    while one that uses them is; that of a LOAD and of END until none is.
+    a PASS NORM (8 words a tile), THRESHOLDS (a line), PARAMETER (8 words for each of a token),
+    PUSH, WEIGHTS (`rows` words a tile); for a LOAD ISSUE and LOADING, or INLINE (a word of the bank
+    each), for END FINISH. DECODE of a PASS waits while `PASSES` passes are under way, and if it
+    brings thresholds while one that uses them is; that of a LOAD and of END until none is.
 
     Members
     -------
-    words : In(stream.Signature(cols * 8)); bits, align : Out
-        Words of `cols` elements, the width of a packed element, and whether the word that is
-        taken now is the last of its block.
+    words : In(stream.Signature(columns * 8)); bits, align, span : Out
+        Words of elements, the width of a packed element, whether the word that is taken now is the
+        last of its block; and how many times `rows` elements it has, less one: of weights as many
+        as a token gets words, otherwise one. `span` is there if an array has more columns than
+        rows.
     exhausted : In(1)
         All bytes of the program have been read from memory.
     requests, weights_of, tiles, drains : Out(stream.Signature)
         The pass, for the feeder, the weight source, the accumulators and the drain; always ready,
         since no more than `PASSES` are under way.
-    weights : Out(stream.Signature(cols * 8))
+    weights : Out(stream.Signature(columns * 8))
     parameter_write, norm_write : Out
-        Slot (and tile), part, and `cols` bytes.
+        Slot (and tile), part, and `rows` bytes.
     thresholds : Out(ArrayLayout(signed(value_bits + 1), 15))
         Of the drain.
     load, placement : Out(stream.Signature)
@@ -90,17 +92,18 @@ class Sequencer(wiring.Component):
 
     def __init__(self, config: Config):
         self.config = config
-        word = config.cols * 8
+        word, whole, span = config.rows * 8, columns(config) * 8, span_bits(config)
         tile_bits = max(1, (config.max_channels // config.rows - 1).bit_length())
         super().__init__({
-            "words": In(stream.Signature(word)), "bits": Out(4), "align": Out(1),
+            "words": In(stream.Signature(whole)), "bits": Out(4), "align": Out(1),
+            **({"span": Out(span)} if span else {}),
             "exhausted": In(1),
             "requests": Out(stream.Signature(layout(REQUEST_FIELDS))),
-            "weights_of": Out(stream.Signature(layout(WEIGHT_FIELDS))),
+            "weights_of": Out(stream.Signature(weight_layout(config))),
             "tiles": Out(stream.Signature(12)),
-            "drains": Out(stream.Signature(layout(DRAIN_FIELDS, slot=2, bank=1))),
-            "weights": Out(stream.Signature(word)),
-            "parameter_write": Out(data.StructLayout({"en": 1, "slot": 2, "part": 3,
+            "drains": Out(stream.Signature(start_layout(config))),
+            "weights": Out(stream.Signature(whole)),
+            "parameter_write": Out(data.StructLayout({"en": 1, "slot": 2, "part": 3 + span,
                                                       "data": word})),
             "norm_write": Out(data.StructLayout({"en": 1, "slot": 1, "tile": tile_bits, "part": 3,
                                                  "data": word})),
@@ -119,6 +122,10 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         self._now = SequencerState(self.config)
+        # Width of `words`: 0 if a token has one word.
+        self._several = span_bits(self.config)
+        # Of words that are no weights.
+        self._word = self.words.payload[:self.config.rows * 8]
         self._pass = _view(PASS, self._now.line)
         self._load = _view(LOAD, self._now.line)
         self._take_words(m)
@@ -158,14 +165,16 @@ class Sequencer(wiring.Component):
 
     def _blocks(self, m: Module) -> None:
         """Lead every word to all that may take one, with the place that it has there."""
-        now, word = self._now, self.words.payload
+        now, word = self._now, self._word
+        if self._several:
+            m.d.comb += self.span.eq(now.span)
         m.d.comb += [
             self.bits.eq(now.bits),
             self.parameter_write.slot.eq(now.slot), self.parameter_write.part.eq(now.place),
             self.parameter_write.data.eq(word),
             self.norm_write.slot.eq(self._pass.norm_slot), self.norm_write.tile.eq(now.tile),
             self.norm_write.part.eq(now.place), self.norm_write.data.eq(word),
-            self.weights.payload.eq(word),
+            self.weights.payload.eq(self.words.payload),
             self.write.destination.eq(self._load.destination), self.write.address.eq(now.address),
             self.write.data.eq(word),
             self.thresholds.eq(now.levels[:len(self.thresholds.as_value())]),
@@ -197,7 +206,8 @@ class Sequencer(wiring.Component):
         m.d.sync += [now.takes.eq(state in _TAKING), now.weighs.eq(state == "WEIGHTS"),
                      now.ending.eq(now.head_words == 1 and state in ("HEAD", "THRESHOLDS"))]
 
-    def _steps(self, m: Module, last: int, next_state: str, *, tiles: bool = False) -> None:
+    def _steps(self, m: Module, last: Value | int, next_state: str, *, tiles: bool = False
+               ) -> None:
         """Count the words of a block; go on after the last."""
         now = self._now
         with m.If(now.take):
@@ -220,7 +230,7 @@ class Sequencer(wiring.Component):
         found = Signal(len(checks))
         with m.State("HEAD"):
             with m.If(self.words.valid):
-                m.d.sync += now.line.eq(Cat(now.line, self.words.payload)[-len(now.line):])
+                m.d.sync += now.line.eq(Cat(now.line, self._word)[-len(now.line):])
             self._steps(m, now.head_words - 1, "CHECK")
         with m.State("CHECK"):
             m.d.sync += found.eq(Cat(wrong for wrong, _, _ in checks))
@@ -246,7 +256,7 @@ class Sequencer(wiring.Component):
                 self._go(m, "ISSUE")
                 with m.If(self._load.inline):
                     self._go(m, "INLINE")
-                    m.d.sync += now.ending.eq(self._load.bytes == self.config.cols)
+                    m.d.sync += now.ending.eq(self._load.bytes == self.config.rows)
                 with m.If(opcode == OPCODES["END"]):
                     self._go(m, "FINISH")
 
@@ -261,14 +271,15 @@ class Sequencer(wiring.Component):
         with m.State("THRESHOLDS"):
             # Of each threshold only the bits that the drain takes are kept.
             level = config.value_bits + 1
-            incoming = Cat(self.words.payload[low:low + level]
-                           for low in range(0, config.cols * 8, THRESHOLD.bits))
+            incoming = Cat(self._word[low:low + level]
+                           for low in range(0, config.rows * 8, THRESHOLD.bits))
             with m.If(self.words.valid):
                 m.d.sync += now.levels.eq(Cat(now.levels, incoming)[-len(now.levels):])
             self._steps(m, now.head_words - 1, "PARAMETER")
         with m.State("PARAMETER"):
             m.d.comb += self.parameter_write.en.eq(self.words.valid)
-            self._steps(m, PARTS - 1, "PUSH")
+            self._steps(m, Cat(Const(PARTS - 1), self._pass.words[:self._several])
+                        if self._several else PARTS - 1, "PUSH")
         with m.State("PUSH"):
             m.d.comb += now.push.eq(1)
             m.d.sync += now.slot.eq(now.slot + 1)
@@ -277,11 +288,15 @@ class Sequencer(wiring.Component):
                 self._go(m, "HEAD")
             with m.Else():
                 m.d.sync += now.bits.eq(self._pass.weight_bits)
+                if self._several:
+                    m.d.sync += now.span.eq(self._pass.words)
                 self._go(m, "WEIGHTS")
         with m.State("WEIGHTS"):
             self._steps(m, config.rows - 1, "HEAD", tiles=True)
             with m.If(now.take & now.ending):
                 m.d.sync += [now.bits.eq(8), now.finished.eq(1)]
+                if self._several:
+                    m.d.sync += now.span.eq(0)
 
     def _read_load(self, m: Module) -> None:
         """Add the states of a LOAD: from memory, or from the program itself."""
@@ -294,8 +309,8 @@ class Sequencer(wiring.Component):
         with m.State("INLINE"):
             m.d.comb += self.write.en.eq(self.words.valid)
             with m.If(self.words.valid):
-                m.d.sync += [now.address.eq(now.address + 1), now.left.eq(now.left - config.cols),
-                             now.ending.eq(now.left == 2 * config.cols)]
+                m.d.sync += [now.address.eq(now.address + 1), now.left.eq(now.left - config.rows),
+                             now.ending.eq(now.left == 2 * config.rows)]
                 with m.If(now.ending):
                     m.d.sync += now.finished.eq(1)
                     self._go(m, "HEAD")
@@ -366,7 +381,14 @@ class Sequencer(wiring.Component):
         wrong = (load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
         if smallest := (config.lanes - 1).bit_length():
             wrong |= load.piece < smallest
-        result = fields.tokens << (config.cols * 4).bit_length() - 1
+        result = fields.tokens << (config.rows * 4).bit_length() - 1
+        strange = (fields.operand == 3) | (fields.statistics == 3) \
+            | ((fields.destination == DESTINATIONS["memory"]) != raw) \
+            | (raw & (fields.statistics != STATISTICS["none"]))
+        if self._several:
+            strange |= fields.words[self._several:].any()
+            result = fields.tokens * (fields.words[:self._several] + 1) \
+                << (config.rows * 4).bit_length() - 1
         return [
             (~is_pass & ~is_load & (fields.opcode != OPCODES["END"]), "unknown opcode",
              fields.opcode),
@@ -377,9 +399,7 @@ class Sequencer(wiring.Component):
             (is_pass & ~fields.stationary
              & ((fields.weight_bits < 2) | (fields.weight_bits > config.weight_bits)),
              "bad field", 0),
-            (is_pass & ((fields.operand == 3) | (fields.statistics == 3)
-                        | ((fields.destination == DESTINATIONS["memory"]) != raw)
-                        | (raw & (fields.statistics != STATISTICS["none"]))), "bad field", 0),
+            (is_pass & strange, "bad field", 0),
             (coded & (wrong_bits | wide_factor)
              | is_pass & softmax & (fields.softmax_multiplier >> ShiftWidths.multiplier).any(),
              "bad field", 0),
@@ -387,7 +407,7 @@ class Sequencer(wiring.Component):
             (raw & beyond(self.output_bytes, fields.offset, result),
              "address outside the window", fields.offset),
             (is_load & (load.bytes == 0), "bad length", 0),
-            (is_load & Mux(load.inline, load.bytes[:(config.cols - 1).bit_length()] != 0,
+            (is_load & Mux(load.inline, load.bytes[:(config.rows - 1).bit_length()] != 0,
                            load.offset[:6] | load.bytes[:6] != 0), "misaligned address",
              load.offset),
             (is_load & ~load.inline & beyond(self.input_bytes, load.offset, load.bytes),

@@ -5,13 +5,14 @@ __all__ = ["PARTS", "SequencerState"]
 
 from amaranth.hdl import Signal
 
+from hw.lib.layouts import span_bits
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
 from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS
+from vitforge.spec.sizes import ADDRESS_BITS, most_words
 
-#: Parts of `cols` bytes in the parameters of `cols` channels.
+#: Parts of `rows` bytes in the parameters of `rows` channels.
 PARTS = 8
 
 
@@ -20,13 +21,13 @@ class SequencerState:
 
     def __init__(self, config: Config):
         #: Words of a line, which an instruction and its thresholds take.
-        self.head_words = max(1, LINE // config.cols)
+        self.head_words = max(1, LINE // config.rows)
         self.line = Signal(LINE * 8, reset_less=True)
         # Of a LOAD whose data is in the program: the next word of the bank, and bytes to come.
         self.address = Signal(ADDRESS_BITS, reset_less=True)
         self.left = Signal(32, reset_less=True)
         # The word's number in its block, or in its tile, and that of the tile.
-        self.place = Signal(range(max(self.head_words, PARTS, config.rows)))
+        self.place = Signal(range(max(self.head_words, PARTS * most_words(config), config.rows)))
         self.tile = Signal(12)
         self.final_tile = Signal()
         self.slot = Signal(2)
@@ -39,6 +40,9 @@ class SequencerState:
         self.weighs = Signal()
         self.ending = Signal(init=self.head_words == 1)
         self.bits = Signal(4, init=8)
+        # How many times `rows` elements a word has, less one; where it may be more than one.
+        if width := span_bits(config):
+            self.span = Signal(width)
         self.levels = Signal((config.value_bits + 1) * (THRESHOLDS + 1), reset_less=True)
         self.starved = Signal()
         # An instruction has been read, which its number says later.

@@ -9,14 +9,14 @@ from amaranth.hdl import Array, Module, Signal, ValueLike, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.drain.issue import Issue, start_layout
+from hw.drain.issue import Issue
 from hw.drain.parameters import ParameterMemory, parameter_write_layout
 from hw.drain.raw import RawOutput
 from hw.drain.residual import Residual
 from hw.drain.residual_statistics import ResidualStatistics, factor_write_layout
 from hw.drain.score_statistics import ScoreStatistics, probability_write_layout
 from hw.drain.track import TRACK_FIELDS, Track
-from hw.lib.layouts import layout, raw_layout
+from hw.lib.layouts import raw_layout, start_layout, track_layout
 from hw.lib.memories import MemoryDelay
 from hw.lib.queue import Queue
 from hw.lib.stream import delay
@@ -25,7 +25,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import STATISTICS
 from vitforge.spec.limits import Part, check
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS, groups, token_bits
+from vitforge.spec.sizes import ADDRESS_BITS, columns, groups, token_bits, word_groups
 
 #: Passes between their start and their last codes, at most.
 UNDER_WAY = 16
@@ -34,11 +34,11 @@ UNDER_WAY = 16
 class Drain(wiring.Component):
     """Requantize a bank of accumulators, `lanes` channels a cycle, token by token.
 
-    With G = cols / lanes, a pass of T tokens that is accepted in cycle s issues group g of token t
-    in cycle ``n = s + 1 + t*G + g``; only groups of raw passes may be later, while `raw` has no
-    room. All else follows n at a fixed distance::
+    With G groups of `lanes` channels a token, a pass of T tokens that is accepted in cycle s issues
+    group g of token t in cycle ``n = s + 1 + t*G + g``; only groups of raw passes may be later,
+    while `raw` has no room. All else follows n at a fixed distance::
 
-        n                         residual read, with g = 0
+        n                         residual read, with the first group of a word
         n + 1                     accumulator read
         n + write_latency         write of the codes
         n + factor_latency        factors of the token, with g = G - 1
@@ -47,9 +47,9 @@ class Drain(wiring.Component):
 
     A start is accepted while nothing is left to issue, or with the last issue before it: passes
     follow each other without a gap, but for two rules. Two starts with statistics are at least
-    ``revisit = G + 3`` cycles apart, so that a token's state is there when its row goes on. And at
-    most `UNDER_WAY` passes are between their start and their last codes, which passes of three
-    groups or more never reach.
+    `revisit` cycles apart (`vitforge.spec.timing`), so that a token's state is there when its row
+    goes on. And at most `UNDER_WAY` passes are between their start and their last codes, which
+    passes of three groups or more never reach.
 
     A residual must be in its bank when it is read: no write is waited for. A parameter slot is read
     until 3 cycles after the last issue.
@@ -57,25 +57,25 @@ class Drain(wiring.Component):
     Parameters
     ----------
     config
-        With as many columns as rows, `lanes` of which divide them, and the shift-based softmax to
-        log2 codes.
+        With 1, 2 or 4 times as many columns as rows, `lanes` that divide the rows, and the
+        shift-based softmax.
     early
         Issues that may be left when `release` comes.
 
     Members
     -------
-    start : In(stream.Signature(start_layout()))
+    start : In(stream.Signature(start_layout(config)))
         A pass whose bank is complete, with its parameter slot and its bank.
     thresholds : In
         Of the formats that have some; see `hw.requant`.
     accumulator : Out(StructLayout({en, bank, token}))
         In every cycle with a group of the token.
-    accumulator_data : In(ArrayLayout(signed(acc_bits), cols))
+    accumulator_data : In(ArrayLayout(signed(acc_bits), columns))
         Two cycles after a read, and only then.
     parameter_write : In(parameter_write_layout(config))
         A part of a slot.
     residual : Out(StructLayout({en, address}))
-        Once a token, of passes with the operation residual.
+        Once for each word of a token, of passes with the operation residual.
     residual_data : In(rows * 8)
         Two cycles after a read, and only then.
     write : Out(StructLayout({en, destination, address, mask, data}))
@@ -107,9 +107,9 @@ class Drain(wiring.Component):
         self.probability_latency = self.write_latency + self._softmax.latency
         # What is written in one cycle may be read in the next.
         self.latency = 1 + max(self.factor_latency, self.probability_latency)
-        self._accumulators = data.ArrayLayout(signed(config.acc_bits), config.cols)
+        self._accumulators = data.ArrayLayout(signed(config.acc_bits), columns(config))
         super().__init__({
-            "start": In(stream.Signature(start_layout())),
+            "start": In(stream.Signature(start_layout(config))),
             "thresholds": In(data.ArrayLayout(signed(config.value_bits + 1), THRESHOLDS)),
             "accumulator": Out(data.StructLayout({
                 "en": 1, "bank": 1, "token": token_bits(config)})),
@@ -118,7 +118,7 @@ class Drain(wiring.Component):
             "residual": Out(data.StructLayout({"en": 1, "address": ADDRESS_BITS})),
             "residual_data": In(config.rows * 8),
             "write": Out(data.StructLayout({
-                "en": 1, "destination": 2, "address": ADDRESS_BITS, "mask": groups(config),
+                "en": 1, "destination": 2, "address": ADDRESS_BITS, "mask": word_groups(config),
                 "data": config.rows * 8})),
             "raw": Out(stream.Signature(raw_layout(config))),
             "factor_write": Out(factor_write_layout(config)),
@@ -130,7 +130,7 @@ class Drain(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.issue = issue = self._issue
-        m.submodules.passes = passes = Queue(layout(("d_base", *TRACK_FIELDS)), UNDER_WAY)
+        m.submodules.passes = passes = Queue(track_layout(config, TRACK_FIELDS), UNDER_WAY)
         m.submodules.parameters = parameters = ParameterMemory(config)
         m.submodules.residual = residual = Residual(config)
         m.submodules.raw_output = raw_output = RawOutput(config)
@@ -153,7 +153,7 @@ class Drain(wiring.Component):
             issue.room.eq(raw_output.room),
             self.release.eq(issue.release),
             raw_output.issue.eq(issue.valid & issue.raw),
-            begin.eq(issue.group == 0),
+            begin.eq(issue.place == 0),
             self.residual.en.eq(issue.adds & begin),
             self.residual.address.eq(issue.address),
             self.accumulator.en.eq(late(issue.valid, 1, "read", 0)),
@@ -190,7 +190,7 @@ class Drain(wiring.Component):
             word.last.eq(late(issue.last, self._fed_at, "last")),
             *(word[name].eq(late(fields[name], self._fed_at, name))
               for name in ("operation", "multiplier2", "format", "zero_point", "bits", "m",
-                           "signed")),
+                           "signed", "lowest")),
             *(word[name][lane].eq(found[lane][name]) for lane in range(config.lanes)
               for name in ("bias", "multiplier", "shift", "encode_shift")),
             raw_output.valid.eq(late(issue.valid & issue.raw, self._fed_at, "fed_raw", 0)),
@@ -219,12 +219,12 @@ class Drain(wiring.Component):
             track.valid.eq(requantizer.o.valid),
             track.last.eq(requantizer.o.payload.last),
             track.codes.eq(requantizer.o.payload.codes),
-            end.eq(track.group == groups(config) - 1),
+            end.eq(track.ends),
             self.write.en.eq(track.writes),
             self.write.destination.eq(fields.destination),
             self.write.address.eq(track.address),
-            self.write.mask.eq(1 << track.group),
-            self.write.data.eq(track.o_codes.as_value().replicate(groups(config))),
+            self.write.mask.eq(1 << track.place),
+            self.write.data.eq(track.o_codes.as_value().replicate(word_groups(config))),
             norm.zero_point.eq(fields.zero_point),
             norm.channels.eq(fields.channels),
             norm.shift.eq(shifts.o),

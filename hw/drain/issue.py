@@ -1,34 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """First step of the drain: which token and group of channels is read next."""
 
-__all__ = ["Issue", "start_layout"]
+__all__ = ["Issue"]
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.layouts import layout
+from hw.drain.walk import Walk, place_member
+from hw.lib.layouts import layout, span_bits, start_layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS
-from vitforge.spec.pass_fields import DRAIN_FIELDS
 from vitforge.spec.sizes import ADDRESS_BITS, SHORT, groups, token_bits
+from vitforge.spec.timing import revisit
 
 #: What the way to the requantizer needs to know of a pass.
 ISSUE_FIELDS = ("operation", "format", "zero_point", "bits", "m", "signed", "multiplier2",
-                "residual_zero_point")
-
-
-def start_layout() -> data.StructLayout:
-    """Return the fields of a pass that is to be drained."""
-    return layout(DRAIN_FIELDS, slot=2, bank=1)
+                "lowest", "residual_zero_point")
 
 
 class Issue(wiring.Component):
-    """Count the groups of a pass, token by token, one a cycle.
+    """Count the groups of a pass, token by token, and of a token word by word, one a cycle.
 
     A start is accepted in the cycle of the last group before it, or while nothing is under way, and
-    gives its first group in the next cycle. Two starts with statistics are at least ``groups + 3``
-    cycles apart: so many cycles after its first group a token's state is written and may be read.
+    gives its first group in the next cycle. Two starts with statistics are at least `revisit`
+    cycles apart: a token's state is written, and may be read, 3 cycles after its last group.
 
     Parameters
     ----------
@@ -37,7 +33,7 @@ class Issue(wiring.Component):
 
     Members
     -------
-    start : In(stream.Signature(start_layout()))
+    start : In(stream.Signature(start_layout(config)))
         Passes, of at least one token.
     space : In(1)
         A start may be accepted.
@@ -46,7 +42,9 @@ class Issue(wiring.Component):
     valid : Out(1)
         A group is issued. The other outputs belong to it.
     token, group, address : Out
-        `address` is ``d_base + token``.
+        `group` counts all of a token's, and `address` is ``d_base + word * d_pitch + token``.
+    place : Out
+        The group's number in its word.
     fields : Out(layout(ISSUE_FIELDS, slot=2, bank=1))
     raw : Out(1)
         The pass's operation; also without `valid`.
@@ -65,24 +63,27 @@ class Issue(wiring.Component):
         self.config = config
         self.early = early
         #: Cycles between the starts of two passes with statistics, at least.
-        self.revisit = groups(config) + 3
+        self.revisit = revisit(config)
         super().__init__({
-            "start": In(stream.Signature(start_layout())),
-            "space": In(1), "room": In(1),
+            "start": In(stream.Signature(start_layout(config))),
+            "space": In(1), "room": In(1), **place_member(config),
             "valid": Out(1), "token": Out(token_bits(config)),
             "group": Out(range(groups(config))), "address": Out(ADDRESS_BITS),
             "fields": Out(layout(ISSUE_FIELDS, slot=2, bank=1)),
             "raw": Out(1), "adds": Out(1), "last": Out(1), "release": Out(1),
         })
+        if not span_bits(config):
+            self.place = self.group
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count = groups(self.config)
         start = self.start.payload
+        walk = Walk(self.config, self.group)
+        count = walk.count(start)
         busy = Signal()
         begin = Signal()
         wait = Signal(range(self.revisit))
-        remaining = Signal(range((1 << len(start.tokens)) * count), reset_less=True)
+        remaining = Signal(range((1 << len(start.tokens)) * groups(self.config)), reset_less=True)
         adding = Signal()
         free = Signal()
         accept = Signal()
@@ -106,8 +107,10 @@ class Issue(wiring.Component):
             self.release.eq(self.valid & Mux(
                 whole, self.last,
                 (remaining == self.early) | (begin & (remaining < self.early)))),
-            end.eq(self.group == count - 1),
+            end.eq(walk.ends),
         ]
+        if span_bits(self.config):
+            m.d.comb += self.place.eq(walk.place)
         m.d.sync += wait.eq(Mux(accept & (start.statistics != 0), self.revisit - 1,
                                 wait - (wait != 0)))
         with m.If(self.valid):
@@ -118,7 +121,8 @@ class Issue(wiring.Component):
                 group.eq(Mux(end, 0, group + 1)),
             ]
             with m.If(end):
-                m.d.sync += [token.eq(token + 1), self.address.eq(self.address + 1)]
+                m.d.sync += [token.eq(token + 1), self.address.eq(walk.following(self.address))]
+            walk.step(m, self.address)
         # Whether a start is accepted is known late, and what belongs to it counts only if it is.
         with m.If(free):
             m.d.sync += [
@@ -135,4 +139,5 @@ class Issue(wiring.Component):
                 *(self.fields[name].eq(start[name])
                   for name in self.fields.shape().members),
             ]
+            walk.begin(m, start)
         return m

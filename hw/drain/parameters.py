@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The drain's memory of requantization parameters: written in parts, read in groups of lanes."""
 
-__all__ = ["PARTS", "ParameterMemory", "parameter_write_layout"]
+__all__ = ["ParameterMemory", "parameter_write_layout", "parts"]
 
 from amaranth.hdl import Array, Cat, Const, Module, Signal, Value
 from amaranth.lib import data, wiring
@@ -12,25 +12,30 @@ from hw.lib.stream import layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import PARAMETER
 from vitforge.spec.pass_fields import PASS_SLOTS
-from vitforge.spec.sizes import groups
+from vitforge.spec.sizes import groups, most_words
 
-#: Words of the stream that the parameters of one pass are: 8 bytes a channel in words of `cols`.
-PARTS = PARAMETER.bits // 8
+
+def parts(config: Config) -> int:
+    """Return the words of the stream that the parameters of a pass are at most.
+
+    They are 8 bytes a channel, in words of `rows` bytes.
+    """
+    return PARAMETER.bits // 8 * most_words(config)
 
 
 def parameter_write_layout(config: Config) -> data.StructLayout:
     """Return the signals that write a part."""
     return data.StructLayout({"en": 1, "slot": (PASS_SLOTS - 1).bit_length(),
-                              "part": (PARTS - 1).bit_length(), "data": config.cols * 8})
+                              "part": (parts(config) - 1).bit_length(), "data": config.rows * 8})
 
 
 class ParameterMemory(wiring.Component):
-    """`PASS_SLOTS` slots with the parameters of `cols` channels each.
+    """`PASS_SLOTS` slots with the parameters of a pass's channels each.
 
-    A slot is one vector of ``cols * 64`` bits, channel 0 in the low bits, written in `PARTS` parts
-    from the low end on and read in groups of `lanes` channels. Neither is a multiple of the other,
-    so the vector is cut into pieces that fit both, and the pieces are dealt out to as many
-    memories as a part or a group has of them.
+    A slot is one vector of 64 bits a channel, channel 0 in the low bits, written in `parts` of
+    ``rows * 8`` bits from the low end on and read in groups of `lanes` channels. Neither is a
+    multiple of the other, so the vector is cut into pieces that fit both, and the pieces are dealt
+    out to as many memories as a part or a group has of them.
 
     Members
     -------
@@ -53,7 +58,7 @@ class ParameterMemory(wiring.Component):
         m = Module()
         count = groups(self.config)
         # Pieces of as many bytes as half a channel or more: gcd(part, group).
-        part, group = self.config.cols, self.config.lanes * PARTS
+        part, group = self.config.rows, self.config.lanes * PARAMETER.bits // 8
         piece = max(size for size in range(1, part + 1) if part % size == group % size == 0)
         of_part, of_group = part // piece, group // piece
         # Groups side by side in the memories: more than one if a part is longer than a group.
@@ -74,7 +79,7 @@ class ParameterMemory(wiring.Component):
             m.d.comb += read.addr.eq(Cat(place, self.slot))
             read_data.append(read.data)
             with m.Switch(self.write.part):
-                for number in range(PARTS):
+                for number in range(parts(self.config)):
                     for at in range(of_part):
                         row, column = divmod(number * of_part + at, memories)
                         if column != index:

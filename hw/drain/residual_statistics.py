@@ -30,8 +30,8 @@ class ResidualStatistics(wiring.Component):
     memory between its passes. With the row's last group they and C give V and the factors, in the
     arithmetic of `hw.layernorm.sums` and `hw.layernorm.pipelined_scale`, `latency` cycles after it.
 
-    A token's groups of one pass come in consecutive cycles, and its next pass begins no earlier
-    than ``groups + 3`` cycles after this one. Tokens with factors come in order, from 0 on.
+    A token's groups of one pass come in consecutive cycles, and those of its next pass begin no
+    earlier than 3 cycles after the last of this one. Tokens with factors come in order, from 0 on.
 
     Members
     -------

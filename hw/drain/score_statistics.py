@@ -29,8 +29,8 @@ class ScoreStatistics(wiring.Component):
     two memories between its passes, in the arithmetic of `hw.softmax.statistics`, whose result is
     written `latency` cycles after the row's last group.
 
-    A token's groups of one pass come in consecutive cycles, and its next pass begins no earlier
-    than ``groups + 3`` cycles after this one. Tokens with results come in order, from 0 on.
+    A token's groups of one pass come in consecutive cycles, and those of its next pass begin no
+    earlier than 3 cycles after the last of this one. Tokens with results come in order, from 0 on.
 
     Members
     -------

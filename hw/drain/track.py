@@ -7,7 +7,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.layouts import layout
+from hw.drain.walk import Walk, place_member
+from hw.lib.layouts import layout, span_bits, track_layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS
 from vitforge.spec.sizes import ADDRESS_BITS, groups, token_bits
@@ -25,7 +26,7 @@ class Track(wiring.Component):
 
     Members
     -------
-    passes : In(stream.Signature(layout(("d_base", *TRACK_FIELDS))))
+    passes : In(stream.Signature(track_layout(config, TRACK_FIELDS)))
         The passes in order, each there before its first word; taken with its last one.
     valid, last : In(1)
         A word, and whether it is its pass's last.
@@ -35,27 +36,37 @@ class Track(wiring.Component):
     writes : Out(1)
         The word is valid and not of a raw pass.
     token, group, address : Out
+    place : Out
+        The group's number in its word.
+    ends : Out(1)
+        The group is its token's last.
     fields : Out(layout(TRACK_FIELDS))
     """
 
     def __init__(self, config: Config):
         self.config = config
         super().__init__({
-            "passes": In(stream.Signature(layout(("d_base", *TRACK_FIELDS)))),
+            "passes": In(stream.Signature(track_layout(config, TRACK_FIELDS))),
             "valid": In(1), "last": In(1), "codes": In(data.ArrayLayout(8, config.lanes)),
             "o_valid": Out(1), "writes": Out(1), "o_last": Out(1),
             "o_codes": Out(data.ArrayLayout(8, config.lanes)),
             "token": Out(token_bits(config)), "group": Out(range(groups(config))),
             "address": Out(ADDRESS_BITS), "fields": Out(layout(TRACK_FIELDS)),
+            **place_member(config), **({"ends": Out(1)} if span_bits(config) else {}),
         })
+        if not span_bits(config):
+            self.place, self.ends = self.group, self.group == groups(config) - 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        walk = Walk(self.config, self.group)
+        if span_bits(self.config):
+            m.d.comb += [self.place.eq(walk.place), self.ends.eq(walk.ends)]
         begin = Signal(init=1)
         end = Signal()
         m.d.comb += [
             self.passes.ready.eq(self.valid & self.last),
-            end.eq(self.group == groups(self.config) - 1),
+            end.eq(walk.ends),
         ]
         raw = self.passes.payload.operation == OPERATIONS["raw"]
         m.d.sync += [self.o_valid.eq(self.valid), self.writes.eq(self.valid & ~raw),
@@ -70,5 +81,11 @@ class Track(wiring.Component):
             with m.If(begin):
                 m.d.sync += [self.token.eq(0), self.address.eq(self.passes.payload.d_base)]
             with m.Elif(end):
-                m.d.sync += [self.token.eq(self.token + 1), self.address.eq(self.address + 1)]
+                m.d.sync += [self.token.eq(self.token + 1),
+                             self.address.eq(walk.following(self.address))]
+            if span_bits(self.config):
+                with m.If(begin):
+                    walk.begin(m, self.passes.payload)
+                with m.Else():
+                    walk.step(m, self.address)
         return m

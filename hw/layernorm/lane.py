@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic of one normalised element: three multiplications, nine registers."""
+"""The arithmetic of one normalised element: three multiplications, nine registers, a clamp."""
 
-__all__ = ["LaneWidths", "lane"]
+__all__ = ["LaneWidths", "code_mask", "lane", "saturate"]
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from amaranth.hdl import Module, Signal, Value, signed
 
 from hw.lib.stream import delay
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.layernorm_widths import FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
 
 
@@ -113,3 +114,21 @@ def lane(m: Module, widths: LaneWidths, n: int, advance: Value, *, x: Value, cou
             y.eq((weighted + offset) >> FRACTION),
         ]
     return normal, y
+
+
+def code_mask(bits: Value) -> Value:
+    """Return ``2**bits - 1``, of 8 bits; all ones for a width beyond 8.
+
+    As `golden.units.layernorm.code_mask`.
+    """
+    return ((1 << bits)[:CODE_BITS + 1] - 1)[:CODE_BITS]
+
+
+def saturate(y: Value, mask: Value) -> Value:
+    """Return the code ``clamp(y, 0, mask)``, unregistered.
+
+    `mask` is ones below a width, so a y without a sign that has a bit above them is too large, and
+    is all ones after an OR.
+    """
+    beyond = y[CODE_BITS:-1].any() | (y[:CODE_BITS] & ~mask).any()
+    return (y[:CODE_BITS] | beyond.replicate(CODE_BITS)) & mask & ~y[-1].replicate(CODE_BITS)

@@ -3,11 +3,11 @@
 
 __all__ = ["Normalize", "codes_word", "parameters_word"]
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.layernorm.lane import LaneWidths, lane
+from hw.layernorm.lane import LaneWidths, code_mask, lane, saturate
 from hw.layernorm.scale import factors_word
 from hw.layernorm.statistics import elements_word
 from hw.lib.stream import Skid, delay, signature
@@ -34,7 +34,7 @@ def codes_word(config: Config) -> Word:
 
 
 class Normalize(wiring.Component):
-    """``clamp(n*gamma + offset, 0, 255)`` of every element, `lanes` a cycle.
+    """``clamp(n*gamma + offset, 0, 2**bits - 1)`` of every element, `lanes` a cycle.
 
     ``n = ((C*x - S) << up >> drop) * root >> rsqrt_bits - 1`` (`hw.layernorm.lane`).
 
@@ -55,6 +55,8 @@ class Normalize(wiring.Component):
         Factors of the row that begins.
     p : In(signature(parameters_word(config)))
         Parameters, one word for every word of elements.
+    bits : In(4, init=8)
+        Width of a code, 2 to 8; static.
     o : Out(signature(codes_word(config)))
         Codes.
     """
@@ -67,6 +69,7 @@ class Normalize(wiring.Component):
         super().__init__({"i": In(signature(elements_word(config))),
                           "row": In(signature(factors_word(config))),
                           "p": In(signature(parameters_word(config))),
+                          "bits": In(4, init=CODE_BITS),   # type: ignore[call-arg]
                           "o": Out(signature(codes_word(config)))})
 
     def elaborate(self, platform: object) -> Module:
@@ -125,14 +128,15 @@ class Normalize(wiring.Component):
             skid.i.valid.eq(valid[9] & (held | ~valid[7])),
             skid.i.payload.last.eq(delay(m, word.last, advance=advance, cycles=9, name="last")),
         ]
+        mask = Signal(CODE_BITS, reset_less=True)
+        m.d.sync += mask.eq(code_mask(self.bits))
         widths = LaneWidths.of(self.config)
         for n in range(self.config.lanes):
             _, y = lane(m, widths, n, advance, x=word.x[n], count=counts[n % 3], total=total,
                         coarse=coarse, root=roots[n % 3], gamma=parameters.gamma[n],
                         offset=parameters.offset[n])
             with m.If(keep[n]):
-                m.d.comb += skid.i.payload.code[n].eq(
-                    Mux(y < 0, 0, Mux(y >> CODE_BITS != 0, (1 << CODE_BITS) - 1, y)))
+                m.d.comb += skid.i.payload.code[n].eq(saturate(y, mask))
         return m
 
     @staticmethod

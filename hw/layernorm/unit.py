@@ -13,6 +13,7 @@ from hw.layernorm.scale import RowScale
 from hw.layernorm.statistics import Statistics, elements_word
 from hw.lib.stream import delay, signature
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.words import Field, Word
 
@@ -20,7 +21,7 @@ from vitforge.spec.words import Field, Word
 class LayerNorm(wiring.Component):
     """Decode, gather statistics, and normalise out of a buffer while the next row comes in.
 
-    ``code = clamp(round(gamma * (C*x - S) / sqrt(C*Q - S*S) + beta) + zero_point, 0, 255)``
+    ``code = clamp(round(gamma*(C*x - S)/sqrt(C*Q - S*S) + beta) + zero_point, 0, 2**bits - 1)``
 
     Rounding: half up in the last step (`hw.layernorm.normalize`); the root and the two shifts
     before it truncate, and sums are exact.
@@ -42,6 +43,8 @@ class LayerNorm(wiring.Component):
         Elements.
     p : In(signature(words(config)["p"]))
         Parameters, one word for every word of elements, in the same order.
+    bits : In(4, init=8)
+        Width of a code, 2 to 8. Held from a row's first word until its last code has left.
     o : Out(signature(words(config)["o"]))
         Codes.
     """
@@ -55,8 +58,9 @@ class LayerNorm(wiring.Component):
                         + Normalize.latency)
         #: Cycles from one row to the next, at least: the search, or the table and its use.
         self.interval = max(width.pairs + 1, 10)
-        super().__init__({name: (Out if name == "o" else In)(signature(word))
-                          for name, word in words.items()})
+        bits = In(4, init=CODE_BITS)   # type: ignore[call-arg]
+        super().__init__({"bits": bits} | {
+            name: (Out if name == "o" else In)(signature(word)) for name, word in words.items()})
 
     @staticmethod
     def words(config: Config) -> dict[str, Word]:
@@ -103,6 +107,7 @@ class LayerNorm(wiring.Component):
                 with m.Else():
                     m.d.sync += elements.x[n].eq(0)
 
+        m.d.comb += normalize.bits.eq(self.bits)
         wiring.connect(m, statistics.o, scale.i)
         wiring.connect(m, scale.o, normalize.row)
         wiring.connect(m, buffer.o, normalize.i)

@@ -2,7 +2,7 @@
 """Layouts of what engines of different rooms hand each other."""
 
 __all__ = ["RAW_BITS", "raw_layout", "PLACE_BITS", "COUNT_BITS", "DELTA_BITS", "placement_layout",
-           "layout"]
+           "layout", "span_bits", "start_layout", "track_layout", "weight_layout"]
 
 from collections.abc import Iterable
 
@@ -11,6 +11,8 @@ from amaranth.lib import data
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS, PASS
+from vitforge.spec.pass_fields import DRAIN_FIELDS, WEIGHT_FIELDS
+from vitforge.spec.sizes import most_words
 
 #: Signed width of a sum that leaves the accelerator.
 RAW_BITS = 32
@@ -43,3 +45,30 @@ def layout(names: Iterable[str], **more: int) -> data.StructLayout:
         item = _FIELDS[name]
         shapes[name] = signed(item.bits) if item.signed else unsigned(item.bits)
     return data.StructLayout(shapes | {name: unsigned(bits) for name, bits in more.items()})
+
+
+def span_bits(config: Config) -> int:
+    """Return the width of a pass's `words`: 0 if there is always one."""
+    return (most_words(config) - 1).bit_length()
+
+
+def _spread(config: Config, names: Iterable[str], pitch: str, **more: int) -> data.StructLayout:
+    """Return a `layout`, with `words` and the field `pitch` if a pass may have several words."""
+    if not span_bits(config):
+        return layout(names, **more)
+    return layout((*names, pitch), **more, words=span_bits(config))
+
+
+def start_layout(config: Config) -> data.StructLayout:
+    """Return the fields of a pass that is to be drained."""
+    return _spread(config, DRAIN_FIELDS, "d_pitch", slot=2, bank=1)
+
+
+def track_layout(config: Config, names: Iterable[str]) -> data.StructLayout:
+    """Return the fields of a pass that say where its codes go, and others."""
+    return _spread(config, ("d_base", *names), "d_pitch")
+
+
+def weight_layout(config: Config) -> data.StructLayout:
+    """Return the fields of a pass that say where its weights come from."""
+    return _spread(config, WEIGHT_FIELDS, "w_pitch")

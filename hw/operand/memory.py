@@ -10,6 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.lib.stream import delay
 from hw.operand.format import OperandFormat
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import NORM_PARAMETER
@@ -22,7 +23,7 @@ class NormParameters(wiring.Component):
     """Two memories, because a channel's shift is needed long before its gamma and offset.
 
     The parameters of a tile are ``rows * 64`` bits, channel 0 in the low ones; part p is bits
-    ``p * cols * 8`` and up. Reserved bits are not kept.
+    ``p * rows * 8`` and up. Reserved bits are not kept.
 
     Members
     -------
@@ -32,8 +33,10 @@ class NormParameters(wiring.Component):
         The read ports take a step.
     early, late : In(StructLayout({slot, tile}))
         Addresses of the shifts, and of gamma and offset.
-    shift, gamma, offset : Out(ArrayLayout(..., rows))
-        One step later, straight from the memories.
+    shift : Out(ArrayLayout(..., rows))
+        One step after its address, straight from the memory.
+    gamma, offset : Out(ArrayLayout(..., rows))
+        Two steps after their address, from a register behind the memory.
     """
 
     def __init__(self, config: Config):
@@ -43,7 +46,7 @@ class NormParameters(wiring.Component):
         self.fields = {item.name: item for item in NORM_PARAMETER.fields}
         super().__init__({
             "write": In(data.StructLayout({"en": 1, **address.members, "part": range(PARTS),
-                                           "data": config.cols * 8})),
+                                           "data": config.rows * 8})),
             "advance": In(1), "early": In(address), "late": In(address),
             "shift": Out(data.ArrayLayout(unsigned(self.format.norm.shift_bits), config.rows)),
             "gamma": Out(data.ArrayLayout(signed(self.fields["gamma"].bits), config.rows)),
@@ -55,6 +58,8 @@ class NormParameters(wiring.Component):
         shift = self._memory(m, "early", [("shift", self.format.norm.shift_bits)])
         late = self._memory(m, "late", [(name, self.fields[name].bits)
                                         for name in ("gamma", "offset")])
+        late = {name: delay(m, bits, advance=self.advance, name=name)
+                for name, bits in late.items()}
         m.d.comb += [getattr(self, name).as_value().eq(bits)
                      for name, bits in (shift | late).items()]
         return m
@@ -62,7 +67,7 @@ class NormParameters(wiring.Component):
     def _memory(self, m: Module, name: str, fields: Iterable[tuple[str, int]]) -> dict[str, Value]:
         """Build the memory of some fields; return what is read of each, channel by channel."""
         # Where each bit is in a tile, by part; every part gets the room that the fullest needs.
-        part_bits = self.config.cols * 8
+        part_bits = self.config.rows * 8
         places: dict[str, list[int]] = {}
         kept: list[list[int]] = [[] for _ in range(PARTS)]
         for channel in range(self.config.rows):

@@ -11,7 +11,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.array.systolic import SystolicArray
-from hw.layernorm.lane import lane
+from hw.layernorm.lane import code_mask, lane, saturate
 from hw.layernorm.scale import factors_word
 from hw.lib.stream import delay, layout, register
 from hw.operand.decode import Decoder
@@ -27,6 +27,8 @@ from vitforge.spec.probability_levels import FRACTION
 FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
           "operand_bits", "norm_zero_point", "norm_slot", "probability_slot", "softmax_multiplier",
           "softmax_shift")
+#: The mask of a whole code.
+_BYTE = (1 << CODE_BITS) - 1
 
 
 class OperandPath(wiring.Component):
@@ -112,7 +114,7 @@ class OperandPath(wiring.Component):
             parameters.write.eq(self.norm_write),
             parameters.advance.eq(self.advance),
             parameters.early.eq(place),
-            parameters.late.eq(late(place.as_value(), cycles=7, name="place")),
+            parameters.late.eq(late(place.as_value(), cycles=6, name="place")),
         ]
 
         # Step 2: the word, its zero point and shifts.
@@ -126,6 +128,9 @@ class OperandPath(wiring.Component):
         kept = Mux(request.blank, 0, Mux(softmax[0], request.valid_rows, self.config.rows))
         kept = late(kept, cycles=11, name="kept")
         decoder = self._decoder(m, norm[0], softmax[0])
+        mask = late(late(Mux(norm[8], code_mask(late(request.operand_bits, cycles=8,
+                                                     name="norm_bits")), _BYTE), name="mask"),
+                    cycles=2, name="code_mask")
         lookup = self._lookup(m, softmax[8]) if form.levels else None
         for n in range(self.config.rows):
             code = self.codes.word_select(n, CODE_BITS)
@@ -137,7 +142,7 @@ class OperandPath(wiring.Component):
             normal, y = lane(m, form.lane, n, self.advance, x=(code - zero_point) << shifts[n],
                              count=count[n % len(count)], total=total, coarse=coarse,
                              root=root[n % len(root)], gamma=gamma, offset=offset)
-            result = _clamp(y)
+            result = saturate(y, mask)
             if lookup:
                 # One of the two is 0.
                 m.d.comb += lookup.distances[n].eq(normal >> form.level_drop)
@@ -258,9 +263,3 @@ def _steps(m: Module, advance: Value, value: Value, cycles: int, name: str) -> l
     for index in range(cycles):
         steps.append(delay(m, steps[-1], advance=advance, name=f"{name}_{index}"))
     return steps
-
-
-def _clamp(y: Value) -> Value:
-    """Return a code: 0 to 255."""
-    top = (1 << CODE_BITS) - 1
-    return Mux(y < 0, 0, Mux(y >> CODE_BITS != 0, top, y))[:CODE_BITS]

@@ -41,12 +41,13 @@ class _Shared:
     mask: Signal
     late_mask: Signal
     flip: Signal
+    lowest: Signal
 
 
 class Requantizer(wiring.Component):
     """Bias, dyadic multiply, GeLU or residual, and the code of the layer's format.
 
-    ``code = encode(operation(round_shift((acc + bias) * multiplier, shift)))``
+    ``code = lowest + encode(operation(round_shift((acc + bias) * multiplier, shift)))``
 
     Rounding: half up at the end of each of the three steps (`hw.requant.scale`,
     `hw.requant.operation`, `hw.requant.encode`).
@@ -109,6 +110,7 @@ class Requantizer(wiring.Component):
                 Field("bits", 4, text="width of a code, 2 to 8"),
                 Field("m", 4, text="shift between the regions of two-scale codes"),
                 Field("signed", 1, text="whether two-scale codes are two's complement"),
+                Field("lowest", 8, text="added to the code"),
                 Field("last", 1, text="handed through"),
             )),
             "o": Word((
@@ -162,7 +164,8 @@ class Requantizer(wiring.Component):
                     1, "flip")
         return _Shared(kind=kind, kind_late=kind_late, factor=factor, more=more,
                        early_search=early_search, search=search, offset=offset, mask=mask,
-                       late_mask=late_mask, flip=flip)
+                       late_mask=late_mask, flip=flip,
+                       lowest=late(word.lowest, third + Encode.latency, "lowest"))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -224,7 +227,7 @@ class Requantizer(wiring.Component):
                 encode[lane].early_search.eq(shared.early_search),
                 encode[lane].search.eq(shared.search),
                 encode[lane].flip.eq(shared.flip),
-                skid.i.payload.codes[lane].eq(encode[lane].code),
+                skid.i.payload.codes[lane].eq((encode[lane].code + shared.lowest)[:8]),
             ]
 
         stages = _THIRD + Encode.latency

@@ -16,8 +16,8 @@ from gen.compiler.compile import Compiled, compile_network
 from golden.machine.cycles import Buffers, Prediction, predict
 from golden.machine.execute import execute
 from golden.machine.program import read_logits
-from golden.network import run as integer
-from golden.network.run import Network
+from golden.network import inference
+from golden.network.integers import Network
 from sim.accelerator.model import Case, Job, Outcome, build, place
 from sim.run import SimulationError
 from vitforge.spec.register_map import COUNTERS
@@ -110,7 +110,7 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
                for data in inputs]
     logits = torch.stack([torch.from_numpy(read_logits(result, compiled.spec.classes, config))
                           for result in results])
-    if not torch.equal(logits, integer.run(network, images)):
+    if not torch.equal(logits, inference.run(network, images)):
         raise SimulationError("the golden machine and the golden network differ")
     addresses, data = place([compiled.program, *inputs, *(bytes(len(item)) for item in results)])
     program, *rest = addresses

@@ -90,7 +90,7 @@ def _simulate(args: argparse.Namespace) -> int:
                   f"{' '.join(map(str, found.logits.argmax(1).tolist()))}", soft_wrap=True)
     console.print(_table(found, bool(args.stall)))
     cycles = found.counters[0]["cycles"]
-    products = found.compiled.spec.products
+    products = network.products
     console.print(f"{products:,} products / {cycles:,} cycles / {config.rows * config.cols} = "
                   f"{products / cycles / config.rows / config.cols:.2%} of the array; "
                   f"{exact.read_bytes + exact.written_bytes:,} bytes on the bus", soft_wrap=True)

@@ -3,7 +3,7 @@
 
 __all__ = ["Row", "cases", "case_of", "image_case"]
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from golden.units.layernorm import LayerNormModel, layernorm, layernorm_paramete
 from hw.layernorm.unit import LayerNorm
 from sim.cases.case import Case
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.layernorm_widths import FRACTION, GAMMA_BITS, OFFSET_BITS, NormFormat
 
 #: Rows of a real image that one case replays.
@@ -35,8 +36,9 @@ class Row:
     keep: Tensor | None = None
 
 
-def case_of(name: str, rows: Sequence[Row], config: Config, rng: torch.Generator) -> Case:
-    """Cut rows into words, and ask the golden function for the codes."""
+def case_of(name: str, rows: Sequence[Row], config: Config, rng: torch.Generator,
+            bits: int = CODE_BITS) -> Case:
+    """Cut rows into words, and ask the golden function for the codes, of `bits` bits."""
     columns: dict[str, list[Tensor]] = {key: [] for key in
                                         ("mantissa", "shift", "keep", "gamma", "offset", "code",
                                          "last")}
@@ -49,7 +51,8 @@ def case_of(name: str, rows: Sequence[Row], config: Config, rng: torch.Generator
         lengths.append(len(keep) // lanes)
         codes = torch.zeros(0, dtype=torch.int64)
         if channels:
-            codes = layernorm(row.mantissa, row.shift, row.gamma, row.beta, row.zero_point, config)
+            codes = layernorm(row.mantissa, row.shift, row.gamma, row.beta, row.zero_point, config,
+                              bits)
         # Whatever stands where nothing is kept must not matter.
         width = NormFormat(config)
         fields = {"mantissa": (row.mantissa, -(1 << config.mantissa_bits - 1),
@@ -70,7 +73,7 @@ def case_of(name: str, rows: Sequence[Row], config: Config, rng: torch.Generator
     packed = {port: word.pack({item.name: whole[item.name] for item in word.fields})
               for port, word in words.items()}
     return Case(name, {"i": packed["i"], "p": packed["p"]}, {"o": packed["o"]},
-                LayerNormModel(config, lengths))
+                LayerNormModel(config, lengths), {"bits": bits})
 
 
 def image_case(tensors: Mapping[str, Tensor], config: Config) -> Case:
@@ -79,13 +82,13 @@ def image_case(tensors: Mapping[str, Tensor], config: Config) -> Case:
     Parameters
     ----------
     tensors
-        int64: ``mantissa [T, C]``, ``shift [C]``, ``gamma [C]``, ``beta [C]`` and ``zero_point``
-        (a scalar), as `golden.units.layernorm.layernorm` takes them. The first `IMAGE_ROWS` rows
-        are replayed.
+        int64: ``mantissa [T, C]``, ``shift [C]``, ``gamma [C]``, ``beta [C]``, ``zero_point`` and
+        ``bits`` (scalars), as `golden.units.layernorm.layernorm` takes them. The first `IMAGE_ROWS`
+        rows are replayed.
     """
     rows = [Row(mantissa, tensors["shift"], tensors["gamma"], tensors["beta"],
                 int(tensors["zero_point"])) for mantissa in tensors["mantissa"][:IMAGE_ROWS]]
-    return case_of("image", rows, config, torch.Generator().manual_seed(0))
+    return case_of("image", rows, config, torch.Generator().manual_seed(0), int(tensors["bits"]))
 
 
 def _parameters(channels: int, rng: torch.Generator, config: Config,
@@ -102,14 +105,18 @@ def _limits(config: Config) -> tuple[int, int]:
     return (1 << min(config.mantissa_bits, config.norm_bits) - 1) - 1, shift
 
 
-def _random(channels: int, rng: torch.Generator, config: Config) -> Row:
-    """Return a row as a residual stream has them: normal, some channels wider than others."""
+def _random(channels: int, rng: torch.Generator, config: Config, bits: int = CODE_BITS) -> Row:
+    """Return a row as a residual stream has them: normal, some channels wider than others.
+
+    Most of its codes are within `bits` bits.
+    """
     top, high = _limits(config)
     shift = torch.randint(0, high + 1, (channels,), generator=rng)
     mantissa = (torch.randn(channels, generator=rng) * top / 4 + top / 10).round()
-    return Row(mantissa.to(torch.int64).clamp(-top - 1, top), shift,
-               *_parameters(channels, rng, config),
-               zero_point=int(torch.randint(100, 156, (), generator=rng)))
+    down = CODE_BITS - bits
+    gamma, beta = _parameters(channels, rng, config)
+    return Row(mantissa.to(torch.int64).clamp(-top - 1, top), shift, gamma >> down, beta >> down,
+               zero_point=int(torch.randint(100, 156, (), generator=rng)) >> down)
 
 
 def _constant(channels: int, value: int, shift: int, rng: torch.Generator,
@@ -164,13 +171,13 @@ def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[R
     yield "parameters", [loud, quiet, ends]
 
 
-def _holes(config: Config, rng: torch.Generator) -> list[Row]:
+def _holes(config: Config, rng: torch.Generator, bits: int) -> list[Row]:
     """Rows with elements left out anywhere, and a row of nothing."""
     rows = []
     words = min(4, config.max_channels // config.lanes)
     for _ in range(6):
         keep = torch.rand(words * config.lanes, generator=rng) < 0.6
-        row = _random(max(1, int(keep.sum())), rng, config)
+        row = _random(max(1, int(keep.sum())), rng, config, bits)
         if not keep.any():
             keep[0] = True
         row.keep = keep
@@ -186,16 +193,15 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     rng = torch.Generator().manual_seed(seed)
     lanes, longest = config.lanes, config.max_channels
 
+    def some(name: str, lengths: Iterable[int], bits: int = CODE_BITS) -> Case:
+        return case_of(name, [_random(n, rng, config, bits) for n in lengths], config, rng, bits)
+
     lengths = torch.randint(1, min(longest, 12 * lanes) + 1, (12,), generator=rng).tolist()
-    yield case_of("random rows", [_random(n, rng, config) for n in lengths], config, rng)
-    yield case_of("longest rows", [_random(longest, rng, config) for _ in range(3)], config, rng)
-    yield case_of("one channel", [_random(1, rng, config) for _ in range(6)], config, rng)
-    yield case_of("short rows", [_random(n, rng, config)
-                                 for n in (min(longest, lanes), min(longest, 2 * lanes)) * 5],
-                  config, rng)
-    yield case_of("short and long", [_random(n, rng, config)
-                                     for n in (1, longest, 1, min(longest, 2), longest, 1)],
-                  config, rng)
+    yield some("random rows", lengths)
+    yield some("longest rows", [longest] * 3, 4)
+    yield some("one channel", [1] * 6, 5)
+    yield some("short rows", (min(longest, lanes), min(longest, 2 * lanes)) * 5, 3)
+    yield some("short and long", (1, longest, 1, min(longest, 2), longest, 1), 7)
     for name, rows in _corners(config, rng):
         yield case_of(name, rows, config, rng)
-    yield case_of("holes", _holes(config, rng), config, rng)
+    yield case_of("holes", _holes(config, rng, 2), config, rng, 2)

@@ -74,7 +74,8 @@ def make_case(name: str, batches: Sequence[Batch], config: Config) -> Case:
         encoding = layer.encoding
         scalars = {"operation": OPERATIONS[layer.operation], "multiplier2": layer.multiplier2,
                    "format": FORMATS[encoding.kind], "zero_point": encoding.zero_point,
-                   "bits": encoding.bits, "m": encoding.m, "signed": int(encoding.signed)}
+                   "bits": encoding.bits, "m": encoding.m, "signed": int(encoding.signed),
+                   "lowest": encoding.lowest}
         last = np.arange(count) == count - 1
         sent += words["i"].pack({
             **{key: value.reshape(count, -1).numpy() for key, value in elements.items()},
@@ -176,7 +177,10 @@ class _Maker:
         values = self.integers(low, high, count) << shift
         values += (self.integers(0, 1 << 15, count) << shift >> 15)
         values = values.clamp(-self.top, self.top)
-        return self.batch(values, Encoding(bits=bits, zero_point=zero_point), shift, operation,
+        # Any, of those that let the codes fit a byte.
+        lowest = 7 * zero_point % (257 - (1 << bits))
+        return self.batch(values, Encoding(bits=bits, zero_point=zero_point, lowest=lowest), shift,
+                          operation,
                           exact=operation == "linear" and self.one(0, 1) == 1)
 
     def probabilities(self, count: int) -> Tensor:

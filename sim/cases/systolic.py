@@ -12,7 +12,9 @@ from torch import Tensor
 from golden.units.systolic import SystolicModel, matmul
 from hw.array.systolic import SystolicArray
 from sim.cases.case import Case
+from sim.cases.packed import PackedTile, packed_case, packed_cases
 from vitforge.spec.config import Config
+from vitforge.spec.elements import Element
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ def _corners(config: Config) -> Iterator[Tile]:
 
 def cases(config: Config, seed: int) -> Iterator[Case]:
     """Yield the runs of the bench for one configuration."""
+    if Element(config).packed:
+        yield from packed_cases(config, seed)
+        return
     generator = torch.Generator().manual_seed(seed)
     shorter, longer = sorted((config.rows, config.cols))
 
@@ -182,4 +187,9 @@ def image_case(tensors: Mapping[str, Tensor], config: Config, words: int = 500) 
                 len(tiles) % 2 == 1))
     wanted = min(max(words // mantissa.shape[0], 1), len(tiles))
     chosen = torch.linspace(0, len(tiles) - 1, wanted).round().to(torch.int64).tolist()
+    if Element(config).packed:
+        return packed_case("image", [PackedTile(
+            tile.weights[..., None], torch.stack([tile.mantissa] * 2, -1), tile.shift,
+            ["single"] * len(tile.mantissa), tile.by_column)
+            for tile in (tiles[index] for index in chosen)], config)
     return tile_case("image", [tiles[index] for index in chosen], config)

@@ -54,6 +54,13 @@ class Config:
     operand_bits: int = _integer(4, 18, "signed width of an operand after its shift", default=17)
     pe_style: str = _choice("wide", "shift", text="shift the operand before the multiplier, or "
                             "the product after it")
+    multiplier: str = _choice("18x18", "25x18", "27x18", "none", text="ports of the device's "
+                              "multipliers; none: products are made of LUTs")
+    modes: str = _choice("single", "single+pair", "single+pair+quad", "single+quad", "pair",
+                         "pair+quad", "quad", text="products that a multiplier may make at once: "
+                         "one; of two narrow weights; of those by the operands of two tokens")
+    packed_weight_bits: int = _integer(2, 8, "signed width of a narrow weight, of which the "
+                                       "array takes all values but the least", default=4)
     acc_bits: int = _integer(16, 40, "signed width of an accumulator", default=32)
 
     lanes: int = _integer(1, 64, "elements per cycle of softmax, requantizer and LayerNorm",

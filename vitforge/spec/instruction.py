@@ -5,18 +5,27 @@ A program is one sequence of bytes that the accelerator reads from front to back
 instruction is followed by the parameters and weights it uses, each block padded to `LINE` bytes.
 So weights are fetched behind the computation with no address to compute, in the longest bursts.
 
-`PASS` makes one tile of `cols` output channels for all its tokens::
+`PASS` makes C output channels for all its tokens, as many as the array has columns or less: C is
+`rows`, the channels of a word of the scratchpad, times the words of a token::
 
     for tile in tiles:                      # K in steps of `rows`
         for token in tokens:
             acc[token] += operand(bank[a_base + tile * a_stride + token]) @ weights[tile]
     for token in tokens:                    # drained while the next pass runs
-        bank[d_base + token] = requantize(acc[token])
+        for word in words:
+            bank[d_base + word * d_pitch + token] = requantize(acc[token, word])
+
+Where an array has as many columns as rows, a token has one word, and `words`, `d_pitch` and
+`w_pitch` don't count.
 
 Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channels if `has_norm`;
-16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of `cols`
-channels; ``tiles * rows * cols`` weights of `weight_bits` bits if they come
-from the stream, word by word (`cols` weights, padded to whole bytes).
+16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of C channels;
+``tiles * rows * C`` weights of `weight_bits` bits if they come from the stream, word by word (C
+weights, padded to whole bytes).
+
+Stationary weights are read word by word: row r of a tile is the words ``w_base + tile * w_stride +
+word * w_pitch + r``; or column c is the word ``w_base + tile * w_stride + c`` if they come by
+column, and then all columns of the array are read.
 
 `LOAD` reads the input buffer and scatters its pieces over a bank, or brings `bytes` of words of its
 own. `END` finishes the program.
@@ -96,7 +105,8 @@ PASS = _instruction(
      Field("operand_zero_point", 8, text="of uniform codes, and of norm's result"),
      Field("operand_m", 4, text="two-scale: shift between the regions"),
      Field("operand_signed", 1, text="two-scale: two's complement"),
-     Field("operand_bits", 4, text="two-scale, log2: width of a code"),
+     Field("operand_bits", 4, text="two-scale, log2: width of a code; norm: of its "
+           "result, which saturates there"),
      Field("norm_zero_point", 8, text="of the codes that norm reads")),
     (Field("softmax_multiplier", 18, text="log2(e) * scale of the scores"),
      Field("softmax_shift", 12, signed=True, text="log2 of the probabilities' scale, but for a "
@@ -107,8 +117,12 @@ PASS = _instruction(
      Field("m", 4, text="two-scale: shift between the regions"),
      Field("signed", 1, text="two-scale: two's complement"),
      Field("residual_zero_point", 8, text="of the residual's codes")),
-    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),),
+    (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),
+     Field("lowest", 8, text="added to the code")),
     (Field("offset", 32, text="bytes from the start of the output buffer"),),
+    (Field("d_pitch", 24, text="words from word to word of a token in the destination"),
+     Field("words", 4, text="words that a token gets, less one")),
+    (Field("w_pitch", 24, text="words from word to word of a row of stationary weights"),),
 )
 
 LOAD = _instruction(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vitforge.spec.config import Config, ConfigError
+from vitforge.spec.elements import PORTS, holds
 from vitforge.spec.formats import ATTENTION
 from vitforge.spec.softmax_widths import log2_depth
 
@@ -21,6 +22,7 @@ class Part(StrEnum):
     """Who may ask, as a refusal calls it."""
 
     ACCELERATOR = "an accelerator"
+    ARRAY = "a systolic array"
     DRAIN = "a drain"
     OPERAND = "an operand path"
     PLACER = "a placer"
@@ -71,13 +73,23 @@ def _limit(field: str, parts: str, wanted: str, good: Callable[[Config], bool]) 
 LIMITS = (
     _limit("rows", "ACCELERATOR", "4, 8, 16, 32 or 64", lambda c: c.rows in (4, 8, 16, 32, 64)),
     _limit("rows", "PLACER", "a power of two", lambda c: _power_of_two(c.rows)),
-    _limit("cols", "ACCELERATOR DRAIN OPERAND", "rows ({rows})", lambda c: c.cols == c.rows),
-    _limit("lanes", "ACCELERATOR", "a power of two from cols / 8 to rows / 2 (rows and cols are "
-           "{rows})",
+    _limit("cols", "ACCELERATOR DRAIN", "1, 2 or 4 times rows ({rows})",
+           lambda c: c.cols in (c.rows, 2 * c.rows, 4 * c.rows)),
+    _limit("lanes", "ACCELERATOR", "a power of two from cols / 8 to rows / 2 ({rows} rows, {cols} "
+           "cols)",
            lambda c: _power_of_two(c.lanes) and c.cols <= 8 * c.lanes and 2 * c.lanes <= c.rows),
     _limit("lanes", "DRAIN", "a divisor of rows ({rows})", lambda c: c.rows % c.lanes == 0),
     _limit("lanes", "PLACER", "a power of two up to rows ({rows})",
            lambda c: _power_of_two(c.lanes) and c.lanes <= c.rows),
+    _limit("multiplier", "ACCELERATOR", f"one of {', '.join(PORTS)}",
+           lambda c: c.multiplier in PORTS),
+    _limit("modes", "ACCELERATOR", "single", lambda c: c.modes == "single"),
+    _limit("modes", "ARRAY", "single (products are made of LUTs)",
+           lambda c: c.modes == "single" or c.multiplier in PORTS),
+    _limit("pe_style", "ARRAY", "wide (modes are {modes})",
+           lambda c: c.modes == "single" or c.pe_style == "wide"),
+    _limit("packed_weight_bits", "ARRAY", "at most {widest} (modes are {modes}, multiplier is "
+           "{multiplier})", lambda c: c.modes == "single" or c.packed_weight_bits <= holds(c)),
     _limit("weight_bits", "ACCELERATOR", "8 (keys and values are weights)",
            lambda c: c.weight_bits == 8),
     _limit("mantissa_bits", "ACCELERATOR OPERAND NETWORK", "9 (8-bit codes less a zero point)",
@@ -116,7 +128,9 @@ def check(config: Config, part: Part = Part.ACCELERATOR) -> None:
     """
     for limit in LIMITS:
         if part in limit.parts and not limit.good(config):
-            wanted = limit.wanted.format(least=operand_bits(config), **config.to_dict())
+            widest = holds(config) if "{widest}" in limit.wanted else 0
+            wanted = limit.wanted.format(least=operand_bits(config), widest=widest,
+                                         **config.to_dict())
             raise ConfigError(f"{limit.field} must be {wanted} for {part}, "
                               f"not {getattr(config, limit.field)}")
 

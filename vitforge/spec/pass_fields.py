@@ -2,10 +2,12 @@
 """What each engine of the accelerator needs to know of a pass: subsets of the instruction."""
 
 __all__ = ["DRAIN_FIELDS", "OPERAND_FIELDS", "PASSES", "PASS_SLOTS", "REQUEST_FIELDS",
-           "WEIGHT_FIELDS"]
+           "WEIGHT_FIELDS", "pass_words"]
 
+from collections.abc import Mapping
 
-
+from vitforge.spec.config import Config
+from vitforge.spec.sizes import most_words
 
 #: Passes that may be under way from the sequencer to the scratchpad, and slots of the drain's
 #: parameter memory: one is fetched, one computes, one is drained, one lands.
@@ -22,4 +24,9 @@ WEIGHT_FIELDS = ("tiles", "stationary", "by_column", "w_base", "w_stride")
 DRAIN_FIELDS = ("tokens", "valid", "channels", "probability_slot", "statistics",
                 "statistics_first", "statistics_last", "destination", "operation", "d_base",
                 "softmax_multiplier", "format", "zero_point", "bits", "m", "signed",
-                "residual_zero_point", "multiplier2", "offset")
+                "residual_zero_point", "multiplier2", "lowest", "offset")
+
+
+def pass_words(fields: Mapping[str, int], config: Config) -> int:
+    """Return the words of a token that a pass makes: 1 where no pass can make more."""
+    return fields["words"] + 1 if most_words(config) > 1 else 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that follow from the configuration, and that several engines share."""
 
-__all__ = ["SHORT", "groups", "token_bits", "ADDRESS_BITS"]
+__all__ = ["ADDRESS_BITS", "SHORT", "columns", "groups", "most_words", "token_bits", "word_groups"]
 
 from vitforge.spec.config import Config
 
@@ -12,9 +12,27 @@ SHORT = 8
 ADDRESS_BITS = 24
 
 
+def most_words(config: Config) -> int:
+    """Return the words of the scratchpad, of `rows` channels, that a pass makes of a token at most.
+
+    An array with more columns than rows makes several; a pass says how many of them it has.
+    """
+    return config.cols // config.rows
+
+
+def columns(config: Config) -> int:
+    """Return the channels of a pass at most: sums of a token, accumulators, parameters."""
+    return most_words(config) * config.rows
+
+
+def word_groups(config: Config) -> int:
+    """Return the groups of `lanes` channels of a word of the scratchpad."""
+    return config.rows // config.lanes
+
+
 def groups(config: Config) -> int:
-    """Return the groups of `lanes` channels of a token: of a word of the scratchpad."""
-    return config.cols // config.lanes
+    """Return the groups of `lanes` channels of a token at most."""
+    return columns(config) // config.lanes
 
 
 def token_bits(config: Config) -> int:

@@ -5,14 +5,16 @@
 its engines whenever a core is built, and refuses to be built with others.
 """
 
-__all__ = ["LATENCY", "OPERAND", "WRITTEN", "Timing", "norm_statistics", "softmax_statistics"]
+__all__ = ["LATENCY", "OPERAND", "WRITTEN", "Timing", "norm_statistics", "revisit",
+           "softmax_statistics"]
 
 from dataclasses import dataclass
 from typing import Self
 
 from vitforge.spec.config import Config
+from vitforge.spec.elements import array_latency
 from vitforge.spec.layernorm_widths import NormFormat
-from vitforge.spec.sizes import groups
+from vitforge.spec.sizes import groups, word_groups
 
 #: Of the memory, if nothing else is said: from a read address to its first beat.
 LATENCY = 60
@@ -49,6 +51,18 @@ def softmax_statistics(config: Config) -> int:
     return 1 + 10 + max(levels, 1) + levels
 
 
+def revisit(config: Config) -> int:
+    """Return the cycles between the starts of two passes with statistics, at least.
+
+    A token's state is there 3 cycles after its last group. Of two passes with G groups a token, the
+    second must begin ``G + 3`` cycles behind the first. If it has H < G, its token t comes
+    ``t * (G - H)`` cycles sooner after its start: of T tokens the last is early enough behind the
+    first pass, which takes ``T * G`` cycles, unless ``(T - 1) * H < 3``.
+    """
+    most, least = groups(config), word_groups(config)
+    return most + 3 + 2 // least * (most - least)
+
+
 @dataclass(frozen=True)
 class Timing:
     """Constants of the gateware, in cycles.
@@ -82,9 +96,8 @@ class Timing:
     def of(cls, config: Config) -> Self:
         """Return those of the core of a configuration."""
         depth = 1 + OPERAND
-        # A word crosses the array row by row and column by column.
-        sums = config.rows + config.cols + 3
+        sums = array_latency(config)
         statistics = max(norm_statistics(config), softmax_statistics(config))
         # What is written in one cycle may be read in the next.
         return cls(depth=depth, sums=sums, early=depth + sums + 5,
-                   landed=WRITTEN + statistics + 1, revisit=groups(config) + 3)
+                   landed=WRITTEN + statistics + 1, revisit=revisit(config))

@@ -22,7 +22,8 @@ from golden.units.softmax import ShiftScale, row_offset, statistics
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS, STATISTICS
 from vitforge.spec.layernorm_widths import NormFormat
-from vitforge.spec.sizes import SHORT
+from vitforge.spec.pass_fields import pass_words
+from vitforge.spec.sizes import ADDRESS_BITS, SHORT, word_groups
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.timing import WRITTEN, Timing, norm_statistics, softmax_statistics
 
@@ -37,9 +38,9 @@ READ = 2
 def requantized(fields: Mapping[str, int], parameters: Mapping[str, Tensor], acc: Tensor,
                 encoding: Encoding, encode_shift: Tensor | int, residual: Tensor | None,
                 config: Config) -> Tensor:
-    """Return the codes ``[T, cols]`` of sums ``acc``, by the fields of a PASS that has codes.
+    """Return the codes ``[T, C]`` of sums ``acc``, by the fields of a PASS that has codes.
 
-    A residual ``[T, cols]`` are codes, of which the zero point is taken, shifted by channel.
+    A residual ``[T, C]`` are codes, of which the zero point is taken, shifted by channel.
     """
     operation = next(name for name, code in OPERATIONS.items() if code == fields["operation"])
     if residual is not None:
@@ -80,11 +81,11 @@ class DrainPass:
     fields
         Of `hw.drain.issue.start_layout`, without the parameter slot.
     parameters
-        Of a channel each, ``[cols]``.
+        Of a channel each, ``[C]``: `rows` for each word of a token.
     acc
-        The accumulators ``[tokens, cols]``.
+        The accumulators ``[tokens, columns]``, of which the pass has the first C.
     residual
-        Words ``[tokens, rows]`` of the bank, for the operation residual.
+        Words ``[tokens, words, rows]`` of the bank, for the operation residual.
     codes, sums
         What is written, or what goes to memory: one of them is None.
     results
@@ -103,10 +104,10 @@ class DrainPass:
 class DrainModel:
     """The drain on every cycle: `settle` says what it shows, `clock` ends the cycle.
 
-    With G = cols / lanes, a pass that starts in cycle s issues group g of token t in cycle
-    ``s + 1 + t*G + g``, or later while `ROOM` sums of raw passes are on their way. All else
-    follows an issue at a fixed distance. Starts follow without a gap, but for those with
-    statistics, which are ``G + 3`` cycles apart, and for `UNDER_WAY` passes.
+    With G groups of `lanes` channels a token, a pass that starts in cycle s issues group g of token
+    t in cycle ``s + 1 + t*G + g``, or later while `ROOM` sums of raw passes are on their way. All
+    else follows an issue at a fixed distance. Starts follow without a gap, but for those with
+    statistics, which are `Timing.revisit` cycles apart, and for `UNDER_WAY` passes.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ class DrainModel:
 
     def __init__(self, config: Config, early: int):
         self.config, self.early = config, early
-        self.groups = config.cols // config.lanes
+        self.groups = word_groups(config)
         self.counts: Counter[str] = Counter()
         self.cycle = 0
         self.finishing = False
@@ -216,7 +217,15 @@ class DrainModel:
             return
         self._issue(item)
         self._index += 1
-        self.finishing = self._index == item.fields["tokens"] * self.groups
+        self.finishing = self._index == self._all(item)
+
+    def _of_token(self, item: DrainPass) -> int:
+        """Return the groups of a token."""
+        return self.groups * pass_words(item.fields, self.config)
+
+    def _all(self, item: DrainPass) -> int:
+        """Return the groups of a pass."""
+        return item.fields["tokens"] * self._of_token(item)
 
     def _expect(self, cycle: int, port: str, **value: int) -> None:
         self._events[cycle][port] = value
@@ -225,21 +234,25 @@ class DrainModel:
     def _issue(self, item: DrainPass) -> None:
         """Note what follows from a group's issue."""
         config, fields, cycle = self.config, item.fields, self.cycle
-        token, group = divmod(self._index, self.groups)
+        token, group = divmod(self._index, self._of_token(item))
+        word, place = divmod(group, self.groups)
+        address = fields["d_base"] + token
+        if word:
+            address = (address + word * fields["d_pitch"]) % (1 << ADDRESS_BITS)
         channels = slice(group * config.lanes, (group + 1) * config.lanes)
-        if item.residual is not None and group == 0:
-            self._expect(cycle, "residual", address=fields["d_base"] + token)
-            self._data[cycle + READ]["residual_data"] = item.residual[token].tolist()
+        if item.residual is not None and place == 0:
+            self._expect(cycle, "residual", address=address)
+            self._data[cycle + READ]["residual_data"] = item.residual[token, word].tolist()
         self._expect(cycle + 1, "accumulator", bank=fields["bank"], token=token)
         self._data[cycle + 1 + READ]["accumulator_data"] = item.acc[token].tolist()
         if item.codes is not None:
             codes = item.codes[token, channels].tolist() * self.groups
             self._expect(cycle + WRITTEN, "write", destination=fields["destination"],
-                         address=fields["d_base"] + token, mask=1 << group,
+                         address=address, mask=1 << place,
                          data=sum(code << 8 * n for n, code in enumerate(codes)))
         if item.sums is not None:
             self._sums.append((cycle + OFFERED, item.sums[token, channels].tolist()))
-        if item.results and group == self.groups - 1:
+        if item.results and group == self._of_token(item) - 1:
             self._gather(item, token)
         self._end(item)
 
@@ -255,7 +268,7 @@ class DrainModel:
 
     def _end(self, item: DrainPass) -> None:
         """Note the pulses: accumulators that are released, a pass that is complete."""
-        left = item.fields["tokens"] * self.groups - 1 - self._index
+        left = self._all(item) - 1 - self._index
         if item.sums is not None or item.fields["tokens"] < SHORT:
             release = left == 0
         else:

@@ -80,10 +80,14 @@ def factors(codes: Tensor, norm: Norm, config: Config) -> dict[str, int]:
             "root": int(root)}
 
 
-def normalised(codes: Tensor, norm: Norm, zero_point: int, config: Config) -> Operands:
-    """Return the operands of all of a token's codes ``[C]``: LayerNorm, less a zero point."""
-    result = layernorm(codes - norm.zero_point, norm.shift, norm.gamma, norm.beta, norm.to, config)
-    return [(value, 0) for value in (result - zero_point).tolist()]
+def normalised(codes: Tensor, norm: Norm, fields: Mapping[str, int], config: Config) -> Operands:
+    """Return the operands of all of a token's codes ``[C]``, by the fields of the request.
+
+    LayerNorm to codes of `operand_bits`, less `operand_zero_point`.
+    """
+    result = layernorm(codes - norm.zero_point, norm.shift, norm.gamma, norm.beta, norm.to, config,
+                       fields["operand_bits"])
+    return [(value, 0) for value in (result - fields["operand_zero_point"]).tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)

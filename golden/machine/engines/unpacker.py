@@ -13,7 +13,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
 from vitforge.spec.packing import ELEMENT, Packing
 
-#: A block: the width of its elements, 2 to 8 bits, and its words, `cols` signed elements each.
+#: A block: the width of its elements, 2 to 8 bits, and its words, of as many signed elements each.
 Block = tuple[int, Sequence[Sequence[int]]]
 
 
@@ -31,7 +31,10 @@ def pack(block: Block) -> tuple[bytes, int]:
 
 
 def words(blocks: Iterable[Block]) -> list[int]:
-    """Return the words that come of blocks, in order, each element extended to `ELEMENT` bits."""
+    """Return the words that come of blocks, in order, each element extended to `ELEMENT` bits.
+
+    Of what the unpacker offers beyond a word's elements nothing is said.
+    """
     mask = (1 << ELEMENT) - 1
     return [sum((element & mask) << ELEMENT * index for index, element in enumerate(row))
             for _, rows in blocks for row in rows]
@@ -61,14 +64,15 @@ class UnpackerModel:
         self._fresh, self._aligning = True, False   # a word opens a block; bytes are left of one
         self.valid = False
 
-    def _decide(self, ready: bool, bits: int, align: bool) -> tuple[bool, bool, bool, int]:
+    def _decide(self, ready: bool, bits: int, align: bool, span: int
+                ) -> tuple[bool, bool, bool, int]:
         """Whether a word is loaded, whether its place is known, whether a chunk is dropped.
 
         Last the chunks that have no more use.
         """
         packing, taken = self._packing, self.valid and ready
-        end = self._place + packing.units.get(bits, 0)
-        # The first word waits for as much as the widest has.
+        end = self._place + packing.units.get((bits, span), 0)
+        # The first word waits for as much as the largest has.
         wanted = packing.largest if self._fresh else end
         there = all(full or wanted <= index * packing.chunk
                     for index, full in enumerate(self._full))
@@ -79,18 +83,22 @@ class UnpackerModel:
         drop = self._skip == 0 and not aligned and self._full[0]
         return load, step, drop, end // packing.chunk if step else self._skip
 
-    def ready(self, ready: bool, bits: int, align: bool) -> bool:
-        """Return whether a beat is taken, given the consumer's ready, the width and the end."""
-        _, _, drop, passed = self._decide(ready, bits, align)
+    def ready(self, ready: bool, bits: int, align: bool, span: int = 1) -> bool:
+        """Return whether a beat is taken, given the consumer's ready, the width and the end.
+
+        Words have ``span * rows`` elements.
+        """
+        _, _, drop, passed = self._decide(ready, bits, align, span)
         moves = drop or passed > 0 or not all(self._full)
         if self._ratio == 1:
             return moves
         return self._cut == 0 or (moves and self._cut == 1)
 
-    def clock(self, valid: bool, ready: bool, bits: int, align: bool) -> None:
+    def clock(self, valid: bool, ready: bool, bits: int, align: bool, span: int = 1) -> None:
         """End a cycle with these inputs."""
-        packing, taken, takes = self._packing, self.valid and ready, self.ready(ready, bits, align)
-        load, step, drop, passed = self._decide(ready, bits, align)
+        packing, taken = self._packing, self.valid and ready
+        takes = self.ready(ready, bits, align, span)
+        load, step, drop, passed = self._decide(ready, bits, align, span)
         shift = drop or passed > 0
         moves = shift or not all(self._full)
         incoming = valid if self._ratio == 1 else self._cut > 0
@@ -104,7 +112,7 @@ class UnpackerModel:
         self._skip = passed - (shift and not drop)
         self._line = (self._line + shift) % packing.line
         if step:
-            self._place = (self._place + packing.units[bits]) % packing.chunk
+            self._place = (self._place + packing.units[bits, span]) % packing.chunk
         elif drop:
             self._place = 0
         if load:

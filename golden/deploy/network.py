@@ -6,14 +6,11 @@ those that it does not have by the nearest ones, and finds formats from calibrat
 leaves a tensor in floating point. What it changed, it says: a `Note` for each tensor.
 """
 
-__all__ = ["Note", "check", "deploy", "load_notes", "save_notes", "suited", "summary"]
+__all__ = ["check", "deploy", "suited"]
 
 import dataclasses
-import json
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,54 +18,54 @@ from torch import Tensor
 from golden.deploy.activations import (
     Found,
     deploy_gelu,
-    deploy_norm,
     deploy_projection,
     deploy_scores,
     deploy_stream,
     deploy_uniform,
 )
+from golden.deploy.notes import Note
 from golden.deploy.weights import Deployed, deploy_head, deploy_weights, folded_embedding
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
 from golden.float.vit import Vit, VitSpec
 from golden.formats.attention import attend, fit, log2_format
 from golden.formats.formats import Format, LogSqrt2, Uniform
-from golden.network import build as network_build
-from golden.network.build import Matrix, Plan, build
-from golden.network.run import Network
+from golden.network import plan as network_plan
+from golden.network.integers import Network
+from golden.network.ops import (
+    BLANK,
+    Context,
+    Image,
+    Logits,
+    Norm,
+    Operation,
+    Position,
+    Product,
+    Requantize,
+    Scores,
+    Softmax,
+    Tokens,
+    chosen,
+    for_role,
+    made,
+    nothing,
+    summed,
+)
+from golden.network.plan import Matrix, Plan, build
+from golden.network.topology import operations
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.formats import TensorFormat
 from golden.ptq.record import Record
 from golden.ptq.sites import INPUT, layers, sites
 from golden.ptq.statistics import Observed, Statistics
-from vitforge.base.files import replace
 from vitforge.spec import limits
 from vitforge.spec.config import Config
 from vitforge.spec.formats import ATTENTION
 
+_WHO = "golden.deploy"
 #: By how much the class token may be larger than in calibration.
 _HEADROOM = 1.5
 _SOFTMAXES = {"shift": "shift", "iexp": "polynomial"}
-
-
-@dataclass(frozen=True)
-class Note:
-    """One tensor, or one operation, that is not what the record says.
-
-    Attributes
-    ----------
-    tensor
-        Its name; ``*`` stands for all blocks or layers.
-    decided, deployed
-        Formats in words.
-    why
-        What in the datapath asks for it.
-    """
-
-    tensor: str
-    decided: str
-    deployed: str
-    why: str
 
 
 #: What no record says, because float simulation computes it in floating point.
@@ -113,7 +110,7 @@ def check(spec: VitSpec, config: Config) -> None:
     ConfigError
         The message names the field, and what would be accepted.
     """
-    network_build.check_can_run(spec, config)
+    network_plan.check_can_run(spec, config)
     limits.check(config, limits.Part.RECORD)
 
 
@@ -145,6 +142,8 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     ValueError
         If the network is no plain ViT, the record doesn't fit it, statistics are missing, or the
         configuration can't run it; the message names the tensor or the field.
+    UnknownOperationError
+        If there is nothing for an operation of the network.
     """
     if not isinstance(model, Vit):
         raise ValueError("only ViT and DeiT have an integer network, not Swin")
@@ -159,7 +158,7 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     work.weights(preprocessing)
     work.activations()
     plan = Plan(spec=model.spec, config=config, parameters=work.parameters,
-                matrices=work.matrices, formats=work.formats, clip=work.clip,
+                matrices=work.matrices, formats=work.formats,
                 rectified=record.activation == "relu")
     return build(plan), (*work.notes, *_COMMON)
 
@@ -169,48 +168,62 @@ class _Deployment:
 
     def __init__(self, model: Vit, record: Record, config: Config,
                  statistics: Statistics | None) -> None:
-        self.spec, self.layers = model.spec, layers(model)
+        self.spec, self.operations = model.spec, operations(model.spec)
+        self.made = made(self.operations)
         self.record, self.config, self.statistics = record, config, statistics
         self.parameters = {name: value.detach().double()
                            for name, value in model.named_parameters()}
         self.matrices: dict[str, Matrix] = {}
         self.formats: dict[str, Format] = {}
-        self.clip: dict[str, int] = {}
         self.notes: list[Note] = []
+        self.heads = {summed(item, self.made).name for item in self.operations
+                      if isinstance(item, Logits)}
+        #: Tensors of which some tokens alone are read on, and those.
+        self.picked = {item.reads[0]: item.source for item in self.operations
+                       if isinstance(item, Tokens) and BLANK not in item.source}
+        self.table: dict[type[Operation], Callable[..., None]] = {
+            Image: nothing, Position: nothing, Tokens: nothing, Product: nothing,
+            Scores: nothing, Context: nothing, Requantize: self.requantize, Norm: self.norm,
+            Softmax: self.softmax, Logits: nothing}
+        self.roles: dict[str, Callable[[Requantize], None]] = {
+            "stream": self.stream, "gelu": self.gelu, "query": self.projections,
+            "scores": self.scores, "context": self.context}
 
     def note(self, name: str, decided: TensorFormat | None, deployed: str, why: str) -> None:
         self.notes.append(Note(name, words(decided), deployed, why))
 
     def weights(self, preprocessing: Preprocessing | None) -> None:
         """Make the integers of every layer's weights."""
-        for name in self.layers:
-            full = f"{name}.weight"
+        for operation in self.operations:
+            if not isinstance(operation, Product):
+                continue
+            name, full = operation.name, f"{operation.name}.weight"
             item, weight = self.record.formats.get(full), self.parameters[full]
             bits = self.config.weight_bits
             if item is None:
                 raise ValueError(f"the record has no format of {full}, and weights are integers")
             if item.bits > bits:
                 raise ValueError(f"weight_bits must be at least {item.bits} for {full}, not {bits}")
-            if name == "patch_embed.proj":
-                found = self.embedding(weight, item, preprocessing)
-            elif name == "head":
-                found = deploy_head(weight, item, bits)
+            if isinstance(self.made[operation.reads[0]], Image):
+                found = self.embedding(name, weight, item, preprocessing)
+            elif name in self.heads:
+                found = deploy_head(weight, item)
             else:
-                found = deploy_weights(weight, item, bits)
+                found = deploy_weights(weight, item)
             self.matrices[name], self.formats[full] = found.matrix, found.format
             if found.why:
                 self.note(full, item, words(found.format), found.why)
 
-    def embedding(self, weight: Tensor, item: TensorFormat,
+    def embedding(self, name: str, weight: Tensor, item: TensorFormat,
                   preprocessing: Preprocessing | None) -> Deployed:
         """Make the first layer's, for pixels as they come."""
         channels = self.spec.in_channels
         mean = preprocessing.mean if preprocessing else (0.0,) * channels
         std = preprocessing.std if preprocessing else (1.0,) * channels
-        found = folded_embedding(weight, item, self.config.weight_bits, std)
+        found = folded_embedding(weight, item, std)
         shift = (found.real.reshape(weight.shape).sum((2, 3))
                  * torch.tensor(mean, dtype=torch.float64)).sum(1)
-        bias = "patch_embed.proj.bias"
+        bias = f"{name}.bias"
         self.parameters[bias] = self.parameters[bias] - shift
         self.formats[INPUT] = Uniform(scale=1 / 255)
         if (item_in := self.record.formats.get(INPUT)) is not None and \
@@ -221,50 +234,56 @@ class _Deployment:
 
     def activations(self) -> None:
         """Find the formats of all activations."""
-        self.stream("embedding")
-        for index in range(self.spec.depth):
-            name = f"blocks.{index}"
-            self.take(f"{name}.norm1", deploy_norm(*self.decided(f"{name}.norm1")))
-            for part in "qkv":
-                full = f"{name}.attn.{part}"
-                self.take(full, deploy_projection(*self.decided(full), self.config))
-            self.take(f"{name}.attn.scores",
-                      deploy_scores(*self.decided(f"{name}.attn.scores"), self.config))
-            self.probability(f"{name}.attn.softmax")
-            self.take(f"{name}.attn.context", deploy_uniform(
-                *self.decided(f"{name}.attn.context")))
-            self.stream(f"{name}.residual1")
-            self.take(f"{name}.norm2", deploy_norm(*self.decided(f"{name}.norm2")))
-            self.take(f"{name}.mlp.act", deploy_gelu(*self.decided(f"{name}.mlp.act"),
-                                                     self.config))
-            self.stream(f"{name}.residual2")
-        self.take("norm", deploy_norm(*self.decided("norm")))
+        for operation in self.operations:
+            chosen(_WHO, self.table, operation)(operation)
         if self.record.softmax != (exact := _SOFTMAXES[self.config.exponential]):
             self.notes.append(Note("*.attn.softmax (exponential)", self.record.softmax, exact,
                                    "what the configuration's softmax computes"))
+
+    def requantize(self, operation: Requantize) -> None:
+        for_role(_WHO, self.roles, operation)(operation)
+
+    def norm(self, operation: Norm) -> None:
+        name = operation.writes[0]
+        self.take(name, deploy_uniform(*self.decided(name)))
+
+    def projections(self, operation: Requantize) -> None:
+        for name in operation.writes:
+            self.take(name, deploy_projection(*self.decided(name), self.config))
+
+    def scores(self, operation: Requantize) -> None:
+        name = operation.writes[0]
+        self.take(name, deploy_scores(*self.decided(name), self.config))
+
+    def context(self, operation: Requantize) -> None:
+        name = operation.writes[0]
+        self.take(name, deploy_uniform(*self.decided(name)))
+
+    def gelu(self, operation: Requantize) -> None:
+        name = operation.writes[0]
+        self.take(name, deploy_gelu(*self.decided(name), self.config))
+
+    def stream(self, operation: Requantize) -> None:
+        name = operation.writes[0]
+        item, seen = self.decided(name)
+        self.take(name, deploy_stream(item, lambda: self.stream_rows(name, seen), self.spec.dim,
+                                      self.config))
 
     def decided(self, name: str) -> tuple[TensorFormat | None, "_Seen"]:
         return self.record.formats.get(name), _Seen(self.statistics, name)
 
     def take(self, name: str, found: Found) -> None:
         self.formats[name] = found.format
-        if found.clip is not None:
-            self.clip[name] = found.clip
         if found.why:
-            text = words(found.format) + (f", clipped to {found.clip} bits" if found.clip else "")
-            self.note(name, self.record.formats.get(name), text, found.why)
-
-    def stream(self, name: str) -> None:
-        item, seen = self.decided(name)
-        self.take(name, deploy_stream(item, lambda: self.stream_rows(name, seen), self.spec.dim,
-                                      self.config))
+            self.note(name, self.record.formats.get(name), words(found.format), found.why)
 
     def stream_rows(self, name: str, seen: "_Seen") -> Tensor:
         """Rows of the stream that its format is found with.
 
-        The class token's count as much as all others, and behind the last block alone: only it is
-        classified. Where it is the largest in a channel it must not be clipped, in other images
-        either, so it is taken to be larger than calibration saw it.
+        The class token's count as much as all others, and where it is read on alone, behind the
+        last block, no others do: only it is classified. Where it is the largest in a channel it
+        must not be clipped, in other images either, so it is taken to be larger than calibration
+        saw it.
         """
         rows = seen().all_rows
         assert self.statistics is not None
@@ -272,14 +291,15 @@ class _Deployment:
         if first is None:
             return rows
         first = first * _HEADROOM
-        if name == f"blocks.{self.spec.depth - 1}.residual2":
+        if self.picked.get(name) == (0,):
             return first
         return torch.cat((rows, first.repeat(-(-len(rows) // len(first)), 1)))
 
-    def probability(self, name: str) -> None:
+    def softmax(self, operation: Softmax) -> None:
         """Find the attention's codes, of the configuration's softmax."""
+        name = operation.writes[0]
         item = self.record.formats.get(name)
-        score = float(self.formats[name.replace("softmax", "scores")].scale)
+        score = float(self.formats[operation.reads[0]].scale)
         wanted, why = _same_kind(item, self.config), "what the configuration's softmax makes"
         try:
             if wanted is None:
@@ -341,35 +361,3 @@ class _Seen:
             raise ValueError(f"{self.name} has no usable format in the record: calibration "
                              "statistics are needed")
         return self.statistics.observed[self.name]
-
-
-def save_notes(path: str | Path, notes: Sequence[Note]) -> None:
-    """Write notes as JSON, a list of objects."""
-    text = json.dumps([asdict(note) for note in notes], indent=1) + "\n"
-    replace(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def load_notes(path: str | Path) -> tuple[Note, ...]:
-    """Read what `save_notes` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file can't be read or holds something else.
-    """
-    try:
-        return tuple(Note(**item) for item in json.loads(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no notes of a deployment ({error})") from None
-
-
-def summary(notes: Sequence[Note]) -> list[tuple[int, Note]]:
-    """Gather the notes of equal tensors of all blocks: how many, and the first with ``*``."""
-    groups: dict[tuple[str, str], list[Note]] = {}
-    for note in notes:
-        groups.setdefault((re.sub(r"^blocks\.\d+\.", "blocks.*.", note.tensor), note.why),
-                          []).append(note)
-    return [(len(group), Note(name, group[0].decided, group[0].deployed, why))
-            for (name, why), group in groups.items()]

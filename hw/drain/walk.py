@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which group of which word of a token comes next, where a token may have several words."""
+
+__all__ = ["Walk", "place_member"]
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal, Value
+from amaranth.lib.wiring import Out
+
+from hw.lib.layouts import span_bits
+from vitforge.spec.config import Config
+from vitforge.spec.sizes import ADDRESS_BITS, groups, word_groups
+
+
+def place_member(config: Config) -> dict[str, Any]:
+    """Return the member of the signature for a group's number in its word.
+
+    It is the group's number in its token if a token has one word; then there is none.
+    """
+    return {"place": Out(range(word_groups(config)))} if span_bits(config) else {}
+
+
+class Walk:
+    """Registers for the place of a group in its token's words, and the addresses of these.
+
+    Word w of a token is ``w * d_pitch`` words behind its first, which is one behind that of the
+    token before. Where a token has one word there are no registers.
+
+    Attributes
+    ----------
+    place
+        The group's number in its word.
+    ends
+        It is the token's last group.
+    """
+
+    def __init__(self, config: Config, group: Signal):
+        self._several = bool(span_bits(config))
+        self._of_word = word_groups(config)
+        self.place: Value = group
+        self.ends: Value = group == groups(config) - 1
+        if not self._several:
+            return
+        self._place = Signal(range(self._of_word), name="place", reset_less=True)
+        self._word = Signal(span_bits(config), name="word", reset_less=True)
+        self._words = Signal(span_bits(config), name="words", reset_less=True)
+        self._first = Signal(ADDRESS_BITS, name="first", reset_less=True)
+        self._pitch = Signal(ADDRESS_BITS, name="pitch", reset_less=True)
+        self.place = self._place
+        self._word_ends = self._place == self._of_word - 1
+        self.ends = self._word_ends & (self._word == self._words)
+
+    def count(self, fields: Any) -> Value | int:
+        """Return the groups of a token of a pass with these fields."""
+        return (fields.words + 1) * self._of_word if self._several else self._of_word
+
+    def begin(self, m: Module, fields: Any) -> None:
+        """Let the next group be the first of a pass."""
+        if self._several:
+            m.d.sync += [self._place.eq(0), self._word.eq(0), self._words.eq(fields.words),
+                         self._first.eq(fields.d_base), self._pitch.eq(fields.d_pitch)]
+
+    def following(self, address: Value) -> Value:
+        """Return the address of the next token's first word."""
+        return (self._first if self._several else address) + 1
+
+    def step(self, m: Module, address: Signal) -> None:
+        """Go on by a group; of `address` only what doesn't begin a token."""
+        if not self._several:
+            return
+        m.d.sync += self._place.eq(self._place + 1)
+        with m.If(self._word_ends):
+            m.d.sync += [self._place.eq(0), self._word.eq(self._word + 1)]
+            with m.If(self.ends):
+                m.d.sync += [self._word.eq(0), self._first.eq(self._first + 1)]
+            with m.Else():
+                m.d.sync += address.eq(address + self._pitch)

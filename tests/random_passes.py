@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of random passes, in the order of whose reads and writes nothing is left to chance."""
+
+__all__ = ["program"]
+
+import numpy as np
+
+from gen.compiler.check import hazards
+from gen.compiler.image import inline_load
+from gen.compiler.steps import pass_fields
+from golden.machine.places import result_addresses
+from golden.machine.program import Instruction, assemble
+from vitforge.spec.config import Config
+from vitforge.spec.instruction import DESTINATIONS, LINE, OPERATIONS, PARAMETER, STATISTICS
+from vitforge.spec.sizes import columns, most_words
+
+#: Words of every bank that are used.
+WORDS = 128
+
+
+def _parameters(channels: int, rng: np.random.Generator, raw: bool) -> dict[str, np.ndarray]:
+    ranges = {"bias": (-1 << 14, 1 << 14), "multiplier": (1 << 14, 1 << 16), "shift": (17, 24),
+              "encode_shift": (4, 9), "residual_shift": (0, 4), "statistics_shift": (0, 4)}
+    assert set(ranges) == {item.name for item in PARAMETER.fields}
+    return {name: np.zeros(channels, np.int64) if raw and name != "bias" else
+            rng.integers(*ends, channels) for name, ends in ranges.items()}
+
+
+def _base(rng: np.random.Generator, reach: int) -> int:
+    return int(rng.integers(WORDS - reach))
+
+
+class _Passes:
+    """Draws passes; `fill` is for the words of the stationary bank, which nothing else brings."""
+
+    def __init__(self, config: Config, rng: np.random.Generator):
+        self.config, self.rng = config, rng
+        self.output = 0
+
+    def draw(self, **given: int) -> Instruction:
+        """Return a pass of which some fields are given."""
+        rng, config = self.rng, self.config
+        words = given.get("words", int(rng.integers(most_words(config)))) + 1
+        operation = given.get("operation", int(rng.integers(4)))
+        raw = operation == OPERATIONS["raw"]
+        tokens, tiles = given.get("tokens", int(rng.integers(1, 17))), int(rng.integers(1, 4))
+        fields = {
+            "operation": operation, "words": words - 1, "tokens": tokens, "tiles": tiles,
+            "weight_bits": int(rng.integers(2, 9)), "bits": 8,
+            "a_stride": int(rng.integers(25)), "from_residual": int(rng.integers(2)),
+            "operand_zero_point": int(rng.integers(256)), "operand_bits": 8,
+            "zero_point": int(rng.integers(256)), "d_pitch": int(rng.integers(tokens, 22)),
+            "residual_zero_point": int(rng.integers(256)),
+            "multiplier2": int(rng.integers(1 << 16)), "stationary": int(rng.integers(2)),
+            "by_column": int(rng.integers(2)), "w_stride": int(rng.integers(16)),
+            "w_pitch": int(rng.integers(16)), "statistics_first": 1,
+            "statistics_last": int(rng.integers(2)),
+            # Of the residual stream the row must be one that LayerNorm could have.
+            "statistics": 0 if raw or rng.integers(2) else STATISTICS["softmax"],
+            "softmax_multiplier": int(rng.integers(1 << 14)),
+            "valid": int(rng.integers(1, words * config.rows + 1)),
+            "destination": DESTINATIONS["memory"] if raw else
+            DESTINATIONS["residual"] if operation == OPERATIONS["residual"] else
+            int(rng.integers(3)),
+        }
+        if raw:
+            fields |= {"offset": self.output, "d_pitch": 0}
+        fields |= given
+        inside = columns(config) if fields["by_column"] else \
+            config.rows + (words - 1) * fields["w_pitch"]
+        fields |= {"a_base": _base(rng, (tiles - 1) * fields["a_stride"] + tokens),
+                   "w_base": _base(rng, (tiles - 1) * fields["w_stride"] + inside)}
+        if not raw:
+            fields = {"d_base": _base(rng, (words - 1) * fields["d_pitch"] + tokens)} | fields
+        channels, half = words * config.rows, 1 << fields["weight_bits"] - 1
+        weights = None if fields["stationary"] else rng.integers(
+            -half, half, (tiles, config.rows, channels)).astype(np.int8)
+        if raw:
+            self.output += -(-tokens * channels * 4 // LINE) * LINE
+        return Instruction("PASS", pass_fields(**fields), None,
+                           _parameters(channels, rng, raw), weights)
+
+    def fill(self) -> list[Instruction]:
+        """Return passes that write all words of the stationary bank, from the stream's weights."""
+        most, made, base = most_words(self.config), list[Instruction](), 0
+        while base < WORDS:
+            words = min(int(self.rng.integers(most)) + 1, (WORDS - base) // 16)
+            made.append(self.draw(operation=0, stationary=0, destination=2, tokens=16, d_base=base,
+                                  d_pitch=16, words=words - 1, statistics=0))
+            base += 16 * words
+        return made
+
+
+def _certain(made: list[Instruction], config: Config) -> bool:
+    """Whether the last pass takes nothing that the passes just before make, and waits for nothing.
+
+    Nothing waits for a residual that a drain adds, and its bank has one port to read from.
+    """
+    try:
+        hazards(made, config)
+    except ValueError:
+        return False
+    fields, before = made[-1].fields, [item.fields for item in made[-4:-1]]
+    if fields["from_residual"]:
+        return all(other["operation"] != OPERATIONS["residual"] for other in before)
+    if fields["operation"] != OPERATIONS["residual"]:
+        return True
+    taken = set(result_addresses(fields, config).flat)
+    return all(taken.isdisjoint(result_addresses(other, config).flat) for other in before
+               if other["destination"] == DESTINATIONS["residual"])
+
+
+def program(config: Config, seed: int, passes: int) -> tuple[bytes, int]:
+    """Return a program, and the bytes of its output buffer.
+
+    Every pass waits for the others as long as the compiler would let it; what would read results
+    that nothing waits for is drawn again.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = _Passes(config, rng)
+    loads = [Instruction("LOAD", inline_load(0, WORDS, config) | {"destination": bank},
+                         data=rng.bytes(WORDS * config.rows)) for bank in (0, 1)]
+    made = drawn.fill()
+    while len(made) < passes:
+        before = drawn.output
+        raw = {"operation": OPERATIONS["raw"]} if rng.integers(3) == 0 else {}
+        made.append(drawn.draw(**raw))
+        if not _certain(made, config):
+            made.pop()
+            drawn.output = before
+    waits = hazards(made, config)
+    ordered = [Instruction("PASS", dict(item.fields) | {"late": late, "pending": pending},
+                           item.norm, item.parameters, item.weights)
+               for item, (late, pending) in zip(made, waits, strict=True)]
+    return assemble([*loads, *ordered, Instruction("END", {})], config), drawn.output
