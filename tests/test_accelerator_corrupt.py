@@ -54,7 +54,7 @@ def named(config: Config) -> str:
 
 @cache
 def machine(config: Config) -> Simulation:
-    return build(config, size=SIZE)
+    return build(config, size=SIZE, brief=config != TINY)
 
 
 @cache
@@ -234,7 +234,7 @@ def test_corrupted_programs_do_the_same() -> None:
     assert seen["bytes"] > 30 and len(seen) >= 5, seen
 
 
-@pytest.mark.parametrize("config", WIDE, ids=named)
+@pytest.mark.parametrize("config", WIDE[:2], ids=named)
 def test_corrupted_programs_do_the_same_where_tokens_have_several_words(config: Config) -> None:
     wrong, seen = compared(1, 2, config)
     assert not wrong, (wrong, seen)

@@ -45,7 +45,7 @@ def named(config: Config) -> str:
 
 @cache
 def machine(config: Config) -> Simulation:
-    return build(config, size=SIZE)
+    return build(config, size=SIZE, brief=True)
 
 
 @dataclasses.dataclass(frozen=True)
