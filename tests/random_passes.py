@@ -125,8 +125,9 @@ def _certain(made: list[Instruction], config: Config) -> bool:
     except ValueError:
         return False
     fields, before = made[-1].fields, [item.fields for item in made[-4:-1]]
-    if fields["from_residual"]:
-        return all(other["operation"] != OPERATIONS["residual"] for other in before)
+    if fields["from_residual"] and any(other["operation"] == OPERATIONS["residual"]
+                                       for other in before):
+        return False
     if fields["operation"] != OPERATIONS["residual"]:
         return True
     taken = set(result_addresses(fields, config).flat)
