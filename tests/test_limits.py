@@ -66,7 +66,8 @@ def drawn(chosen: random.Random) -> Config | None:
     most = chosen.choice((1, 1, 2, 4) if modes == "single" else (1, 1, 2))
     made = most * side * len(modes.split("+"))
     values: dict[str, Any] = {
-        "modes": modes, "rows": side, "cols": most * side, "max_channels": side * chosen.randint(1, 1024 // side),
+        "modes": modes, "rows": side, "cols": most * side,
+        "max_channels": side * chosen.randint(1, 1024 // side),
         "lanes": chosen.choice([lanes for lanes in (1, 2, 4, 8, 16, 32)
                                 if lanes < side and made <= 8 * lanes])}
     fields = [item for item in dataclasses.fields(Config) if item.name != "name"]

@@ -19,10 +19,11 @@ from golden.machine.program import Fault, Instruction, assemble, parse, read_log
 from golden.network import inference
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
-from tests.test_not_square import SPECS, Work, compare, named, of_passes
+from tests.test_not_square import SPECS, Work, compare, named, of_passes, outcomes
 from vitforge.spec.config import Config, load
-from vitforge.spec.instruction import LINE, MODES, OPERATIONS, PARAMETER
+from vitforge.spec.instruction import LINE, MODES, OPCODES, OPERATIONS, PARAMETER, PASS
 from vitforge.spec.pass_fields import pass_words
+from vitforge.spec.register_map import FAULTS
 
 TINY = dataclasses.replace(load("tiny"), name="tiny-pair", modes="single+pair")
 SHAPES = [TINY, dataclasses.replace(TINY, name="tiny4x8-pair", cols=8),
@@ -146,28 +147,40 @@ def _raised(config: Config, item: Instruction) -> Fault:
     return caught.value
 
 
-@pytest.mark.parametrize("fields", [
-    {"mode": 2}, {"mode": 3}, {"mode": PAIR, "stationary": 1}, {"words": 1}, {"words": 8},
-    {"mode": PAIR, "words": 2}], ids=str)
-def test_what_the_array_lacks_is_a_bad_field(fields: dict[str, int]) -> None:
-    weights = None if "stationary" in fields else np.zeros((1, 4, 4), np.int8)
-    item = _pass(TINY, weights, mode=fields.get("mode", 0))
-    program = bytearray(assemble([_pass(TINY, np.zeros((1, 4, 4), np.int8))], TINY))
-    head = assemble([Instruction("END", {})], TINY)
-    word = dict(item.fields) | fields
-    with pytest.raises(Fault, match="bad field") as caught:
-        list(parse(_with_fields(bytes(program), word) + head, TINY))
-    assert caught.value.checked
+def _lacking(config: Config) -> list[dict[str, int]]:
+    """Fields of passes that no array of pairs has."""
+    wide = config.cols // config.rows
+    return [{"mode": 2}, {"mode": 3}, {"mode": PAIR, "stationary": 1}, {"words": wide},
+            {"mode": 0, "words": 2 * wide - 1}, {"mode": PAIR, "words": 2 * wide},
+            {"mode": PAIR, "words": 15}]
 
 
-def _with_fields(program: bytes, fields: dict[str, int]) -> bytes:
-    from vitforge.spec.instruction import INSTRUCTIONS, OPCODES
-
-    word = INSTRUCTIONS["PASS"]
-    values = {item.name: [0] for item in word.fields} | {name: [value]
-                                                         for name, value in fields.items()}
+def _with_fields(config: Config, changes: dict[str, int]) -> bytes:
+    """Return a program of one pass, whose instruction is then given other fields."""
+    item = _pass(config, np.zeros((1, config.rows, config.rows), np.int8))
+    values = {field.name: [0] for field in PASS.fields}
+    values |= {name: [value] for name, value in (dict(item.fields) | changes).items()}
     values["opcode"] = [OPCODES["PASS"]]
-    return word.pack(values)[0].to_bytes(LINE, "little") + program[LINE:]
+    head = PASS.pack(values)[0].to_bytes(LINE, "little")
+    return head + assemble([item, Instruction("END", {})], config)[LINE:]
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=named)
+def test_what_the_array_lacks_is_a_bad_field(config: Config) -> None:
+    for changes in _lacking(config):
+        with pytest.raises(Fault, match="bad field") as caught:
+            list(parse(_with_fields(config, changes), config))
+        assert caught.value.checked and caught.value.instruction == 0, changes
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("config", SHAPES[:2], ids=named)
+def test_what_the_array_lacks_is_a_fault_of_the_hardware(config: Config) -> None:
+    programs = [_with_fields(config, changes) for changes in _lacking(config)]
+    good = _with_fields(config, {"mode": PAIR, "words": 0})
+    found = outcomes(config, [Work(program, bytes(LINE), bytes(LINE))
+                              for program in (*programs, good)])
+    assert [outcome.FAULT for outcome, _ in found] == [FAULTS["bad field"]] * len(programs) + [0]
 
 
 def test_a_mode_does_not_count_without_pairs() -> None:
@@ -184,7 +197,7 @@ def test_what_does_not_fit_a_pair_has_no_meaning() -> None:
     item = _pass(TINY, np.zeros((1, 4, 8), np.int8), mode=PAIR, words=1)
     program = bytearray(assemble([item, Instruction("END", {})], TINY))
     program[2 * LINE] = 0x80
-    with pytest.raises(Fault, match="weights of pairs must lie in -7..7") as caught:
+    with pytest.raises(Fault, match=r"weights of pairs must lie in -7\.\.7") as caught:
         execute(bytes(program), bytes(LINE), TINY, LINE)
     assert not caught.value.checked
     # Log2 codes of 4 bits are powers of two up to 2**15; code 0 is the largest.

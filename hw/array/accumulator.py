@@ -3,6 +3,8 @@
 
 __all__ = ["Accumulator"]
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -86,11 +88,9 @@ class Accumulator(wiring.Component):
         def late(value: Signal, cycles: int, name: str, init: int | None = None) -> Signal:
             return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
 
-        if paired(self.config):
-            partial = self._fields(m)
-        else:
-            partial = data.View(self.sums.payload.shape()["sums"].shape,
-                                late(self.sums.payload.sums.as_value(), 2, "sums"))
+        partial: Any = self._fields(m) if paired(self.config) else data.View(
+            self.sums.payload.shape()["sums"].shape,
+            late(self.sums.payload.sums.as_value(), 2, "sums"))
         fresh = late(first, 2, "fresh")
         write_bank = late(bank, 3, "write_bank")
         write_token = late(token, 3, "write_token")

@@ -57,9 +57,10 @@ class OperandPath(wiring.Component):
     advance : In(1)
         The pipeline takes a step.
     i : In(StructLayout)
-        A request: `valid`, `token`, `tile` (of the norm parameters), `last` (goes to the array),
-        `blank` (all operands are 0), `mode` if there are pairs (goes to the array), `valid_rows` (softmax: elements from there on are 0), and the
-        fields of `vitforge.spec.instruction.PASS` that say how to decode.
+        A request: `valid`, `token`, `tile` (of the norm parameters), `last` and, if there are pairs
+        of weights, `mode` (both go to the array), `blank` (all operands are 0), `valid_rows`
+        (softmax: elements from there on are 0), and the fields of
+        `vitforge.spec.instruction.PASS` that say how to decode.
     codes : In(rows * 8)
         The word of the request of two steps ago.
     o : Out(Signature({valid, payload}))

@@ -14,9 +14,9 @@ from enum import StrEnum
 
 from vitforge.spec.config import Config, ConfigError
 from vitforge.spec.elements import PORTS, holds
+from vitforge.spec.formats import ATTENTION
 from vitforge.spec.packing import ELEMENT
 from vitforge.spec.sizes import columns, paired
-from vitforge.spec.formats import ATTENTION
 from vitforge.spec.softmax_widths import log2_depth
 
 

@@ -25,9 +25,10 @@ def burst_limit(config: Config) -> int:
 class Packing:
     """How words lie in the beats of a configuration.
 
-    A word has `rows` elements; a row of the weights of a pass that takes several columns of the
-    scratchpad's words has as many times `rows`. Bytes go through the unpacker in units, of which every word and every line
-    is a whole number: `rows` bits where that is a whole number of bytes, and one byte at worst.
+    A word has `rows` elements; a row of weights, where the array has more columns, as many times
+    `rows` as its pass uses. Bytes go through the unpacker in units, of which every word and every
+    line is a whole number: `rows` bits where that is a whole number of bytes, and one byte at
+    worst.
 
     Attributes
     ----------
