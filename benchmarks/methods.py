@@ -2,23 +2,21 @@
 """``python -m benchmarks.methods``: published methods by widths, float-simulated and in integers.
 
 Each row is one method at one setting, and is kept as soon as it is there: a killed run goes on, and
-another run with the same inputs adds its rows to the table.
+another run with the same inputs adds its rows to the table. A row whose code has changed is
+measured again: its integers alone, if the decision and its simulation have not.
 """
 
 __all__ = ["Row", "Setting", "datapath", "main", "table"]
 
 import argparse
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,13 @@ from vitforge.base.progress import progress_bar
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
 
+import torch
 from torch import Tensor
 
+from benchmarks.intervals import paired
+from benchmarks.method_table import Row, Setting, comma, table
+from explore.sources import digest
+from golden.commands import methods as known
 from golden.commands.quantize import classified, configured
 from golden.data.imagenet import Folder, read_classes
 from golden.deploy.network import deploy, suited
@@ -45,7 +48,10 @@ from golden.network.integers import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from vitforge.base import markdown, stamps
+from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
+from golden.ptq.record import Record
+from golden.ptq.statistics import Statistics
+from vitforge.base import stamps
 from vitforge.base.files import replace
 from vitforge.spec.config import load
 
@@ -53,85 +59,6 @@ Progress = Callable[[int], object]
 
 #: Bytes of pictures that are kept in memory.
 _KEPT = 1 << 30
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Widths ``WEIGHTS/ACTIVATIONS[/ATTENTION[/STREAM]]``; what is left out follows the method.
-
-    Attention is as wide as activations, but for FQ-ViT, whose own is 4 bits. So is the residual
-    stream, unless the method leaves it in floating point.
-    """
-
-    text: str
-
-    def widths(self, method: str) -> dict[str, int]:
-        """Return the settings of a method.
-
-        Raises
-        ------
-        ValueError
-            If the text is no such list of numbers.
-        """
-        try:
-            numbers = [int(part) for part in self.text.split("/")]
-        except ValueError:
-            numbers = []
-        if not 2 <= len(numbers) <= 4:
-            raise ValueError("a setting must be WEIGHTS/ACTIVATIONS[/ATTENTION[/STREAM]], "
-                             f"not {self.text!r}")
-        found = dict(zip(("weights", "activations", "attention", "stream"), numbers, strict=False))
-        if len(numbers) < 4 and METHODS[method]().settings.stream:
-            found["stream"] = found["activations"]
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One measurement.
-
-    Attributes
-    ----------
-    method, setting, variant
-        What was measured; `variant` is other options of the method.
-    images
-        How many were classified.
-    calibration
-        Images that were observed.
-    float_right, simulated_right, integer_right
-        Rightly classified by the three networks; None: not measured.
-    alike
-        Classified alike by the last two.
-    observe_seconds, simulate_seconds, integer_seconds
-        Processor time: of all calibration, and of an image by the two quantized networks.
-    weight_bytes, datapath
-        Of the integer network: `golden.deploy.widths.weight_bytes`, and which formats it has.
-    refused
-        Why a method has no formats at these widths, or the datapath none for them; empty if there
-        are.
-    """
-
-    method: str
-    setting: str
-    variant: str
-    images: int
-    calibration: int
-    float_right: int
-    simulated_right: int | None = None
-    integer_right: int | None = None
-    alike: int | None = None
-    observe_seconds: float = 0.0
-    simulate_seconds: float = 0.0
-    integer_seconds: float = 0.0
-    weight_bytes: int = 0
-    datapath: str = ""
-    refused: str = ""
-
-    @property
-    def name(self) -> str:
-        """Of the row's file."""
-        text = f"{self.method} {self.setting} {self.variant}".strip()
-        return "".join(c if c.isalnum() or c in "=.-" else "_" for c in text)
 
 
 def datapath(network: Network) -> str:
@@ -213,13 +140,22 @@ class _Bench:
                  self.evaluation.labels.tolist(), listed]
         return stamps.key(plain)
 
-    def read(self, name: str) -> dict[str, Any]:
-        """Return what a file of an earlier run with the same inputs holds; nothing if none."""
+    def read(self, name: str, code: str) -> dict[str, Any]:
+        """Return what a file of an earlier run with the same inputs and code holds, or nothing."""
         try:
             found: dict[str, Any] = json.loads((self.folder / "rows" / f"{name}.json").read_text())
-            return found if found.pop("key") == self.key else {}
+            same = (found.pop("key"), found.pop("code")) == (self.key, code)
+            return found if same else {}
         except (OSError, ValueError, KeyError, AttributeError):
             return {}
+
+    def kept(self, row: Row, code: str, integer_code: str) -> dict[str, Any]:
+        """Return what an earlier run left of a row, without integers of other code."""
+        found = self.read(row.name, code)
+        if found and found.pop("integer_code", "") != integer_code \
+                and found.get("simulated_right") is not None:
+            found |= {name: getattr(row, name) for name in _INTEGERS}
+        return found
 
     def write(self, name: str, plain: dict[str, Any]) -> None:
         text = json.dumps({"key": self.key, **plain}, indent=1) + "\n"
@@ -236,96 +172,108 @@ class _Bench:
             advance(len(batch[1]))
         return found
 
-    def right(self, classes: list[int]) -> int:
-        return sum(int(found == label) for found, label
-                   in zip(classes, self.evaluation.labels.tolist(), strict=True))
-
     def float_right(self, advance: Progress) -> int:
-        found = self.read("float")
+        code = digest("golden.float.models", "golden.data.imagenet")
+        found = self.read("float", code)
         if not found:
-            found = {"right": self.right(self.classes(self.model, advance, _Clock()))}
-            self.write("float", found)
-        return int(found["right"])
+            found = {"classes": self.classes(self.model, advance, _Clock())}
+            self.write("float", {"code": code, **found})
+        self.real = self.hits(found["classes"])
+        return sum(self.real)
 
-    def refuse(self, row: Row, error: ValueError, simulated: list[int]) -> Row:
-        """Keep why a row is not whole, and what it has."""
-        row = dataclasses.replace(row, refused=str(error))
-        self.write(row.name, {**dataclasses.asdict(row), "classes": simulated})
-        return row
+    def hits(self, classes: list[int]) -> list[bool]:
+        return [found == label for found, label
+                in zip(classes, self.evaluation.labels.tolist(), strict=True)]
+
+    def loss(self, classes: list[int]) -> str:
+        """How much less is right than in float."""
+        return str(paired(self.hits(classes), self.real))
+
+    def decide(self, method: Method, row: Row, code: str, advance: Progress,
+               ) -> tuple[Statistics, Record]:
+        """Observe, decide, and reconstruct if that is what the method does."""
+        batches = (images for images, _ in self.batches["calibration"])
+        plan = plan_of(method)
+        if plan is None:
+            statistics = method.observe(self.model, batches, advance)
+            return statistics, method.decide(statistics)
+        images = torch.cat(list(batches))
+        refuse(plan, len(images))
+        few = images[:known.images(method.name)]
+        units = Kept(self.folder / "rows" / f"{row.name}.units",
+                     f"{self.key} {code} {row.calibration}")
+
+        def silent(text: str, total: int) -> Progress:
+            return lambda done: None
+
+        source = prepared(method, self.model, lambda: images, silent, units)
+        statistics = method.observe(source, few.split(self.args.batch), advance)
+        record = method.decide(statistics)
+        record = dataclasses.replace(record, parameters={
+            **changes(self.model, source), **record.parameters})
+        record = reconstructed(
+            method, self.model, record, images, silent, units,
+            say=lambda text: print(f"python -m benchmarks.methods: {row.name}: {text}",
+                                   file=sys.stderr))
+        units.clear()
+        return statistics, record
 
     def measure(self, row: Row, method: Method, advance: Progress) -> Row:
         """Measure what a row lacks; `advance` is told images, of all networks and calibration."""
         total = len(self.evaluation)
         wanted = not (isinstance(self.model, Swin) or self.args.no_integers)
-        kept = self.read(row.name)
+        code, integer_code = _codes(method)
+        codes = {"code": code, "integer_code": integer_code}
+        kept = self.kept(row, code, integer_code)
         simulated: list[int] = kept.pop("classes", [])
         row = Row(**kept) if kept else row
+
+        def write(row: Row) -> Row:
+            self.write(row.name, {**codes, **dataclasses.asdict(row), "classes": simulated})
+            return row
+
         if kept and (row.refused or not (wanted and row.integer_right is None)):
             return row
         clocks = [_Clock() for _ in range(3)]
         with clocks[0].running():
-            statistics = method.observe(
-                self.model, (images for images, _ in self.batches["calibration"]), advance)
             try:
-                record = method.decide(statistics)
+                statistics, record = self.decide(method, row, code, advance)
             except ValueError as error:
-                return self.refuse(row, error, simulated)
+                return write(dataclasses.replace(row, refused=str(error)))
         record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
         if not kept:
             simulated = self.classes(method.apply(self.model, record), advance, clocks[1])
-            row = dataclasses.replace(row, simulated_right=self.right(simulated),
+            row = dataclasses.replace(row, simulated_right=sum(self.hits(simulated)),
+                                      simulated_loss=self.loss(simulated),
                                       observe_seconds=clocks[0].seconds,
                                       simulate_seconds=clocks[1].seconds / total)
-            self.write(row.name, {**dataclasses.asdict(row), "classes": simulated})
+            write(row)
         if not wanted:
             return row
         try:
             network, _ = deploy(self.model, record, suited(self.config, record),
                                 statistics=statistics, preprocessing=self.how)
         except ValueError as error:
-            return self.refuse(row, error, simulated)
+            return write(dataclasses.replace(row, refused=str(error)))
         integers = self.classes(pixel_network(network, self.how), advance, clocks[2])
-        row = dataclasses.replace(
-            row, integer_right=self.right(integers), integer_seconds=clocks[2].seconds / total,
+        return write(dataclasses.replace(
+            row, integer_right=sum(self.hits(integers)), integer_loss=self.loss(integers),
+            integer_seconds=clocks[2].seconds / total,
             alike=sum(map(int.__eq__, simulated, integers)), weight_bytes=weight_bytes(network),
-            datapath=datapath(network))
-        self.write(row.name, {**dataclasses.asdict(row), "classes": simulated})
-        return row
+            datapath=datapath(network)))
 
 
-_COLUMNS = ("method", "widths", "options", "simulated", "integer", "simulated %", "integer %",
-            "alike", "calibration s", "simulation ms", "integers ms", "weight bytes", "datapath")
+#: Of a row, what is measured of the integer network.
+_INTEGERS = ("integer_right", "integer_loss", "integer_seconds", "alike", "weight_bytes",
+             "datapath", "refused")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as Markdown."""
-    def share(count: int | None, images: int) -> str:
-        return "" if count is None else f"{count / images:.2%}".rstrip("%")
-
-    def cells(row: Row) -> tuple[object, ...]:
-        return (row.method, row.setting, row.variant,
-                "" if row.simulated_right is None else row.simulated_right,
-                "" if row.integer_right is None else row.integer_right,
-                share(row.simulated_right, row.images), share(row.integer_right, row.images),
-                "" if row.alike is None else row.alike, f"{row.observe_seconds:.1f}",
-                f"{row.simulate_seconds * 1e3:.0f}", f"{row.integer_seconds * 1e3:.0f}",
-                f"{row.weight_bytes:,}" if row.weight_bytes else "",
-                f"refused: {row.refused}" if row.refused else row.datapath)
-
-    first = rows[0]
-    return (f"{first.images} images, {first.float_right} right in float "
-            f"({first.float_right / first.images:.2%}). Times are of the processor; those of "
-            "networks are of an image.\n\n"
-            + markdown.table(_COLUMNS, map(cells, rows)))
-
-
-def _comma(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [item.name for item in dataclasses.fields(Row)],
-                            lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(dataclasses.asdict, rows))
-    return text.getvalue()
+def _codes(method: Method) -> tuple[str, str]:
+    """Digests of the code that decides and simulates, and of that which makes integers."""
+    decides = [type(method).__module__, "golden.ptq.method", "golden.data.imagenet"]
+    if plan_of(method) is not None:
+        decides.append("golden.ptq.reconstruction_run")
+    return digest(*decides), digest("golden.deploy.network", "golden.network.fast")
 
 
 def _write(path: Path, text: str) -> None:
@@ -360,7 +308,7 @@ def _run(args: argparse.Namespace) -> int:
             rows.append(bench.measure(row, method, advance))
             update(before + 2 * total + len(bench.calibration))
             _write(args.output / "methods.md", table(rows))
-            _write(args.output / "methods.csv", _comma(rows))
+            _write(args.output / "methods.csv", comma(rows))
     print(table(rows), end="")
     print(f"results: {args.output / 'methods.csv'}")
     return 0

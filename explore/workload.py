@@ -142,7 +142,7 @@ def _by_method(name: str, model: Vit, images: Tensor, config: Config,
     The configuration gets the attention codes that are next to the method's.
     """
     kind = METHODS[name]
-    given = {"weights": weights} if weights else {}
+    given: dict[str, Any] = {"weights": weights} if weights else {}
     method = kind(dataclasses.replace(kind().settings, **given))  # type: ignore[call-arg]
     statistics = method.observe(model, [mnist.pixels(images)])
     record = method.decide(statistics)

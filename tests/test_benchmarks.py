@@ -3,6 +3,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -144,6 +145,51 @@ def test_a_killed_run_goes_on(digits, tmp_path, monkeypatch):
     assert {row["images"] for row in rows(out)} == {"5"}
 
 
+def test_changed_code_is_measured_again(digits, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    command = [*digits, "--methods", "minmax", "--limit", "8", "-o", str(out)]
+    assert methods.main(command) == 0
+    made = []
+    real = METHODS["minmax"].decide
+    monkeypatch.setattr(METHODS["minmax"], "decide",
+                        lambda self, statistics: (made.append(1), real(self, statistics))[1])
+    classified = []
+    simulate = methods._Bench.classes
+    monkeypatch.setattr(methods._Bench, "classes", lambda *arguments: (
+        classified.append(arguments), simulate(*arguments))[1])
+    assert methods.main(command) == 0 and not made and not classified
+    # Code that makes integers: they alone are measured again.
+    plain = methods.digest
+    monkeypatch.setattr(methods, "digest", lambda *modules: plain(*modules) + (
+        "+" if "golden.deploy.network" in modules else ""))
+    assert methods.main(command) == 0 and len(made) == 1 and len(classified) == 1
+    # The method's own: everything is.
+    monkeypatch.setattr(methods, "digest", lambda *modules: plain(*modules) + (
+        "+" if "golden.ptq.minmax" in modules else ""))
+    assert methods.main(command) == 0 and len(made) == 2 and len(classified) == 3
+    assert methods.main(command) == 0 and len(made) == 2 and len(classified) == 3
+    assert methods._codes(METHODS["minmax"]()) != methods._codes(METHODS["erq"]())
+
+
+def test_rows_say_how_sure_they_are(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert methods.main([*digits, "--methods", "minmax", "--no-integers", "-o", str(out)]) == 0
+    found = rows(out)[0]
+    assert re.fullmatch(r"[+-]\d+\.\d\d \([+-]\d+\.\d\d to [+-]\d+\.\d\d\)",
+                        found["simulated_loss"]) and found["integer_loss"] == ""
+    assert re.search(r"\| \d+\.\d\d \(\d+\.\d to \d+\.\d\) \|", capsys.readouterr().out)
+
+
+def test_a_reconstructed_row_takes_all_images(digits, tmp_path):
+    out = tmp_path / "out"
+    assert methods.main([*digits, "--methods", "fima-q", "--settings", "3/8", "--no-integers",
+                         "--variants", "reconstruct=no", "steps=3 probes=2", "--limit", "10",
+                         "-o", str(out)]) == 0
+    found = [json.loads(path.read_text()) for path in sorted((out / "rows").glob("fima*.json"))]
+    assert len(found) == 2 and found[0]["code"] != found[1]["code"]
+    assert not list((out / "rows").glob("*.units"))
+
+
 def test_a_refused_setting_is_a_row_and_the_others_follow(digits, tmp_path, monkeypatch, capsys):
     class Refuses(METHODS["fq-vit"]):
         def decide(self, statistics):
@@ -172,7 +218,7 @@ def test_widths_of_a_setting():
     (["--methods", "magic"], "a method must be one of minmax"),
     (["--settings", "8"], "a setting must be WEIGHTS/ACTIVATIONS"),
     (["--settings", "8/2"], "activations must be 3 to 8 bits"),
-    (["--variants", "ptf=false"], "--set must be one of weights"),
+    (["--variants", "ptf=false"], "--set must be one of reconstruct"),
     (["--limit", "0"], "must be at least 1"),
 ])
 def test_bad_methods_get_one_line(digits, arguments, message, tmp_path, capsys):

@@ -78,7 +78,7 @@ def model() -> Vit:
 
 def method(name: str, bits: int) -> Method:
     kind = METHODS[name]
-    more = {} if name in ("repq-vit", "erq", "dopq-vit") else {"stream": bits}
+    more = {"stream": bits} if kind().settings.stream else {}
     attention = {"fq-vit": 4, "dopq-vit": min(bits, 4)}.get(name)
     return kind(dataclasses.replace(kind().settings, weights=bits, activations=bits,
                                     attention=attention, **more))
@@ -458,7 +458,8 @@ def test_a_suited_configuration(decided):
     assert {name: (item.attention, item.attention_bits) for name, item in names.items()} == {
         "minmax": ("uniform", 4), "fq-vit": ("log2", 4), "tsptq-vit": ("two-scale", 4),
         "mptq-vit": ("two-scale", 4), "repq-vit": ("log-sqrt2", 4), "erq": ("log-sqrt2", 4),
-        "dopq-vit": ("table", 4)}
+        "gptq": ("log-sqrt2", 4), "dopq-vit": ("table", 4), "fima-q": ("uniform", 4),
+        "aphq-vit": ("uniform", 4)}
     table = TensorFormat(kind="table", bits=6, scale=1 / 255, values=tuple(range(64)))
     tables = Record(method="x", settings={}, formats={"blocks.0.attn.softmax": table})
     for record in (decided("repq-vit", 8)[1], tables):

@@ -31,6 +31,7 @@ COMMANDS = {
     "golden.evaluate": (),
     "golden.train": ("--data", "F", "-o", "F.safetensors"),
     "golden.mnist": ("-o", "F"),
+    "golden.rotate": ("--checkpoint", "F", "--calibration", "F", "-o", "F"),
     "golden.cifar10": ("--data", "F", "-o", "F"),
     "benchmarks.methods": ("--checkpoint", "F", "--calibration", "D", "--evaluate", "D"),
     "benchmarks.networks": ("-o", "F"),

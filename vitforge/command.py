@@ -39,6 +39,7 @@ SUBCOMMANDS = {
                                                   "networks"),
     "explore": Subcommand("explore", "the best design for a budget"),
     "quantize": Subcommand("golden.quantize", "a float checkpoint as an integer network"),
+    "rotate": Subcommand("golden.rotate", "the same float ViT with other weights"),
     "evaluate": Subcommand("golden.evaluate", "accuracy of the float and the integer network"),
     "train": Subcommand("golden.train", "train the project's networks again"),
     "mnist": Subcommand("golden.mnist", "MNIST as folders of pictures"),

@@ -18,12 +18,15 @@ class About:
     summary
         One line: what it does, and its paper.
     images
-        How many images it is calibrated with if nothing else is said: 32 in RepQ-ViT, ERQ and the
-        works that the reconstructions build on.
+        How many images its formats are found with if nothing else is said: 32 in RepQ-ViT, ERQ and
+        the works that the reconstructions build on.
+    reconstructs
+        Whether it reconstructs blocks if nothing else is said, which takes many more images.
     """
 
     summary: str
     images: int = 32
+    reconstructs: bool = False
 
 
 ABOUT: Mapping[str, About] = {
@@ -34,8 +37,15 @@ ABOUT: Mapping[str, About] = {
     "mptq-vit": About("smoothing with bias, searched ratios, mixed precision, "
                       "a reconstruction (arXiv 2401.14895)"),
     "repq-vit": About("scale reparameterization, log-sqrt2 attention (arXiv 2212.08254)"),
+    "gptq": About("column-by-column rounding on RepQ-ViT's formats, the baseline of ERQ "
+                  "(arXiv 2210.17323)"),
     "erq": About("error reduction by ridge regression and rounding (arXiv 2407.06794)"),
-    "dopq-vit": About("tangent quantizer, median scales, a reconstruction (arXiv 2408.03291)"),
+    "dopq-vit": About("tangent quantizer, median scales, blocks reconstructed, a reconstruction "
+                      "(arXiv 2408.03291)", reconstructs=True),
+    "fima-q": About("uniform codes, blocks reconstructed by a Fisher matrix (CVPR 2025)",
+                    reconstructs=True),
+    "aphq-vit": About("uniform codes, blocks reconstructed by an average-perturbation Hessian "
+                      "(CVPR 2025)", reconstructs=True),
 }
 """The methods of `golden.ptq.METHODS`, by their name on the command line."""
 

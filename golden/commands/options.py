@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command lines of this room's commands, which are read before PyTorch is imported."""
 
-__all__ = ["PLANS", "WEIGHTS", "Plan", "evaluate", "train"]
+__all__ = ["PLANS", "WEIGHTS", "Plan", "evaluate", "rotate", "train"]
 
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from golden.float.preprocessing_options import ANY, add_heads
 
 #: The digits' network that comes with the project.
 WEIGHTS = Path(__file__).parents[1] / "weights" / "mnist_vit.safetensors"
@@ -76,4 +78,32 @@ def train() -> argparse.ArgumentParser:
                             help=f"{text} (default: {values})".lstrip())
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
                         help="where to write the weights (.safetensors); the log goes beside it")
+    return parser
+
+
+def rotate() -> argparse.ArgumentParser:
+    """Return the parser of `golden.rotate`."""
+    parser = argparse.ArgumentParser(
+        prog="golden.rotate", description="Turn a ViT's residual stream: the same float network "
+        "with other weights, off any grid that they were trained for.",
+        epilog="example: python -m golden.rotate --checkpoint deit_tiny.safetensors "
+               "--calibration DIR -o build/rotated.safetensors")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
+                        help="state dict with timm's names, .safetensors, .pth, .pt or .bin")
+    parser.add_argument("--model", default=ANY, metavar="NAME",
+                        help="its name, where the file does not say the heads (default: "
+                             "%(default)s, any ViT or DeiT)")
+    add_heads(parser)
+    parser.add_argument("--calibration", type=Path, required=True, metavar="DIR",
+                        help="folder of class folders with pictures: they say how large channels "
+                             "are, and compare both networks")
+    parser.add_argument("--images", type=int, default=16, metavar="N",
+                        help="pictures that are drawn (default: %(default)s)")
+    parser.add_argument("--group", type=int, default=8, metavar="N",
+                        help="channels of like size that are mixed with each other "
+                             "(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1,
+                        help="draws pictures and rotation (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
+                        help="weights to write, .safetensors")
     return parser

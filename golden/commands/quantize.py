@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from golden.commands import methods
-from golden.commands.quantize_options import WIDTHS, command_line
+from golden.commands.quantize_options import RECONSTRUCTED, WIDTHS, command_line
 from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
 from golden.commands.report_layers import noise, observed
@@ -41,9 +41,10 @@ from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
 from golden.ptq import METHODS, own
-from golden.ptq.folding import changes, rescaled
+from golden.ptq.folding import activated, changes, rescaled
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.method import Method
+from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
 from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
 from golden.ptq.statistics import Statistics
@@ -57,6 +58,8 @@ NOTES, REPORT = "notes.json", "report.md"
 #: Images that the signal-to-noise ratios are of.
 LAYERS = 2
 
+Bars = Callable[[str, int], Callable[[int], object]]
+"""Starts a bar of a text and a total, and gives the function that moves it on."""
 Integer = tuple[Network, tuple[Note, ...]]
 """An integer network, and how it differs from its record."""
 
@@ -92,7 +95,7 @@ def classified(model: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor
     return ordered(classify, batches, threads)
 
 
-def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str]) -> Method:
+def configured(name: str, widths: Mapping[str, int | str], assignments: Iterable[str]) -> Method:
     """Build a method by its name, as `golden.ptq.own.kind` takes it.
 
     Parameters
@@ -121,8 +124,9 @@ def configured(name: str, widths: Mapping[str, int], assignments: Iterable[str])
 
 def _method(args: argparse.Namespace) -> Method:
     """Build the chosen method with the options that were given."""
-    return configured(args.method, {name: getattr(args, name) for name in WIDTHS
-                                    if getattr(args, name) is not None}, args.set)
+    given = {name: getattr(args, name) for name in (*WIDTHS, "reconstruct")}
+    return configured(args.method, {name: value for name, value in given.items()
+                                    if value is not None}, args.set)
 
 
 def _value(text: str, default: object) -> object:
@@ -170,7 +174,8 @@ class _Work:
     how: Preprocessing
     config: Config
     ledger: Ledger | None
-    observe: Callable[[], Statistics]
+    observe: Callable[[Vit | Swin], Statistics]
+    images: Callable[[], Tensor]
     uneven: Mapping[str, Tensor]
     device: torch.device
 
@@ -180,17 +185,19 @@ class _Work:
         output: Path | None = self.args.output
         return output if output is not None and output.suffix != ".json" else None
 
-    def decide(self, bar: Callable[[str, int], Callable[[int], object]],
-               ) -> tuple[Record, Integer | None]:
+    def decide(self, bar: Bars) -> tuple[Record, Integer | None]:
         """Make, or take from a killed run, the record and the integer network."""
         ledger = self.ledger
         record = ledger.record if ledger else None
         if record is not None:
-            return record, self.deployed(record)
-        statistics = self.observe()
+            return record, self.deployed(record, bar)
+        source = self.prepared(bar)
+        statistics = self.observe(source)
         record = self.method.decide_visibly(statistics, bar)
         # A record holds what differs from the checkpoint.
-        record = dataclasses.replace(record, parameters={**self.uneven, **record.parameters})
+        record = dataclasses.replace(record, parameters={
+            **self.uneven, **changes(self.model, source), **record.parameters})
+        record = self.reconstruct(record, bar)
         integer = self.deploy(record, statistics)
         if ledger:
             ledger.path.unlink(missing_ok=True)   # its record won't be that of the network
@@ -198,6 +205,31 @@ class _Work:
             self.save(record, integer)
             ledger.decided(record)
         return record, integer
+
+    @property
+    def kept(self) -> Kept:
+        """Units of the network that are reconstructed."""
+        if self.ledger is None:
+            return Kept()
+        output = self.ledger.output
+        return Kept(output.with_name(f"{output.name}.units"), self.ledger.key)
+
+    def reconstruct(self, record: Record, bar: Bars) -> Record:
+        """Train the blocks, if the method's settings say so."""
+        if plan_of(self.method) is None:
+            return record
+        diverged: list[str] = []
+
+        def say(text: str) -> None:
+            diverged.append(text)
+            print(f"golden.quantize: {text}", file=sys.stderr)
+
+        found = reconstructed(self.method, self.model, record, self.images(), bar, self.kept,
+                              say=say)
+        if diverged and self.ledger and self.ledger.output.exists():
+            raise ValueError(f"{self.ledger.output} holds a record already, which stays: give a "
+                             "lower --set rate, or another --output for this one")
+        return found
 
     def save(self, record: Record, integer: Integer | None) -> None:
         """Write the integer network and its notes, if there is a folder for them."""
@@ -207,7 +239,11 @@ class _Work:
                                "preprocessing": dump(self.how)})
             save_notes(self.folder / NOTES, integer[1])
 
-    def deployed(self, record: Record) -> Integer | None:
+    def prepared(self, bar: Bars) -> Vit | Swin:
+        """Return the network that is quantized."""
+        return prepared(self.method, self.model, self.images, bar, self.kept)
+
+    def deployed(self, record: Record, bar: Bars) -> Integer | None:
         """Read the integer network of a killed run, or make it once more."""
         if isinstance(self.model, Swin):
             return None
@@ -216,7 +252,7 @@ class _Work:
                 return (network_file.load(self.folder), load_notes(self.folder / NOTES))
         except ValueError:
             pass
-        integer = self.deploy(record, self.observe())
+        integer = self.deploy(record, self.observe(self.prepared(bar)))
         self.save(record, integer)
         return integer
 
@@ -245,7 +281,7 @@ class _Work:
         """Write the page, its pictures first."""
         model = self.model
         assert isinstance(model, Vit) and isinstance(simulated, Vit)
-        rescaled = with_parameters(model, record.parameters)
+        rescaled = activated(with_parameters(model, record.parameters), record.activation)
         pictures = figures(model, record, observed(model, images), observed(rescaled, images))
         for name, picture in pictures.items():
             _write(folder / name, picture)
@@ -287,7 +323,8 @@ def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Prepr
 
 def _run(args: argparse.Namespace) -> int:
     method = _method(args)
-    args.images = methods.images(args.method) if args.images is None else args.images
+    plan, few = plan_of(method), methods.images(args.method)
+    args.images = (RECONSTRUCTED if plan else few) if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     config = load(args.config)
@@ -295,6 +332,10 @@ def _run(args: argparse.Namespace) -> int:
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
+    seen = calibration
+    if plan:
+        refuse(plan, len(calibration))
+        seen = Folder(calibration.files[:few], calibration.labels[:few])
     model, how = _opened(args, config)
     uneven: dict[str, Tensor] = {}
     if args.spread is not None:
@@ -305,12 +346,21 @@ def _run(args: argparse.Namespace) -> int:
         def bar(text: str, total: int) -> Callable[[int], object]:
             return bars.add(text, total).advance
 
-        def observe() -> Statistics:
+        def observe(source: Vit | Swin) -> Statistics:
             return method.observe(
-                model, (images for images, _ in calibration.batches(how, args.batch)),
-                bar("calibration", len(calibration)))
+                source, (images for images, _ in seen.batches(how, args.batch)),
+                bar("calibration", len(seen)))
 
-        work = _Work(args, method, model, how, config, ledger, observe, uneven, device)
+        @functools.cache
+        def pictures() -> Tensor:
+            advance = bar("pictures", len(calibration))
+            found = []
+            for images, _ in calibration.batches(how, args.batch):
+                found.append(images)
+                advance(len(images))
+            return torch.cat(found)
+
+        work = _Work(args, method, model, how, config, ledger, observe, pictures, uneven, device)
         record, integer = work.decide(bar)
         simulated = method.apply(model, record)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
@@ -331,11 +381,12 @@ def _run(args: argparse.Namespace) -> int:
         else:
             print(f"{'deployed':<12}{stored_widths(integer[0])}", flush=True)
         if work.folder and integer:
-            few, _ = next(calibration.batches(how, LAYERS))
+            shown, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)
-            work.report(work.folder, record, integer, simulated, counts, few)
+            work.report(work.folder, record, integer, simulated, counts, shown)
         if ledger:
             ledger.complete()
+            work.kept.clear()
     if args.output is not None:
         print(f"results: {args.output}")
     return 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line of `golden.quantize`, which is read before PyTorch is imported."""
 
-__all__ = ["WIDTHS", "command_line"]
+__all__ = ["RECONSTRUCTED", "RECONSTRUCTIONS", "WIDTHS", "command_line"]
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,9 @@ Quantize a checkpoint by a published method, and measure it in float simulation 
 The integer network (`golden.deploy`) is what `gen.program` takes, and its accuracy always stands
 beside that of the float simulation.
 """
+RECONSTRUCTIONS = ("no", "quick", "long", "paper")
+#: Calibration images of a reconstruction if nothing else is said: 1,024 in the papers.
+RECONSTRUCTED = 1000
 #: Options of all methods that are widths.
 WIDTHS = ("weights", "activations", "attention", "stream")
 
@@ -26,6 +29,7 @@ def command_line() -> argparse.ArgumentParser:
     lines = "\n".join(f"  {name:<12}{about.summary}" for name, about in ABOUT.items())
     few = f"{About.images} but for " + ", ".join(
         f"{name}: {about.images}" for name, about in ABOUT.items() if about.images != About.images)
+    trained = ", ".join(name for name, about in ABOUT.items() if about.reconstructs)
     parser = argparse.ArgumentParser(
         prog="golden.quantize", description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,9 +58,15 @@ def command_line() -> argparse.ArgumentParser:
                             help="width, 3 to 8 (stream: 0 is floating point)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="any other option of the method; repeatable")
+    parser.add_argument("--reconstruct", choices=RECONSTRUCTIONS, metavar="PRESET",
+                        help="train the blocks to make up for their error, by calibration images "
+                             "without labels: quick is ten minutes of two cores for DeiT-Tiny, "
+                             "long an hour, paper days; no: don't (default: quick for "
+                             f"{trained}; no for others)")
     parser.add_argument("--images", type=int, metavar="N",
                         help="calibration images, or all if there are fewer (default: those of "
-                             f"the paper, {few})")
+                             f"the paper, {few}; {RECONSTRUCTED} where blocks are reconstructed, "
+                             "of which formats take those first)")
     parser.add_argument("--seed", type=int, default=0,
                         help="draws the calibration images (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=25, metavar="N",

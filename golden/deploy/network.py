@@ -158,7 +158,8 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     work.weights(preprocessing)
     work.activations()
     plan = Plan(spec=model.spec, config=config, parameters=work.parameters,
-                matrices=work.matrices, formats=work.formats)
+                matrices=work.matrices, formats=work.formats,
+                rectified=record.activation == "relu")
     return build(plan), (*work.notes, *_COMMON)
 
 

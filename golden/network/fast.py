@@ -141,6 +141,8 @@ class _Prepare:
                    self.network.stream(operation.writes[0]), self.config, self.device)
 
     def gelu(self, operation: ops.Requantize, bound: int) -> _Work:
+        if self.network.requantizations[operation.name].operation == "linear":   # ReLU
+            return self.uniform(operation, bound)
         return Gelu(self.network.requantizations[operation.name], bound,
                     self.network.formats[operation.writes[0]], self.config, self.device)
 

@@ -82,6 +82,9 @@ class Plan:
         configuration has (`golden.formats.attention.attend`).
     topology
         Name of the network's list of operations (`golden.network.topology`).
+    rectified
+        MLPs have ReLU: their first layer's ordinary result, in unsigned codes of zero point 0,
+        which saturate there.
     """
 
     spec: VitSpec
@@ -90,6 +93,7 @@ class Plan:
     matrices: Mapping[str, Matrix]
     formats: Mapping[str, Format]
     topology: str = VIT
+    rectified: bool = False
 
 
 def check_can_run(spec: VitSpec, config: Config) -> None:
@@ -312,9 +316,17 @@ class _Builder:
             bits=context.bits, zero_point=context.zero_point))
 
     def gelu(self, operation: Requantize) -> Requantization:
-        """First linear layer of the MLP, to codes of GeLU."""
+        """First linear layer of the MLP, to codes of GeLU, or of ReLU."""
         product, found = summed(operation, self.made), self.formats[operation.writes[0]]
         scale = self.step(product)
+        if self.plan.rectified:
+            if not isinstance(found, Uniform) or found.zero_point or found.signed:
+                raise ValueError("codes of ReLU must be unsigned and uniform, not "
+                                 f"{found.words()}")
+            multiplier, shift = self.dyadic(scale / found.scale)
+            return Requantization(
+                bias=_steps(f"{product.name}.bias", self.bias(product) / scale),
+                multiplier=multiplier, shift=shift, encoding=Encoding(bits=found.bits))
         multiplier, shift = self.dyadic(scale / value_step(self.config))
         factor, encode_shift = gelu_multiplier(float(found.scale), self.config)
         if isinstance(found, TwoScale):

@@ -11,7 +11,14 @@ How it is done here is reconstructed:
   quantiles, and the slopes of both ends are those of least squared error;
 - levels are integers of a table, as the datapath multiplies them, or real numbers (`top` of 0);
 - MOSF: the median minimizes the mean absolute deviation of the channels' scales; the common zero
-  point is the median of their zero points.
+  point is the median of their zero points. It can't change a code: of a channel's scale s and zero
+  point z and the common s~ and z~, LayerNorm's code is
+  ``round((y + s (z - z~)) s~ / s / s~) + z~ = round(y / s) + z``, and the weights ``W s / s~`` have
+  steps proportional to 1 / s~.
+
+Its published figures include a reconstruction of blocks (APHQ-ViT, CVPR 2025, table 1), whose
+schedule is not known: here I&S-ViT's (`golden.ptq.reconstruction`), on which it builds. Weights are
+symmetric, so that the datapath has them in as many bits; ``symmetric=false`` is RepQ-ViT's.
 """
 
 __all__ = ["DopqVit", "DopqVitSettings", "tangent_format", "tangent_search"]
@@ -30,6 +37,7 @@ from golden.formats.tangent import tangent_levels, tangent_thresholds
 from golden.ptq.codebook import Values
 from golden.ptq.formats import TensorFormat
 from golden.ptq.repqvit import RepqVit, RepqVitSettings
+from golden.ptq.weights import WIDE_SHARES
 
 _LEAST = 1e-8
 
@@ -53,6 +61,8 @@ class DopqVitSettings(RepqVitSettings):
         same integer are not tried.
     """
 
+    reconstruct: str = "quick"
+    weight_shares: tuple[float, ...] = WIDE_SHARES
     tanq: bool = True
     mosf: bool = True
     slopes: int = 31

@@ -15,7 +15,7 @@ overwritten. Unlike there, sums are in double precision, and columns are one set
 even if a layer has no bias, where that code leaves its last column in floating point.
 """
 
-__all__ = ["Erq", "ErqSettings"]
+__all__ = ["Erq", "ErqSettings", "SeenImages"]
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -36,6 +36,7 @@ from golden.ptq.ridge import absorb, moments
 from golden.ptq.rounding import half_by_half
 from golden.ptq.sites import layers
 from golden.ptq.statistics import Statistics, collect
+from golden.ptq.weights import SHARES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class ErqSettings(RepqVitSettings):
 
     Attributes
     ----------
+    weight_shares
+        As RepQ-ViT's, but ten of them.
     aqer
         False: weights do not absorb the error of the activations.
     dual
@@ -69,6 +72,7 @@ class ErqSettings(RepqVitSettings):
         Of the two scales of a row, one of `golden.ptq.dual_scales.RATIOS`; "free" in the paper.
     """
 
+    weight_shares: tuple[float, ...] = SHARES
     aqer: bool = True
     dual: bool = False
     rounding: bool = True
@@ -108,7 +112,7 @@ class ErqSettings(RepqVitSettings):
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen(Statistics):
+class SeenImages(Statistics):
     """Statistics with the images, which are needed again when the formats are known."""
 
     batches: tuple[Tensor, ...] = ()
@@ -125,18 +129,18 @@ class Erq(RepqVit):
                 advance: Callable[[int], object] = lambda images: None) -> Statistics:
         kept = tuple(batches)
         found = collect(model, kept, most=self.settings.kept, advance=advance)
-        return _Seen(model, found.sites, found.observed, class_token=found.class_token,
+        return SeenImages(model, found.sites, found.observed, class_token=found.class_token,
                      batches=kept)
 
     def decide(self, statistics: Statistics) -> Record:
-        if not isinstance(statistics, _Seen):
+        if not isinstance(statistics, SeenImages):
             raise TypeError("statistics must be those that ERQ has observed")
         plain = super().decide(statistics)
         # The same on every number of cores: two scales of a row leave ties at 8 bits.
         with one_thread():
             return self._reduced(statistics, plain)
 
-    def _reduced(self, statistics: _Seen, plain: Record) -> Record:
+    def _reduced(self, statistics: SeenImages, plain: Record) -> Record:
         """Reduce the error of what RepQ-ViT has decided."""
         settings = self.settings
         model = network(statistics.model, plain.parameters)

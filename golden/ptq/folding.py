@@ -7,7 +7,7 @@ MPTQ-ViT migrate difficulty from activations to weights by it, and a network who
 outputs are uneven on purpose (`rescaled`) shows what both are worth.
 """
 
-__all__ = ["changes", "fold", "folded", "network", "readers", "rescaled"]
+__all__ = ["activated", "changes", "fold", "folded", "network", "readers", "rescaled"]
 
 import copy
 from collections.abc import Mapping
@@ -128,3 +128,15 @@ def rescaled(model: Vit | Swin, spread: float, seed: int = 0) -> Vit | Swin:
         gain = spread ** place[torch.randperm(count, generator=generator)] ** 4
         changed |= folded(state, norm, layer, 1 / gain)
     return network(model, changed)
+
+
+def activated(model: Vit | Swin, activation: str) -> Vit | Swin:
+    """Copy a network with its GELUs replaced, if the activation is "relu"; else it is the same."""
+    if activation == "gelu":
+        return model
+    changed = copy.deepcopy(model)
+    for module in changed.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.GELU):
+                setattr(module, name, nn.ReLU())
+    return changed

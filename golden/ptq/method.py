@@ -19,9 +19,11 @@ from torch import Tensor
 
 from golden.float.swin import Swin
 from golden.float.vit import Vit
+from golden.ptq.folding import activated
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
+from golden.ptq.reconstruction_plan import ReconstructionSettings
 from golden.ptq.record import Record, plain_settings
 from golden.ptq.sites import CLASSIFIER, INPUT, layers, sites
 from golden.ptq.statistics import Statistics, collect
@@ -29,8 +31,11 @@ from golden.ptq.weights import common_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ReconstructionSettings):
     """Options that every method has; widths are 3 to 8 bits.
+
+    Those of `golden.ptq.reconstruction_plan.ReconstructionSettings` too: blocks can be
+    reconstructed whatever has decided the formats.
 
     Attributes
     ----------
@@ -58,6 +63,7 @@ class Settings:
     input: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("weights", "activations", "attention", "stream", "input"):
             value = getattr(self, name)
             if (name, value) in (("attention", None), ("stream", 0)):
@@ -71,6 +77,10 @@ class Settings:
             return self.attention
         return {"input": self.input, "stream": self.stream,
                 "scores": self.stream}.get(role, self.activations)
+
+
+Train = Callable[[Vit | Swin, Tensor], Vit | Swin]
+"""Trains MLPs with ReLU."""
 
 
 def weight_formats(model: Vit | Swin, bits: int,
@@ -106,6 +116,19 @@ class Method(ABC):
     def decide(self, statistics: Statistics) -> Record:
         """Choose the format of every tensor."""
 
+    def prepare(self, model: Vit | Swin, images: Tensor, train: "Train") -> Vit | Swin:
+        """Return the network that is to be quantized: another one that computes about the same.
+
+        `images` are those of the reconstruction; `train` gives `golden.ptq.rectify.rectified` with
+        everything but these two.
+        """
+        return model
+
+    @property
+    def prepares(self) -> bool:
+        """Whether `prepare` does anything."""
+        return False
+
     def decide_visibly(self, statistics: Statistics,
                        bars: Callable[[str, int], Callable[[int], object]]) -> Record:
         """Return `decide`, for methods that take long with progress.
@@ -135,7 +158,7 @@ def apply(model: Vit | Swin, record: Record) -> Vit | Swin:
     ValueError
         If the record names a tensor that the network does not have, or of another shape.
     """
-    simulated = copy.deepcopy(model)
+    simulated = copy.deepcopy(activated(model, record.activation))
     state = dict(simulated.named_parameters())
     known = {site.name: site for site in sites(simulated)}
     weights = {f"{name}.weight" for name in layers(simulated)}

@@ -28,7 +28,7 @@ from golden.ptq.ranges import affine, percentile_search
 from golden.ptq.record import Record
 from golden.ptq.sites import CLASSIFIER, layers, source
 from golden.ptq.statistics import Statistics, collect
-from golden.ptq.weights import LEAST, SHARES, channel_symmetric, common_weights, quantile_ends
+from golden.ptq.weights import LEAST, channel_symmetric, common_weights, quantile_ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class RepqVitSettings(Settings):
     reparameterize: bool = True
     sqrt2: bool = True
     shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
-    weight_shares: tuple[float, ...] = SHARES
+    weight_shares: tuple[float, ...] = (0.999, 0.9999, 0.99999)
     symmetric: bool = True
     kept: int = 1 << 20
 

@@ -103,9 +103,9 @@ class Ledger:
         self.path.unlink(missing_ok=True)
 
     def _digests(self) -> list[str]:
-        arrays = self.output.with_suffix(".safetensors")
-        named = json.loads(self.output.read_text())["parameters"] is not None
-        return [_digest(path) for path in ((self.output, arrays) if named else (self.output,))]
+        named = json.loads(self.output.read_text())["parameters"]
+        arrays = [] if named is None else [self.output.with_name(named)]
+        return [_digest(path) for path in (self.output, *arrays)]
 
     def _write(self) -> None:
         plain = {"key": self.key, "record": self._digests(), "counts": self.counts}

@@ -41,6 +41,10 @@ class TsptqSettings(Settings):
 
     Attributes
     ----------
+    operands_only
+        True: the residual stream and the scores stay in floating point, and the operands of matrix
+        products alone are quantized. That is what the papers' 4-bit figures must mean: MPTQ-ViT's
+        abstract sets 4-bit networks apart from its fully quantized ones.
     value_scales
         False: attention and GeLU are uniform (no V-2SF).
     outlier_scales
@@ -59,6 +63,7 @@ class TsptqSettings(Settings):
         Values of a tensor that are kept of a batch.
     """
 
+    operands_only: bool = False
     value_scales: bool = True
     outlier_scales: bool = True
     hessian: bool = True
@@ -74,6 +79,9 @@ class TsptqSettings(Settings):
             raise ValueError("threshold must be above 1, and least between 0 and 1")
         if min(self.largest_m, self.candidates, self.kept) < 1 or self.largest_m > 6:
             raise ValueError("largest_m must be 1 to 6, candidates and kept at least 1")
+
+    def bits(self, role: str) -> int:
+        return 0 if self.operands_only and role in ("stream", "scores") else super().bits(role)
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -4,7 +4,7 @@
 A weight of b bits is an integer of at most ``2**(b-1) - 1`` either way, which b bits store.
 """
 
-__all__ = ["SHARES", "channel_symmetric", "common_weights", "quantile_ends"]
+__all__ = ["SHARES", "WIDE_SHARES", "channel_symmetric", "common_weights", "quantile_ends"]
 
 from collections.abc import Sequence
 
@@ -15,6 +15,8 @@ from golden.ptq.formats import TensorFormat
 
 #: Quantiles that are tried as the largest weight: those of ERQ's official code.
 SHARES = (0.97, 0.98, 0.99, 0.995, 0.9995, 0.9997, 0.9999, 0.99995, 0.99999, 1.0)
+#: The same for few bits, whose best range leaves many weights out: ours.
+WIDE_SHARES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
 #: Smallest scale.
 LEAST = 1e-8
 
