@@ -287,7 +287,7 @@ def test_words_of_all_modes_one_after_the_other(config):
 
 
 @pytest.mark.parametrize(("name", "values"), [
-    ("cols", {"cols": 8}), ("exponential", {"exponential": "iexp"}),
+    ("exponential", {"exponential": "iexp"}),
     ("attention", {"attention": "linear"}), ("score_bits", {"score_bits": 9}),
     ("mantissa_bits", {"mantissa_bits": 8}),
     ("operand_bits", {"attention_bits": 5, "operand_bits": 16}),

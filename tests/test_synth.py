@@ -423,7 +423,7 @@ def test_accelerator_has_a_table_of_modules_and_the_median_of_the_seeds(
     def areas(verilog, top, target, path, *, depth):
         assert path == tmp_path / "netlist.json" and depth == 2
         return {"": area(9), "design": area(7), "design.core": area(5)}
-    monkeypatch.setattr(synth, "bounded", lambda unit, config: "framed")
+    monkeypatch.setattr("gen.synthesis.boundary.bounded", lambda unit, config: "framed")
     monkeypatch.setattr(synth, "netlist", lambda verilog, top, target: tmp_path)
     monkeypatch.setattr(synth, "module_areas", areas)
     monkeypatch.setattr(synth, "place", placed)

@@ -80,7 +80,7 @@ def test_recorded_waves_have_what_is_shown(tmp_path, monkeypatch):
     assert plain.name == "dump.vcd"
     signals, values = _vcd(plain)
     shown = _shown(plain.with_suffix(".gtkw").read_text())
-    assert len(shown) == 30 and {name: signals[name][1] for name in shown} == shown
+    assert len(shown) == 31 and {name: signals[name][1] for name in shown} == shown
     for name, word in elaborate("requant", config).streams.items():
         inside = f"player.unit.stream_{name}."
         fields = word.unpack([values[signals[f"{inside}payload"][0]]])

@@ -253,7 +253,10 @@ class _Deployment:
 
     def scores(self, operation: Requantize) -> None:
         name = operation.writes[0]
-        self.take(name, deploy_scores(*self.decided(name), self.config))
+        try:
+            self.take(name, deploy_scores(*self.decided(name), self.config))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
     def context(self, operation: Requantize) -> None:
         name = operation.writes[0]
