@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m benchmarks.networks``: whole networks on arrays of several sizes, by the exact model.
 
-Parameters are random: a program's cycles don't depend on their values.
+Parameters are random: a program's cycles don't depend on their values, but for the m of two-scale
+GeLU codes, by which they do or don't fit pairs of weights. Utilisation is of one product a
+multiplier and cycle; with pairs it may be up to twice that.
 """
 
-__all__ = ["configuration", "main"]
+__all__ = ["Setting", "configuration", "main"]
 
 import argparse
 import csv
@@ -29,6 +31,8 @@ from gen.compiler.model import quantized
 from gen.compiler.options import NAMES
 from golden.machine.cycles import predict
 from vitforge.spec.config import Config, load
+from vitforge.spec.limits import check
+from vitforge.spec.timing import LATENCY
 
 #: By rows and columns of the array: elements a cycle behind it, and width of the memory bus.
 SIZES = {(8, 8): (4, 64), (8, 16): (4, 64), (16, 16): (4, 128), (16, 32): (8, 128),
@@ -36,24 +40,47 @@ SIZES = {(8, 8): (4, 64), (8, 16): (4, 64), (16, 16): (4, 128), (16, 32): (8, 12
 DEITS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 
 
-def configuration(rows: int, cols: int) -> Config:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all networks and arrays of a table have in common.
+
+    Attributes
+    ----------
+    modes, lanes
+        Of the array, and behind it; no lanes are those of `SIZES`.
+    weights, gelu
+        Bits of all weights, codes of GeLU's result.
+    latency
+        Of the memory.
+    """
+
+    modes: str = "single"
+    lanes: int | None = None
+    weights: int = 8
+    gelu: str = "two-scale"
+    latency: int = LATENCY
+
+
+def configuration(rows: int, cols: int, setting: Setting) -> Config:
     """Return `edge16` with another array, and a scratchpad of as many bytes."""
     base, (lanes, bus) = load("edge16"), SIZES[rows, cols]
     words = {name: getattr(base, name) * base.rows // rows
              for name in ("scratch_words", "residual_words", "stationary_words")}
-    return dataclasses.replace(base, name=f"array{rows}x{cols}", rows=rows, cols=cols, lanes=lanes,
-                               axi_bits=bus, **words)
+    return dataclasses.replace(base, name=f"array{rows}x{cols}", rows=rows, cols=cols,
+                               lanes=setting.lanes or lanes, modes=setting.modes, axi_bits=bus,
+                               **words)
 
 
-def _measure(name: str, rows: int, cols: int, latency: int) -> dict[str, Any]:
-    config = configuration(rows, cols)
-    network = quantized(name, config, seed=0)
+def _measure(name: str, rows: int, cols: int, setting: Setting) -> dict[str, Any]:
+    config = configuration(rows, cols, setting)
+    network = quantized(name, config, seed=0, weight_bits=setting.weights, gelu=setting.gelu)
     compiled = compile_network(network)
-    found = predict(compiled.program, config, latency=latency)
+    found = predict(compiled.program, config, latency=setting.latency)
     yardstick = scalesim.cycles(network.spec, rows, cols)
     return {
         "network": name.removesuffix("_patch16_224"), "array": f"{rows}x{cols}",
-        "products": network.products, "cycles": found.cycles,
+        "modes": config.modes, "lanes": config.lanes, "weights": setting.weights,
+        "gelu": setting.gelu, "products": network.products, "cycles": found.cycles,
         "utilisation": network.products / found.cycles / rows / cols,
         "weight_wait": found.weight_wait, "norm_wait": found.norm_wait,
         "softmax_wait": found.softmax_wait, "drain_wait": found.drain_wait, "fill": found.fill,
@@ -65,12 +92,12 @@ def _measure(name: str, rows: int, cols: int, latency: int) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]], clock: float) -> Table:
     table = Table(title=f"one image, images a second at {clock:g} MHz")
-    for column in ("network", "array"):
+    for column in ("network", "array", "modes"):
         table.add_column(column)
     for column in ("cycles", "utilisation", "images/s", "MB moved", "SCALE-Sim", "by layer"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row["network"], row["array"], f"{row['cycles']:,}",
+        table.add_row(row["network"], row["array"], row["modes"], f"{row['cycles']:,}",
                       f"{row['utilisation']:.2%}", f"{clock * 1e6 / row['cycles']:.2f}",
                       f"{row['bytes'] / 1e6:.2f}", f"{row['scalesim_best_dataflow']:,}",
                       f"{row['scalesim_best_by_layer']:,}")
@@ -84,12 +111,21 @@ def _run(args: argparse.Namespace) -> int:
             raise ValueError(f"the network must be one of {', '.join(NAMES)}, not {name!r}")
     if args.clock <= 0:
         raise ValueError(f"clock must be above 0, not {args.clock:g}")
+    settings = [Setting(modes, args.lanes, args.weights, args.gelu, args.latency)
+                for modes in args.modes]
+    arrays = {f"{rows}x{cols}": (rows, cols) for rows, cols in SIZES}
+    for array in args.arrays or []:
+        if array not in arrays:
+            raise ValueError(f"arrays must be of {', '.join(arrays)}, not {array!r}")
+    shapes = [(arrays[array], setting) for array in args.arrays or arrays for setting in settings]
+    for shape, setting in shapes:
+        check(configuration(*shape, setting))
     rows: list[dict[str, Any]] = []
     with replace_folder(args.output) as folder:
-        with progress_bar("networks", len(names) * len(SIZES)) as update:
+        with progress_bar("networks", len(names) * len(shapes)) as update:
             for name in names:
-                for shape in SIZES:
-                    rows.append(_measure(name, *shape, args.latency))
+                for shape, setting in shapes:
+                    rows.append(_measure(name, *shape, setting))
                     update(len(rows))
         with (folder / "networks.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

@@ -99,13 +99,25 @@ def networks() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Cycles, utilisation and traffic of whole networks on 8x8 to 32x32 arrays,\n"
                     "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
-        epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125")
+        epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125 \\\n"
+               "    --arrays 16x16 --modes single single+pair --weights 4 --gelu uniform")
     parser.add_argument("networks", metavar="NETWORK", nargs="*",
                         help="timm's names (default: DeiT-Tiny, -Small and -Base)")
     parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
                         help="for images a second (default: 100)")
     parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",
                         help=f"of the memory (default: {LATENCY})")
+    parser.add_argument("--arrays", nargs="+", metavar="RxC",
+                        help="arrays of the table (default: 8x8, 8x16, 16x16, 16x32, 32x32)")
+    parser.add_argument("--modes", nargs="+", default=["single"], choices=["single", "single+pair"],
+                        metavar="MODES", help="products that a multiplier may make: single, "
+                        "single+pair, or both for two rows each (default: single)")
+    parser.add_argument("--weights", type=int, default=8, metavar="BITS",
+                        help="width of all weights (default: 8)")
+    parser.add_argument("--gelu", choices=["two-scale", "uniform"], default="two-scale",
+                        help="codes of GeLU's result (default: two-scale)")
+    parser.add_argument("--lanes", type=int, metavar="N",
+                        help="elements a cycle behind the array (default: by its size)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/networks"), metavar="DIR",
                         help="folder of the table (default: build/networks)")
     return parser

@@ -15,6 +15,7 @@ from gen.compiler.compile import Compiled
 from golden.machine.program import pass_channels
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERANDS, OPERATIONS
+from vitforge.spec.pass_fields import pass_paired
 from vitforge.spec.sizes import columns
 
 #: Picojoules of an addition of 8 and of 32 bits: a bit costs as much in both within 4 %.
@@ -63,14 +64,17 @@ def counts(compiled: Compiled, memory: int) -> Counts:
             continue
         fields = item.fields
         words = fields["tokens"] * fields["tiles"]
-        bits = 8 if fields["stationary"] else fields["weight_bits"]
+        both = pass_paired(fields, config)
+        bits = config.packed_weight_bits if both else \
+            8 if fields["stationary"] else fields["weight_bits"]
         channels = pass_channels(fields, config)
         # All of the array multiplies, whatever is taken of its columns.
-        macs += words * config.rows * config.cols
-        products += words * config.rows * config.cols * bits * config.mantissa_bits
+        made = words * config.rows * config.cols << both
+        macs += made
+        products += made * bits * config.mantissa_bits
         scratch += words * config.rows
         if fields["stationary"]:
-            read = columns(config) if fields["by_column"] else channels
+            read = config.cols if fields["by_column"] else channels
             scratch += fields["tiles"] * config.rows * read
         # Every tile but the first reads what is there; the drain reads it once more.
         accumulators += (2 * words) * columns(config) * (config.acc_bits // 8)

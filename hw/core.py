@@ -23,7 +23,7 @@ from hw.bus.writer import MemoryWriter
 from hw.control.registers import COUNTED, FAULT_LAYOUT
 from hw.control.sequencer import Sequencer
 from hw.drain.drain import Drain
-from hw.lib.layouts import span_bits, start_layout
+from hw.lib.layouts import span_bits, start_layout, weight_span_bits
 from hw.lib.queue import Queue
 from hw.operand.path import OperandPath
 from vitforge.spec.config import Config
@@ -134,7 +134,7 @@ class Core(wiring.Component):
             reader.start.payload.address.eq(self.program_address),
             reader.start.payload.bytes.eq(self.program_bytes),
             unpacker.bits.eq(sequencer.bits), unpacker.align.eq(sequencer.align),
-            *([unpacker.span.eq(sequencer.span)] if span_bits(config) else []),
+            *([unpacker.span.eq(sequencer.span)] if weight_span_bits(config) else []),
             sequencer.exhausted.eq(reader.exhausted), self.exhausted.eq(reader.exhausted),
             sequencer.idle.eq(writer.idle),
             *(getattr(sequencer, name).eq(getattr(self, name)) for name in (

@@ -11,8 +11,15 @@ from gen.compiler.steps import pass_fields
 from golden.machine.places import result_addresses
 from golden.machine.program import Instruction, assemble
 from vitforge.spec.config import Config
-from vitforge.spec.instruction import DESTINATIONS, LINE, OPERATIONS, PARAMETER, STATISTICS
-from vitforge.spec.sizes import columns, most_words
+from vitforge.spec.instruction import (
+    DESTINATIONS,
+    LINE,
+    MODES,
+    OPERATIONS,
+    PARAMETER,
+    STATISTICS,
+)
+from vitforge.spec.sizes import most_words, paired, weight_words
 
 #: Words of every bank that are used.
 WORDS = 128
@@ -40,7 +47,9 @@ class _Passes:
     def draw(self, **given: int) -> Instruction:
         """Return a pass of which some fields are given."""
         rng, config = self.rng, self.config
-        words = given.get("words", int(rng.integers(most_words(config)))) + 1
+        given = self.mode(given) | given
+        most = most_words(config) if given["mode"] else weight_words(config)
+        words = given.get("words", int(rng.integers(most))) + 1
         operation = given.get("operation", int(rng.integers(4)))
         raw = operation == OPERATIONS["raw"]
         tokens, tiles = given.get("tokens", int(rng.integers(1, 17))), int(rng.integers(1, 4))
@@ -66,23 +75,38 @@ class _Passes:
         if raw:
             fields |= {"offset": self.output, "d_pitch": 0}
         fields |= given
-        inside = columns(config) if fields["by_column"] else \
+        inside = config.cols if fields["by_column"] else \
             config.rows + (words - 1) * fields["w_pitch"]
         fields |= {"a_base": _base(rng, (tiles - 1) * fields["a_stride"] + tokens),
                    "w_base": _base(rng, (tiles - 1) * fields["w_stride"] + inside)}
         if not raw:
             fields = {"d_base": _base(rng, (words - 1) * fields["d_pitch"] + tokens)} | fields
         channels, half = words * config.rows, 1 << fields["weight_bits"] - 1
+        low = -half
+        if fields["mode"]:
+            half = half >> config.packed_weight_bits or 1
+            low = 1 - half
         weights = None if fields["stationary"] else rng.integers(
-            -half, half, (tiles, config.rows, channels)).astype(np.int8)
+            low, half, (tiles, config.rows, channels)).astype(np.int8)
         if raw:
             self.output += -(-tokens * channels * 4 // LINE) * LINE
         return Instruction("PASS", pass_fields(**fields), None,
                            _parameters(channels, rng, raw), weights)
 
+    def mode(self, given: dict[str, int]) -> dict[str, int]:
+        """Draw how many weights a multiplier takes, if there is a choice."""
+        if not paired(self.config):
+            return {"mode": MODES["single"]}
+        if given.get("stationary") or self.rng.integers(2):
+            return {"mode": MODES["single"]}
+        # Elements of two weights: the upper one's bits, and all of the lower one.
+        return {"mode": MODES["pair"], "stationary": 0,
+                "weight_bits": int(self.rng.integers(2, self.config.packed_weight_bits + 1))
+                + self.config.packed_weight_bits}
+
     def fill(self) -> list[Instruction]:
         """Return passes that write all words of the stationary bank, from the stream's weights."""
-        most, made, base = most_words(self.config), list[Instruction](), 0
+        most, made, base = weight_words(self.config), list[Instruction](), 0
         while base < WORDS:
             words = min(int(self.rng.integers(most)) + 1, (WORDS - base) // 16)
             made.append(self.draw(operation=0, stationary=0, destination=2, tokens=16, d_base=base,
@@ -101,8 +125,9 @@ def _certain(made: list[Instruction], config: Config) -> bool:
     except ValueError:
         return False
     fields, before = made[-1].fields, [item.fields for item in made[-4:-1]]
-    if fields["from_residual"]:
-        return all(other["operation"] != OPERATIONS["residual"] for other in before)
+    if fields["from_residual"] and any(other["operation"] == OPERATIONS["residual"]
+                                       for other in before):
+        return False
     if fields["operation"] != OPERATIONS["residual"]:
         return True
     taken = set(result_addresses(fields, config).flat)

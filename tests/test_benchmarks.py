@@ -45,8 +45,20 @@ def test_the_table_of_networks(tmp_path, capsys):
     assert int(rows[2]["bytes"]) <= 7_000_000
 
 
+@pytest.mark.slow
+def test_narrow_weights_are_faster_in_pairs(tmp_path):
+    assert networks.main(["deit_tiny_patch16_224", "--arrays", "16x16", "--weights", "4",
+                          "--gelu", "uniform", "--modes", "single", "single+pair",
+                          "-o", str(tmp_path / "out")]) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "networks.csv").read_text().splitlines()))
+    assert [row["modes"] for row in rows] == ["single", "single+pair"]
+    assert int(rows[0]["cycles"]) == 4_984_030 and int(rows[1]["cycles"]) <= 2_950_000
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["resnet"], "the network must be one of"), (["--clock", "0"], "clock must be above 0, not 0"),
+    (["--arrays", "9x9"], "arrays must be of 8x8, 8x16, 16x16, 16x32, 32x32, not '9x9'"),
+    (["--arrays", "8x8", "--lanes", "8"], "lanes must be a power of two from cols / 8 to rows / 2"),
 ])
 def test_bad_input_gets_one_line(arguments, message, tmp_path, capsys):
     assert networks.main([*arguments, "-o", str(tmp_path / "out")]) == 2

@@ -29,6 +29,11 @@ KNOWN: list[dict[str, Any]] = [
     {"rows": 8, "cols": 16, "lanes": 1},
     {"rows": 16, "cols": 8},
     {"rows": 4, "cols": 12, "lanes": 2},
+    {"modes": "single+pair", "lanes": 2},
+    {"modes": "single+pair", "rows": 16, "cols": 32, "lanes": 4},
+    {"modes": "single+pair", "pe_style": "shift"},
+    {"modes": "single+pair", "packed_weight_bits": 5, "multiplier": "25x18"},
+    {"modes": "pair"}, {"modes": "single+pair+quad"},
 ]
 
 
@@ -57,11 +62,14 @@ def judged(config: Config, model: Vit) -> list[str | None]:
 
 def drawn(chosen: random.Random) -> Config | None:
     """Draw a configuration: an accelerator, of which up to three fields are anything at all."""
-    side, most = chosen.choice((4, 8, 16, 32, 64)), chosen.choice((1, 1, 2, 4))
+    modes, side = chosen.choice(("single", "single+pair")), chosen.choice((4, 8, 16, 32, 64))
+    most = chosen.choice((1, 1, 2, 4) if modes == "single" else (1, 1, 2))
+    made = most * side * len(modes.split("+"))
     values: dict[str, Any] = {
-        "rows": side, "cols": most * side, "max_channels": side * chosen.randint(1, 1024 // side),
+        "modes": modes, "rows": side, "cols": most * side,
+        "max_channels": side * chosen.randint(1, 1024 // side),
         "lanes": chosen.choice([lanes for lanes in (1, 2, 4, 8, 16, 32)
-                                if lanes < side and most * side <= 8 * lanes])}
+                                if lanes < side and made <= 8 * lanes])}
     fields = [item for item in dataclasses.fields(Config) if item.name != "name"]
     for item in chosen.sample(fields, chosen.randint(0, 3)):
         low, high = item.metadata.get("low"), item.metadata.get("high")
@@ -91,6 +99,7 @@ def test_core_and_compiler_agree_where_they_did_not(changes: dict[str, Any], mod
     (3, 120), pytest.param(3, 300, marks=pytest.mark.slow)])
 def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, count: int) -> None:
     chosen, good, refusals, shapes = random.Random(seed), 0, Counter[str](), Counter[int]()
+    modes = Counter[str]()
     while good + refusals.total() < count:
         config = drawn(chosen)
         if config is None or not fits(config):
@@ -101,6 +110,7 @@ def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, co
         if core is None or program is None:
             good += 1
             shapes[config.cols // config.rows] += 1
+            modes[config.modes] += 1
             continue
         for text in (core, program):
             found = re.fullmatch(r"(\w+) must be (.+) for .+, not ([\w+-]+)", text)
@@ -108,3 +118,4 @@ def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, co
         refusals[core.split()[0]] += 1
     assert good > count // 5 and len(refusals) > 9, (good, refusals)
     assert set(shapes) == {1, 2, 4}, shapes
+    assert set(modes) == {"single", "single+pair"}, modes

@@ -23,7 +23,6 @@ from golden.network.inference import image_codes
 from golden.network.integers import Network
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.spec.instruction import LINE
-from vitforge.spec.sizes import columns
 
 #: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
 PAGE = 4096
@@ -79,7 +78,7 @@ def describe(compiled: Compiled, network: Network, image: Image) -> str:
     """Return the text of ``memory.json``."""
     config = compiled.config
     line = output_bytes(1, config)
-    width = columns(config)
+    width = config.cols
     offsets = [c // width * line + c % width * 4 for c in range(compiled.spec.classes)]
     return json.dumps({
         "config": config.name, "config_hash": config.hash(),

@@ -14,7 +14,8 @@ from golden.machine.program import Instruction, pass_channels
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import columns, most_words
+from vitforge.spec.pass_fields import pass_paired
+from vitforge.spec.sizes import columns, most_words, paired
 from vitforge.spec.timing import LATENCY
 
 _OPERANDS = {number: name for name, number in OPERANDS.items()}
@@ -47,6 +48,8 @@ def _pass(number: int, layer: str, detail: str, offset: int, item: Instruction,
     source = "residual" if fields["from_residual"] else "scratch"
     weights = f"stationary {fields['w_base']}+{fields['w_stride']}" if fields["stationary"] \
         else f"{fields['weight_bits']} bits"
+    if pass_paired(fields, compiled.config):
+        weights = f"pairs of {weights}"
     statistics = _STATISTICS[fields["statistics"]]
     if fields["statistics"]:
         statistics += " first" * fields["statistics_first"] + " last" * fields["statistics_last"]
@@ -58,6 +61,24 @@ def _pass(number: int, layer: str, detail: str, offset: int, item: Instruction,
             f"{_OPERATIONS[fields['operation']]} {_FORMATS[fields['format']]}",
             f"{_DESTINATIONS[fields['destination']]} {target}", statistics,
             "" if fields["late"] == LATE_NEVER else fields["late"]]
+
+
+def _rate(items: Sequence[Instruction], config: Config) -> tuple[object, ...]:
+    """Return a layer's mode and what the array multiplies in a cycle, where there is a choice."""
+    if not paired(config):
+        return ()
+    pairs = any(pass_paired(item.fields, config) for item in items)
+    return "pair" if pairs else "single", config.rows * config.cols << pairs
+
+
+def _costs(compiled: Compiled) -> Iterator[str]:
+    """Say of every layer that could not have pairs why, and how long that takes."""
+    more = Counter[tuple[str, str]]()
+    for step in compiled.steps:
+        more[step.layer, step.why] += step.more
+    for (layer, why), cycles in more.items():
+        if cycles:
+            yield f"{layer}: {why}, so no pairs of weights: {cycles:,} cycles more"
 
 
 def listing(compiled: Compiled) -> str:
@@ -94,8 +115,10 @@ def listing(compiled: Compiled) -> str:
                      sum(macs(item, config) for item in items),
                      sum(item.size(config) for item in items),
                      sum(item.fields["tokens"] * item.fields["tiles"] for item in items),
-                     cycles[layer]))
-    out += [*_table(rows), ""]
+                     cycles[layer], *_rate(items, config)))
+    if paired(config):
+        rows[0] = (*rows[0], "mode", "products a cycle")
+    out += [*_table(rows), *_costs(compiled), ""]
 
     loads: list[Sequence[object]] = [("offset", "LOAD", "from", "bytes", "to", "piece", "loops")]
     rows = [("pass", "offset", "bytes", "layer", "part", "tokens x K", "operand", "from",

@@ -83,7 +83,8 @@ _AS_NAMED = Reading()
 
 def quantized(name: str, config: Config, *, file: Path | None = None,
               calibration: Path | None = None, images: int = 10, seed: int | None = None,
-              weight_bits: int | None = None, reading: Reading = _AS_NAMED) -> Network:
+              weight_bits: int | None = None, gelu: str = "two-scale",
+              reading: Reading = _AS_NAMED) -> Network:
     """Calibrate a named network, or any from a file, for a configuration.
 
     Parameters
@@ -99,6 +100,8 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         Takes random parameters and random pictures instead: cycles and sizes are the same.
     weight_bits
         Width of the weights of all layers; None is the configuration's.
+    gelu
+        Codes of GeLU's result (`golden.network.calibrate`).
 
     Raises
     ------
@@ -119,7 +122,8 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         digits = checkpoint.load(file or WEIGHTS)
         config = reading.suit(digits.spec, config)
         supported(digits.spec, config)
-        return calibrate(digits, mnist.sample().calibration.images, config, weight_bits)
+        return calibrate(digits, mnist.sample().calibration.images, config, weight_bits,
+                         gelu=gelu)
     name = "mnist_vit" if name == MNIST else name
     if seed is not None and name != ANY:
         model = models.lookup(name).build()
@@ -128,7 +132,8 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         supported(spec, config)
         size = (2, spec.in_channels, spec.image_size, spec.image_size)
         noise = torch.randint(256, size, generator=torch.Generator().manual_seed(seed))
-        return calibrate(model.initialize(seed).eval(), noise.to(torch.uint8), config, weight_bits)
+        return calibrate(model.initialize(seed).eval(), noise.to(torch.uint8), config, weight_bits,
+                         gelu=gelu)
     if file is None or calibration is None or seed is not None:
         raise ValueError(f"{name} needs --checkpoint and --calibration"
                          + ("" if name == ANY else ", or --random"))
@@ -139,4 +144,4 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
     supported(found.model.spec, config)   # calibration may take minutes
     how = reading.how(usual(found.model.spec, name))
     return calibrate(fold(found.model, how), codes(calibration, how, images), config,
-                     weight_bits)
+                     weight_bits, gelu=gelu)

@@ -14,7 +14,7 @@ ahead too, is a `Style`: more of both costs more words of the scratchpad.
 __all__ = ["STYLES", "Schedule", "Style", "schedule"]
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,13 +22,13 @@ import torch
 
 from gen.compiler.image import Patches
 from gen.compiler.layers import Attention, Linear, Normed, carried, probability_fields
+from gen.compiler.modes import Mode, choose
 from gen.compiler.steps import (
     Array,
     Place,
     Region,
     Step,
     Vectors,
-    minimal_bits,
     padded,
     pass_fields,
     requantization_fields,
@@ -45,8 +45,7 @@ from golden.units.encoding import Encoding
 from golden.units.layernorm import offset
 from golden.units.requant import Requantization
 from golden.units.softmax import ShiftScale
-from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import columns
+from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class _Builder:
         self.spec, self.config = network.spec, network.config
         # Regions are words of the scratchpad; a pass makes several of a token, if it can.
         self.width = self.config.rows
-        self.columns = columns(self.config)
+        self.columns = self.config.cols
         spec = self.spec
         self.order = Patches(spec, self.config)
         self.dim = padded(0, spec.dim, self.width)
@@ -111,7 +110,7 @@ class _Builder:
         self.stride = tiles_of(spec.tokens, self.columns) * self.columns
         self.patches = self.region("patches", "scratch", self.order.tiles)
         self.stream = self.region("residual stream", "residual", len(self.dim) // self.width)
-        self.bits: dict[str, int] = {}   # width of each layer's weights
+        self.modes: dict[str, Mode] = {}   # of each layer's weights
         self.normed: dict[str, Normed] = {}
         self.places: dict[str, tuple[Array, Region]] = {}   # of tensors: channels, and where
         self.held = ""   # the tensor that is in the bank of the stream
@@ -129,10 +128,10 @@ class _Builder:
     def region(self, name: str, bank: str, tiles: int, stride: int | None = None) -> Region:
         return Region(name, bank, tiles * (stride or self.spec.tokens))
 
-    def parts(self, columns: Array) -> Iterator[tuple[int, Array]]:
-        """Cut channels into those of each pass, as many as it may have; with their first word."""
-        for number, part in enumerate(split(columns, self.columns)):
-            yield number * self.columns // self.width, part
+    def parts(self, columns: Array, most: int) -> Iterator[tuple[int, Array]]:
+        """Cut channels into those of each pass, `most` if there are; with their first word."""
+        for number, part in enumerate(split(columns, most)):
+            yield number * most // self.width, part
 
     def spread(self, channels: int, pitch: int) -> dict[str, int]:
         """Fields of a PASS that makes so many channels, whose words are `pitch` words apart."""
@@ -297,7 +296,7 @@ class _Builder:
         """P V, a tile of channels a pass; scores become probabilities on their way."""
         spec, config = self.spec, self.config
         tiles = tiles_of(spec.tokens, config.rows)
-        for first, part in self.parts(self.head(0, head)):
+        for first, part in self.parts(self.head(0, head), self.columns):
             fields = pass_fields(
                 stationary=1, operand=OPERANDS["softmax"], tokens=spec.tokens, tiles=tiles,
                 valid=spec.tokens - (tiles - 1) * config.rows, a_stride=spec.tokens,
@@ -334,20 +333,19 @@ class _Builder:
                **more: int) -> Iterator[Step]:
         """Make the passes of a linear layer; with `after` it ends a branch of the stream."""
         spec, requantization = self.spec, layer.requantization
-        if name not in self.bits:
-            self.bits[name] = minimal_bits(layer.weights, self.config)
+        operand = layer.input.operand_fields() | (normed.fields if normed else {})
+        if name not in self.modes:
+            self.modes[name] = choose(layer.weights, operand, self.config)
+        mode = self.modes[name]
         vectors = Vectors(requantization, *(item.shift if item else 0 for item in (before, after)))
         stride = stride or spec.tokens
-        for first, part in self.parts(columns):
+        tiles = len(rows) // self.config.rows
+        for number, (first, part) in enumerate(self.parts(columns, mode.columns)):
             fields = pass_fields(
-                weight_bits=self.bits[name], tokens=spec.tokens,
-                tiles=len(rows) // self.config.rows,
+                **mode.fields(len(part)), tokens=spec.tokens, tiles=tiles,
                 a_stride=spec.tokens, destination=DESTINATIONS[target.bank],
-                **layer.input.operand_fields(),
                 **requantization_fields(requantization, int(part[0])),
-                **self.spread(len(part), stride), **more)
-            if normed:
-                fields |= normed.fields
+                **self.spread(len(part), stride), **more) | operand
             if before and after:
                 fields |= {
                     "residual_zero_point": before.zero_point, "channels": spec.dim,
@@ -357,8 +355,11 @@ class _Builder:
                        d=Place(target, first * stride),
                        norm=normed.parameters if normed and fields["has_norm"] else None,
                        weights=take_matrix(layer.weights, rows, part, self.config.rows),
-                       encoding=layer.requantization.encoding)
-            normed = normed and carried(normed)
+                       encoding=layer.requantization.encoding, why=mode.why,
+                       more=mode.more(number, spec.tokens * tiles))
+            if normed:
+                normed = carried(normed)
+                operand |= normed.fields
 
     def classify(self, operation: ops.Logits) -> Iterator[Step]:
         """Make the head's, for the class token alone: accumulators go to memory as they are."""
@@ -367,17 +368,21 @@ class _Builder:
         normed = self.operands(self.normed, product)
         if not isinstance(self.made[self.made[product.reads[0]].reads[0]], ops.Tokens):
             raise _refusal(operation, "logits are of one token")
-        spec, bits = self.spec, minimal_bits(weights, self.config)
+        spec, mode = self.spec, choose(weights, normed.fields, self.config)
+        if mode.pair and self.config.cols * 4 % LINE:
+            mode = replace(mode, pair=0, why="fewer columns than logits in a line")
         raw = Requantization(bias=self.network.biases[operation.name], encoding=_RAW)
         line = output_bytes(1, self.config)
-        for first, part in self.parts(padded(0, spec.classes, self.width)):
+        channels, tiles = padded(0, spec.classes, self.width), len(self.dim) // self.config.rows
+        for number, (first, part) in enumerate(self.parts(channels, mode.columns)):
             fields = pass_fields(
-                weight_bits=bits, tokens=1, tiles=len(self.dim) // self.config.rows,
+                **mode.fields(len(part)), tokens=1, tiles=tiles,
                 a_stride=spec.tokens, destination=DESTINATIONS["memory"],
                 offset=first * self.width // self.columns * line,
                 **self.spread(len(part), 0)) | normed.fields
             fields |= {"operation": OPERATIONS["raw"], "bits": 8}
             yield Step(product.name, "", fields, Vectors(raw).parameters(part), Place(self.stream),
                        norm=normed.parameters if fields["has_norm"] else None,
-                       weights=take_matrix(weights, self.dim, part, self.config.rows))
+                       weights=take_matrix(weights, self.dim, part, self.config.rows),
+                       why=mode.why, more=mode.more(number, self.config.rows * tiles))
             normed = carried(normed)

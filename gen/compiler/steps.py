@@ -54,7 +54,8 @@ class Place:
 class Step:
     """A pass; `a`, `w` and `d` say where operands, stationary weights and results are.
 
-    `encoding` is that of its result, for the formats with thresholds.
+    `encoding` is that of its result, for the formats with thresholds. `why` says what is too wide
+    for pairs of weights where the array has them, and `more` how many words of operands that costs.
     """
 
     layer: str
@@ -67,6 +68,8 @@ class Step:
     norm: Columns | None = None
     weights: npt.NDArray[np.int8] | None = None
     encoding: Encoding = field(default_factory=Encoding)
+    why: str = ""
+    more: int = 0
     regions: list[Region] = field(init=False)
 
     def __post_init__(self) -> None:

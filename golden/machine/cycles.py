@@ -23,8 +23,8 @@ from golden.machine.memory_write import Writer
 from golden.machine.program import Instruction, parse
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.pass_fields import PASSES, pass_words
-from vitforge.spec.sizes import SHORT, columns, word_groups
+from vitforge.spec.pass_fields import PASSES, pass_words, weight_span
+from vitforge.spec.sizes import SHORT, word_groups
 from vitforge.spec.timing import LATENCY, Timing
 
 #: Cycles of a run before the reader takes the program's range, and that of `done`.
@@ -229,7 +229,7 @@ class _Machine:
                 last = 0
                 # A row waits for the last of its words.
                 words = 1 if item["by_column"] else pass_words(item, config)
-                reads = columns(config) if item["by_column"] else rows * words
+                reads = config.cols if item["by_column"] else rows * words
                 for _ in range(item["tiles"]):
                     while tile > len(self.entered):
                         yield self.entry
@@ -301,7 +301,7 @@ class _Machine:
                 now += 1
                 if not item["stationary"]:
                     words.begin(item["weight_bits"], item["tiles"] * rows,
-                                pass_words(item, self.config))
+                                weight_span(item, self.config))
                     yield now
                     self.in_stream = now
                     self.stream.fire(now)

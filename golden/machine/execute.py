@@ -19,6 +19,7 @@ from torch import Tensor
 from golden.formats.attention import log2_format
 from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
+from golden.machine.pairs import check_pair
 from golden.machine.places import result_addresses, weight_addresses
 from golden.machine.program import Fault, Instruction, parse, pass_channels
 from golden.machine.state import State
@@ -30,6 +31,7 @@ from golden.units.softmax_levels import level_words
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.pass_fields import pass_paired
 
 _BANKS = {number: name for name, number in DESTINATIONS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
@@ -135,6 +137,8 @@ class _Machine:
         try:
             operands = self._operands(fields, index)
             weights = self._weights(item, index)
+            if pass_paired(fields, self.config):
+                check_pair(operands, weights, self.config)
             acc = (operands.double() @ weights.double()).to(torch.int64)
             acc = self._wrap(acc, self.config.acc_bits)
             result = self._drain(item, acc, index)

@@ -10,7 +10,6 @@ import numpy as np
 from golden.machine.program import Array
 from vitforge.spec.config import Config
 from vitforge.spec.pass_fields import pass_words
-from vitforge.spec.sizes import columns
 
 
 def result_addresses(fields: Mapping[str, int], config: Config) -> Array:
@@ -25,7 +24,7 @@ def weight_addresses(fields: Mapping[str, int], config: Config) -> Array:
     Row after row, with all words of each, or column after column, and then all of the array.
     """
     if fields["by_column"]:
-        inside = np.arange(columns(config))
+        inside = np.arange(config.cols)
     else:
         words = fields["w_pitch"] * np.arange(pass_words(fields, config))
         inside = (np.arange(config.rows)[:, None] + words).reshape(-1)

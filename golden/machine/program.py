@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from golden.machine.pairs import join_pairs, split_pairs
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
@@ -21,6 +22,7 @@ from vitforge.spec.instruction import (
     INSTRUCTIONS,
     LINE,
     LOOPS,
+    MODES,
     NORM_PARAMETER,
     OPCODES,
     OPERANDS,
@@ -28,8 +30,8 @@ from vitforge.spec.instruction import (
     PARAMETER,
     STATISTICS,
 )
-from vitforge.spec.pass_fields import pass_words
-from vitforge.spec.sizes import columns, most_words
+from vitforge.spec.pass_fields import pass_paired, pass_words, weight_span
+from vitforge.spec.sizes import most_words, paired, weight_words
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
@@ -109,10 +111,11 @@ def pass_channels(fields: Mapping[str, int], config: Config) -> int:
 def block_bytes(fields: Mapping[str, int], config: Config) -> tuple[int, int, int, int]:
     """Return the bytes of a PASS's blocks, in their order, without padding."""
     inputs, channels = fields["tiles"] * config.rows, pass_channels(fields, config)
+    elements = weight_span(fields, config) * config.rows
     return (inputs * NORM_PARAMETER.bits // 8 if fields["has_norm"] else 0,
             LINE if fields["has_thresholds"] else 0,
             channels * PARAMETER.bits // 8,
-            0 if fields["stationary"] else inputs * -(-channels * fields["weight_bits"] // 8))
+            0 if fields["stationary"] else inputs * -(-elements * fields["weight_bits"] // 8))
 
 
 def pack_weights(weights: npt.NDArray[np.int8], bits: int) -> bytes:
@@ -222,8 +225,11 @@ def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
 def _blocks(item: Instruction, config: Config) -> list[bytes]:
     norm = _pack(NORM_PARAMETER, item.norm) if item.norm is not None else b""
     parameters = _pack(PARAMETER, item.parameters) if item.parameters is not None else b""
-    weights = b"" if item.weights is None else \
-        pack_weights(item.weights, item.fields["weight_bits"])
+    weights = b""
+    if item.weights is not None:
+        elements = join_pairs(item.weights, config) if pass_paired(item.fields, config) \
+            else item.weights
+        weights = pack_weights(elements, item.fields["weight_bits"])
     levels = b"" if item.thresholds is None else np.array([*item.thresholds, 0], "<i4").tobytes()
     blocks = [norm, levels, parameters, weights]
     names = ("norm parameters", "thresholds", "parameters", "weights")
@@ -261,6 +267,15 @@ def check(kind: str, fields: Mapping[str, int], config: Config, *, image: int,
     return None
 
 
+def _wrong_width(fields: Mapping[str, int], config: Config) -> bool:
+    """Whether a pass has more words, or another mode, than the array can have."""
+    if paired(config) and (fields["mode"] not in MODES.values()
+                           or (pass_paired(fields, config) and fields["stationary"])):
+        return True
+    most = most_words(config) if pass_paired(fields, config) else weight_words(config)
+    return pass_words(fields, config) > most
+
+
 def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple[str, int] | None:
     raw = fields["operation"] == OPERATIONS["raw"]
     normed = fields["operand"] == OPERANDS["norm"] or fields["has_norm"]
@@ -273,7 +288,7 @@ def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple
     if fields["operand"] == 3 or fields["statistics"] == 3 \
             or (fields["destination"] == DESTINATIONS["memory"]) != raw \
             or (raw and fields["statistics"] != STATISTICS["none"]) \
-            or pass_words(fields, config) > most_words(config):
+            or _wrong_width(fields, config):
         return "bad field", 0
     searched = fields["format"] >= FORMATS["log2"]
     if not raw and not 2 <= fields["bits"] <= (4 if searched else 8):
@@ -338,30 +353,36 @@ def _instruction(kind: str, fields: dict[str, int], blocks: list[bytes],
     if kind != "PASS":
         return Instruction(kind, fields, data=blocks[0] if blocks else None)
     norm, levels, parameters, weights = blocks
-    channels = pass_channels(fields, config)
     return Instruction(
         kind, fields, _unpack(NORM_PARAMETER, norm) if norm else None,
         _unpack(PARAMETER, parameters),
-        None if fields["stationary"] else
-        unpack_weights(weights, fields["weight_bits"], channels).reshape(
-            fields["tiles"], config.rows, channels),
+        None if fields["stationary"] else _weights(weights, fields, config),
         thresholds=tuple(np.frombuffer(levels, "<i4").tolist())[:-1] if levels else None)
 
 
+def _weights(block: bytes, fields: Mapping[str, int], config: Config) -> npt.NDArray[np.int8]:
+    """Read the weights of a pass, int8 ``[tiles, rows, channels]``."""
+    elements = unpack_weights(block, fields["weight_bits"],
+                              weight_span(fields, config) * config.rows)
+    if pass_paired(fields, config):
+        elements = split_pairs(elements, pass_channels(fields, config), config)
+    return elements.reshape(fields["tiles"], config.rows, -1)
+
+
 def _result_line(config: Config) -> int:
-    return lines(columns(config) * 4)
+    return lines(config.cols * 4)
 
 
 def output_bytes(classes: int, config: Config) -> int:
     """Return the bytes of the output buffer.
 
-    Every pass of the head begins a line, so less than 16 columns leave the rest of it unwritten;
-    as does a last pass of fewer words.
+    Of the head's logits as many as the array has columns begin a line, so less than 16 columns
+    leave the rest of it unwritten; as does a last pass of fewer words.
     """
-    return -(-classes // columns(config)) * _result_line(config)
+    return -(-classes // config.cols) * _result_line(config)
 
 
 def read_logits(output: bytes, classes: int, config: Config) -> Array:
     """Take the logits, int64 ``[classes]``, out of the output buffer."""
     rows = np.frombuffer(output, "<i4").reshape(-1, _result_line(config) // 4)
-    return rows[:, :columns(config)].flatten()[:classes].astype(np.int64)
+    return rows[:, :config.cols].flatten()[:classes].astype(np.int64)

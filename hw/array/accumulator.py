@@ -3,7 +3,9 @@
 
 __all__ = ["Accumulator"]
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -11,7 +13,9 @@ from amaranth.lib.wiring import In, Out
 from hw.array.systolic import SystolicArray
 from hw.lib.stream import delay, signature
 from vitforge.spec.config import Config
-from vitforge.spec.sizes import columns
+from vitforge.spec.elements import Element
+from vitforge.spec.instruction import MODES
+from vitforge.spec.sizes import columns, paired
 
 
 class Accumulator(wiring.Component):
@@ -21,6 +25,10 @@ class Accumulator(wiring.Component):
 
     Rounding: none, and nothing saturates: the compiler proves that acc_bits hold every sum of a
     program.
+
+    With pairs there are twice as many sums as the array has columns: of the lower weights, then of
+    the upper ones. A single sum is in the segments of both, and belongs to the first half; the
+    second is then anything.
 
     Sums of tile 0 replace what a bank holds; those of later tiles are added to it, in four cycles
     (read, register, add, write), which the same token never undercuts: its next sums come `rows`
@@ -80,7 +88,9 @@ class Accumulator(wiring.Component):
         def late(value: Signal, cycles: int, name: str, init: int | None = None) -> Signal:
             return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
 
-        sums = late(self.sums.payload.sums.as_value(), 2, "sums")
+        partial: Any = self._fields(m) if paired(self.config) else data.View(
+            self.sums.payload.shape()["sums"].shape,
+            late(self.sums.payload.sums.as_value(), 2, "sums"))
         fresh = late(first, 2, "fresh")
         write_bank = late(bank, 3, "write_bank")
         write_token = late(token, 3, "write_token")
@@ -108,10 +118,29 @@ class Accumulator(wiring.Component):
                 port.en.eq(write & (write_bank == index)),
             ]
             m.d.sync += result.eq(read.data)
-            partial = data.View(self.sums.payload.shape()["sums"].shape, sums)
             for column in range(columns(self.config)):
                 m.d.sync += total[column].eq(
                     Mux(fresh, 0, result[column]) + partial[column])
             results.append(result)
         m.d.comb += self.data.eq(Mux(chosen, results[1], results[0]))
         return m
+
+    def _fields(self, m: Module) -> list[Value]:
+        """Return the sums of all channels two cycles late, put together from the two segments."""
+        spacing, cols = Element(self.config).spacing, self.config.cols
+        word = self.sums.payload
+        low, high = ([delay(m, word[f"segment_{place}"][column], advance=1,
+                            name=f"segment_{place}_{column}") for column in range(cols)]
+                     for place in range(2))
+        # Many bits wait for the mode: three copies, of other resets, so that they are not merged.
+        single = [delay(m, word.mode == MODES["single"], advance=1, name=f"single_{copy}",
+                        init=init) for copy, init in enumerate((None, 0, 1))]
+        lower: list[Value] = []
+        upper: list[Value] = []
+        for column in range(cols):
+            above = Mux(single[column * 3 // cols], high[column],
+                        low[column][spacing:].as_signed())
+            lower.append(delay(m, Cat(low[column][:spacing], above).as_signed(), advance=1,
+                               name=f"lower_{column}"))
+            upper.append(delay(m, high[column], advance=1, name=f"upper_{column}"))
+        return lower + upper

@@ -9,9 +9,9 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.lib.layouts import layout
+from hw.lib.layouts import layout, mode_bits, request_layout
 from vitforge.spec.config import Config
-from vitforge.spec.pass_fields import OPERAND_FIELDS, REQUEST_FIELDS
+from vitforge.spec.pass_fields import OPERAND_FIELDS
 from vitforge.spec.sizes import ADDRESS_BITS
 
 
@@ -29,7 +29,7 @@ class Feeder(wiring.Component):
 
     Members
     -------
-    passes : In(stream.Signature(layout(REQUEST_FIELDS)))
+    passes : In(stream.Signature(request_layout(config)))
     advance : In(1)
         The operand path takes a step.
     released, landed : In(1)
@@ -47,9 +47,9 @@ class Feeder(wiring.Component):
         self.tile_bits = 12
         request = layout(OPERAND_FIELDS, valid=1, token=(config.max_tokens - 1).bit_length() or 1,
                          tile=self.tile_bits, address=ADDRESS_BITS, from_residual=1, last=1,
-                         blank=1, valid_rows=8)
+                         blank=1, valid_rows=8, **mode_bits(config))
         super().__init__({
-            "passes": In(stream.Signature(layout(REQUEST_FIELDS))),
+            "passes": In(stream.Signature(request_layout(config))),
             "advance": In(1), "released": In(1), "landed": In(1),
             "request": Out(request), "waiting": Out(1), "operand": Out(2),
         })
@@ -57,7 +57,7 @@ class Feeder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         active = Signal()
-        current: Any = Signal(layout(REQUEST_FIELDS), reset_less=True)
+        current: Any = Signal(request_layout(self.config), reset_less=True)
         token = Signal(len(current.tokens))
         tile = Signal(self.tile_bits)
         address = Signal(ADDRESS_BITS, reset_less=True)
@@ -127,6 +127,7 @@ class Feeder(wiring.Component):
                 request.last.eq(final_token),
                 request.blank.eq(current.blank_first & first_token),
                 request.valid_rows.eq(Mux(final_tile, current.valid, self.config.rows)),
-                *(request[name].eq(current[name]) for name in OPERAND_FIELDS),
+                *(request[name].eq(current[name])
+                  for name in (*OPERAND_FIELDS, *mode_bits(self.config))),
             ]
         return m

@@ -11,17 +11,18 @@ from amaranth.lib.wiring import In, Out
 
 from hw.array.bank import Bank
 from hw.array.systolic import SystolicArray
-from hw.lib.layouts import span_bits, weight_layout
+from hw.lib.layouts import mode_bits, weight_layout, weight_span_bits
 from hw.lib.stream import signature
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
-from vitforge.spec.sizes import ADDRESS_BITS, columns, most_words
+from vitforge.spec.sizes import ADDRESS_BITS, weight_words
 
 
 class WeightSource(wiring.Component):
     """Hand the weights of every pass to the array, `rows` words a tile, or `cols` by column.
 
-    ``weight = element`` of the stream, ``code - 128`` of the stationary bank.
+    ``weight = element`` of the stream, or two weights if the pass is of pairs, ``code - 128`` of
+    the stationary bank.
 
     Rounding: none.
 
@@ -38,7 +39,7 @@ class WeightSource(wiring.Component):
     Members
     -------
     passes : In(stream.Signature(weight_layout(config)))
-    words : In(stream.Signature(columns * 8))
+    words : In(stream.Signature(cols * 8))
         Weights of the stream's passes.
     landed : In(1)
         Pulse of the drain.
@@ -54,7 +55,7 @@ class WeightSource(wiring.Component):
         self.word = SystolicArray.words(config)["w"]
         super().__init__({
             "passes": In(stream.Signature(weight_layout(config))),
-            "words": In(stream.Signature(columns(config) * 8)),
+            "words": In(stream.Signature(config.cols * 8)),
             "landed": In(1),
             "read_enable": Out(1), "read": Out(1), "read_address": Out(ADDRESS_BITS),
             "data": In(config.rows * 8),
@@ -66,7 +67,7 @@ class WeightSource(wiring.Component):
         rows = self.config.rows
         active = Signal()
         current: Any = Signal(weight_layout(self.config), reset_less=True)
-        place = Signal(range(columns(self.config)))
+        place = Signal(range(self.config.cols))
         tile = Signal(len(current.tiles))
         address = Signal(ADDRESS_BITS, reset_less=True)
         next_base = Signal(ADDRESS_BITS, reset_less=True)
@@ -89,7 +90,8 @@ class WeightSource(wiring.Component):
         end = Signal()
         bank = Cat(self.data.bit_select(index * 8, 8) ^ MIDDLE for index in range(rows))
         coming = self.passes.payload
-        several = _Rows(m, self.config, current, advance) if span_bits(self.config) else None
+        several = _Rows(m, self.config, current, advance) if weight_span_bits(self.config) \
+            else None
         # The last read of a row is the array's word, as is every one where a row is one.
         whole = pipeline[-1] & several.whole if several else pipeline[-1]
         m.d.comb += [
@@ -111,6 +113,10 @@ class WeightSource(wiring.Component):
             m.d.comb += weights.as_value().eq(several.row(m, bank) if several else bank)
         with m.Else():
             m.d.comb += weights.as_value().eq(self.words.payload)
+
+        for name in mode_bits(self.config):
+            # Of pairs in the stream; keys and values are single.
+            m.d.comb += self.w.payload.packed.eq(streams & current[name])
 
         m.d.sync += [
             unlanded.eq(unlanded + final - self.landed),
@@ -159,8 +165,8 @@ class _Rows:
 
     def __init__(self, m: Module, config: Config, current: Any, advance: Value):
         self.config, self.current, self.advance = config, current, advance
-        bits = span_bits(config)
-        self.final = Signal(range(columns(config)), reset_less=True)
+        bits = weight_span_bits(config)
+        self.final = Signal(range(config.cols), reset_less=True)
         # Of the next read, and on the way to its data: its place in its row.
         self.part = Signal(bits)
         self.issued = Signal()          # it is the last of its row
@@ -168,7 +174,7 @@ class _Rows:
         self.wholes = [Signal(name=f"whole_{n}") for n in range(1 + Bank.latency)]
         self.first = Signal(ADDRESS_BITS, name="first", reset_less=True)
         self.held = [Signal(config.rows * 8, name=f"held_{n}", reset_less=True)
-                     for n in range(most_words(config) - 1)]
+                     for n in range(weight_words(config) - 1)]
         self.whole = self.wholes[-1]
         m.d.comb += self.issued.eq(current.by_column | (self.part == current.words))
 
@@ -198,7 +204,7 @@ class _Rows:
             m.d.sync += [
                 self.part.eq(0), self.first.eq(coming.w_base),
                 self.final.eq(Mux(~coming.stationary, rows - 1, Mux(
-                    coming.by_column, columns(self.config) - 1,
+                    coming.by_column, self.config.cols - 1,
                     (coming.words + 1) * rows - 1))),
             ]
         with m.Elif(issue & self.advance):

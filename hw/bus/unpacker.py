@@ -10,10 +10,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.lib.chunks import Split
-from hw.lib.layouts import span_bits
+from hw.lib.layouts import weight_span_bits
 from vitforge.spec.config import Config
 from vitforge.spec.packing import ELEMENT, Packing
-from vitforge.spec.sizes import columns
 
 
 class Unpacker(wiring.Component):
@@ -42,22 +41,23 @@ class Unpacker(wiring.Component):
         Beats. `ready` depends on ``o.ready`` if a beat is one chunk.
     bits : In(4)
         Width of the elements of this block; from when its first word is taken until its last is.
-    span : In(span_bits(config))
+    span : In(weight_span_bits(config))
         How many times `rows` elements a word of this block has, less one; as `bits`. Elements of
         `o` beyond are anything. Only if an array has more columns than rows.
     align : In(1)
         The word that is taken in this cycle is the last of its block.
-    o : Out(stream.Signature(columns * 8))
+    o : Out(stream.Signature(cols * 8))
     """
 
     def __init__(self, config: Config):
         self.config = config
         self.packing = Packing(config)
+        span = weight_span_bits(config)
         super().__init__({
             "i": In(stream.Signature(config.axi_bits)),
             "bits": In(4), "align": In(1),
-            **({"span": In(span_bits(config))} if span_bits(config) else {}),
-            "o": Out(stream.Signature(columns(config) * ELEMENT)),
+            **({"span": In(span)} if span else {}),
+            "o": Out(stream.Signature(config.cols * ELEMENT)),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -79,7 +79,7 @@ class Unpacker(wiring.Component):
         aligning = Signal()                     # bytes are left of the block before
         size = Signal(range(packing.largest + 1))
         end = Signal(range(packing.chunk - 1 + packing.largest + 1))
-        kind = Cat(self.bits, self.span) if span_bits(self.config) else self.bits
+        kind = Cat(self.bits, self.span) if weight_span_bits(self.config) else self.bits
         with m.Switch(kind):
             for (bits, words), units in packing.units.items():
                 with m.Case(bits | words - 1 << len(self.bits)):
@@ -177,7 +177,7 @@ class Unpacker(wiring.Component):
                     m.d.comb += [
                         self.o.payload.word_select(index, ELEMENT).eq(
                             window[index * bits:(index + 1) * bits].as_signed())
-                        for index in range(columns(self.config))]
+                        for index in range(self.config.cols)]
 
     def _shifted(self, value: Value, place: Value) -> Value:
         """Return the largest word from `place` on: two inputs a bit for every bit of `place`."""

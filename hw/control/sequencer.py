@@ -10,13 +10,21 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.control.sequencer_state import PARTS, SequencerState
-from hw.lib.layouts import layout, placement_layout, span_bits, start_layout, weight_layout
+from hw.lib.layouts import (
+    placement_layout,
+    request_layout,
+    span_bits,
+    start_layout,
+    weight_layout,
+    weight_span_bits,
+)
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
     DESTINATIONS,
     LOAD,
     LOOPS,
+    MODES,
     OPCODES,
     OPERANDS,
     OPERATIONS,
@@ -24,10 +32,10 @@ from vitforge.spec.instruction import (
     STATISTICS,
     THRESHOLD,
 )
-from vitforge.spec.pass_fields import PASSES, REQUEST_FIELDS
+from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS, columns
+from vitforge.spec.sizes import ADDRESS_BITS, paired
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
@@ -54,17 +62,17 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    words : In(stream.Signature(columns * 8)); bits, align, span : Out
+    words : In(stream.Signature(cols * 8)); bits, align, span : Out
         Words of elements, the width of a packed element, whether the word that is taken now is the
         last of its block; and how many times `rows` elements it has, less one: of weights as many
-        as a token gets words, otherwise one. `span` is there if an array has more columns than
-        rows.
+        as a token gets words, and no more than the array has columns, otherwise one. `span` is
+        there if an array has more columns than rows.
     exhausted : In(1)
         All bytes of the program have been read from memory.
     requests, weights_of, tiles, drains : Out(stream.Signature)
         The pass, for the feeder, the weight source, the accumulators and the drain; always ready,
         since no more than `PASSES` are under way.
-    weights : Out(stream.Signature(columns * 8))
+    weights : Out(stream.Signature(cols * 8))
     parameter_write, norm_write : Out
         Slot (and tile), part, and `rows` bytes.
     thresholds : Out(ArrayLayout(signed(value_bits + 1), 15))
@@ -92,18 +100,19 @@ class Sequencer(wiring.Component):
 
     def __init__(self, config: Config):
         self.config = config
-        word, whole, span = config.rows * 8, columns(config) * 8, span_bits(config)
+        word, whole, span = config.rows * 8, config.cols * 8, weight_span_bits(config)
         tile_bits = max(1, (config.max_channels // config.rows - 1).bit_length())
         super().__init__({
             "words": In(stream.Signature(whole)), "bits": Out(4), "align": Out(1),
             **({"span": Out(span)} if span else {}),
             "exhausted": In(1),
-            "requests": Out(stream.Signature(layout(REQUEST_FIELDS))),
+            "requests": Out(stream.Signature(request_layout(config))),
             "weights_of": Out(stream.Signature(weight_layout(config))),
             "tiles": Out(stream.Signature(12)),
             "drains": Out(stream.Signature(start_layout(config))),
             "weights": Out(stream.Signature(whole)),
-            "parameter_write": Out(data.StructLayout({"en": 1, "slot": 2, "part": 3 + span,
+            "parameter_write": Out(data.StructLayout({"en": 1, "slot": 2,
+                                                      "part": 3 + span_bits(config),
                                                       "data": word})),
             "norm_write": Out(data.StructLayout({"en": 1, "slot": 1, "tile": tile_bits, "part": 3,
                                                  "data": word})),
@@ -122,8 +131,9 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         self._now = SequencerState(self.config)
-        # Width of `words`: 0 if a token has one word.
+        # Width of `words`: 0 if a token has one word; and of `span`.
         self._several = span_bits(self.config)
+        self._wide = weight_span_bits(self.config)
         # Of words that are no weights.
         self._word = self.words.payload[:self.config.rows * 8]
         self._pass = _view(PASS, self._now.line)
@@ -166,7 +176,7 @@ class Sequencer(wiring.Component):
     def _blocks(self, m: Module) -> None:
         """Lead every word to all that may take one, with the place that it has there."""
         now, word = self._now, self._word
-        if self._several:
+        if self._wide:
             m.d.comb += self.span.eq(now.span)
         m.d.comb += [
             self.bits.eq(now.bits),
@@ -288,15 +298,23 @@ class Sequencer(wiring.Component):
                 self._go(m, "HEAD")
             with m.Else():
                 m.d.sync += now.bits.eq(self._pass.weight_bits)
-                if self._several:
-                    m.d.sync += now.span.eq(self._pass.words)
+                if self._wide:
+                    m.d.sync += now.span.eq(self._span())
                 self._go(m, "WEIGHTS")
         with m.State("WEIGHTS"):
             self._steps(m, config.rows - 1, "HEAD", tiles=True)
             with m.If(now.take & now.ending):
                 m.d.sync += [now.bits.eq(8), now.finished.eq(1)]
-                if self._several:
+                if self._wide:
                     m.d.sync += now.span.eq(0)
+
+    def _span(self) -> Value:
+        """Return how many times `rows` elements a row of the pass's weights has, less one."""
+        words = self._pass.words
+        if not paired(self.config):
+            return words
+        # With pairs, as many as there are columns at most.
+        return words[:self._wide] | words[self._wide:self._several].any().replicate(self._wide)
 
     def _read_load(self, m: Module) -> None:
         """Add the states of a LOAD: from memory, or from the program itself."""
@@ -387,6 +405,9 @@ class Sequencer(wiring.Component):
             | (raw & (fields.statistics != STATISTICS["none"]))
         if self._several:
             strange |= fields.words[self._several:].any()
+            if paired(config):
+                strange |= fields.mode[1] | Mux(fields.mode == MODES["pair"], fields.stationary,
+                                                fields.words[self._wide:].any())
             result = fields.tokens * (fields.words[:self._several] + 1) \
                 << (config.rows * 4).bit_length() - 1
         return [

@@ -5,7 +5,7 @@ __all__ = ["PARTS", "SequencerState"]
 
 from amaranth.hdl import Signal
 
-from hw.lib.layouts import span_bits
+from hw.lib.layouts import weight_span_bits
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
 from vitforge.spec.pass_fields import PASSES
@@ -41,7 +41,7 @@ class SequencerState:
         self.ending = Signal(init=self.head_words == 1)
         self.bits = Signal(4, init=8)
         # How many times `rows` elements a word has, less one; where it may be more than one.
-        if width := span_bits(config):
+        if width := weight_span_bits(config):
             self.span = Signal(width)
         self.levels = Signal((config.value_bits + 1) * (THRESHOLDS + 1), reset_less=True)
         self.starved = Signal()

@@ -2,7 +2,8 @@
 """Layouts of what engines of different rooms hand each other."""
 
 __all__ = ["RAW_BITS", "raw_layout", "PLACE_BITS", "COUNT_BITS", "DELTA_BITS", "placement_layout",
-           "layout", "span_bits", "start_layout", "track_layout", "weight_layout"]
+           "layout", "mode_bits", "request_layout", "span_bits", "start_layout", "track_layout",
+           "weight_layout", "weight_span_bits"]
 
 from collections.abc import Iterable
 
@@ -11,8 +12,8 @@ from amaranth.lib import data
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS, PASS
-from vitforge.spec.pass_fields import DRAIN_FIELDS, WEIGHT_FIELDS
-from vitforge.spec.sizes import most_words
+from vitforge.spec.pass_fields import DRAIN_FIELDS, REQUEST_FIELDS, WEIGHT_FIELDS
+from vitforge.spec.sizes import most_words, paired, weight_words
 
 #: Signed width of a sum that leaves the accelerator.
 RAW_BITS = 32
@@ -52,23 +53,38 @@ def span_bits(config: Config) -> int:
     return (most_words(config) - 1).bit_length()
 
 
-def _spread(config: Config, names: Iterable[str], pitch: str, **more: int) -> data.StructLayout:
-    """Return a `layout`, with `words` and the field `pitch` if a pass may have several words."""
-    if not span_bits(config):
+def weight_span_bits(config: Config) -> int:
+    """Return the width of how many times `rows` elements a row of weights has: 0 if it is once."""
+    return (weight_words(config) - 1).bit_length()
+
+
+def mode_bits(config: Config) -> dict[str, int]:
+    """Return the width of a pass's `mode`, by its name; nothing if there is one only."""
+    return {"mode": 1} if paired(config) else {}
+
+
+def request_layout(config: Config) -> data.StructLayout:
+    """Return the fields of a pass that the feeder walks over."""
+    return layout(REQUEST_FIELDS, **mode_bits(config))
+
+
+def _spread(names: Iterable[str], pitch: str, bits: int, **more: int) -> data.StructLayout:
+    """Return a `layout`, with `words` of so many bits and the field `pitch` if there are any."""
+    if not bits:
         return layout(names, **more)
-    return layout((*names, pitch), **more, words=span_bits(config))
+    return layout((*names, pitch), **more, words=bits)
 
 
 def start_layout(config: Config) -> data.StructLayout:
     """Return the fields of a pass that is to be drained."""
-    return _spread(config, DRAIN_FIELDS, "d_pitch", slot=2, bank=1)
+    return _spread(DRAIN_FIELDS, "d_pitch", span_bits(config), slot=2, bank=1)
 
 
 def track_layout(config: Config, names: Iterable[str]) -> data.StructLayout:
     """Return the fields of a pass that say where its codes go, and others."""
-    return _spread(config, ("d_base", *names), "d_pitch")
+    return _spread(("d_base", *names), "d_pitch", span_bits(config))
 
 
 def weight_layout(config: Config) -> data.StructLayout:
     """Return the fields of a pass that say where its weights come from."""
-    return _spread(config, WEIGHT_FIELDS, "w_pitch")
+    return _spread(WEIGHT_FIELDS, "w_pitch", weight_span_bits(config), **mode_bits(config))

@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hw.array.systolic import SystolicArray
 from hw.layernorm.lane import code_mask, lane, saturate
 from hw.layernorm.scale import factors_word
+from hw.lib.layouts import mode_bits
 from hw.lib.stream import delay, layout, register
 from hw.operand.decode import Decoder
 from hw.operand.format import PLACES, OperandFormat
@@ -56,9 +57,10 @@ class OperandPath(wiring.Component):
     advance : In(1)
         The pipeline takes a step.
     i : In(StructLayout)
-        A request: `valid`, `token`, `tile` (of the norm parameters), `last` (goes to the array),
-        `blank` (all operands are 0), `valid_rows` (softmax: elements from there on are 0), and the
-        fields of `vitforge.spec.instruction.PASS` that say how to decode.
+        A request: `valid`, `token`, `tile` (of the norm parameters), `last` and, if there are pairs
+        of weights, `mode` (both go to the array), `blank` (all operands are 0), `valid_rows`
+        (softmax: elements from there on are 0), and the fields of
+        `vitforge.spec.instruction.PASS` that say how to decode.
     codes : In(rows * 8)
         The word of the request of two steps ago.
     o : Out(Signature({valid, payload}))
@@ -88,7 +90,7 @@ class OperandPath(wiring.Component):
             "i": In(data.StructLayout({
                 "valid": 1, "token": token, "tile": range(max(2, self.format.tiles)), "last": 1,
                 "blank": 1, "valid_rows": range(config.rows + 1),
-                **{name: widths[name] for name in FIELDS}})),
+                **{name: widths[name] for name in FIELDS}, **mode_bits(config)})),
             "codes": In(config.rows * CODE_BITS),
             "o": Out(wiring.Signature({"valid": Out(1), "payload": Out(word)})),
             "offers": Out(1),
@@ -161,6 +163,9 @@ class OperandPath(wiring.Component):
                                                   name="valid", init=0), self.o.valid)),
         ]
         m.d.sync += self.o.valid.eq(self.offers)
+        for name in mode_bits(self.config):
+            m.d.comb += self.o.payload[name].eq(late(request[name], cycles=self.latency,
+                                                     name=name))
         return m
 
     def _factors(self, m: Module, norm: list[Value], softmax: list[Value]) \

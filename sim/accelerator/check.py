@@ -25,6 +25,8 @@ from vitforge.spec.timing import LATENCY
 
 #: More than this many times the predicted cycles, and a run hangs.
 _PATIENCE = 3
+#: Fewer cycles than this run sooner than a model is optimised.
+_BRIEF = 400_000
 _DONE = 0b10   # of the register STATUS: done, no fault
 
 
@@ -124,12 +126,12 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
 
     start = time.monotonic()
     size = 1 << max(20, (len(data) - 1).bit_length())
-    model = build(config, size=size, waves=waves, directory=directory)
+    whole = exact.cycles * len(jobs)
+    model = build(config, size=size, waves=waves, brief=whole < _BRIEF, directory=directory)
     ready = time.monotonic()
     plusargs = {"latency": latency}
     if stall:
         plusargs |= {"stall": stall, "jitter": 15, "seed": seed}
-    whole = exact.cycles * len(jobs)
     outcomes = model.run(Case(data, jobs, plusargs),
                          lambda cycles: progress(min(99, 100 * cycles // whole)))
     end = time.monotonic()

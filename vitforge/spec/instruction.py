@@ -15,13 +15,18 @@ So weights are fetched behind the computation with no address to compute, in the
         for word in words:
             bank[d_base + word * d_pitch + token] = requantize(acc[token, word])
 
-Where an array has as many columns as rows, a token has one word, and `words`, `d_pitch` and
-`w_pitch` don't count.
+A pass of `mode` pair has two weights of every multiplier, so at most twice as many channels as the
+array has columns. Its weights come from the stream, two to an element: channel c of the first
+`cols` and channel ``cols + c``, ``(w1 << packed_weight_bits) + w0``, none the least of its width;
+the operands have 9 bits after their shift.
+
+Where an array has as many columns as rows, and no pairs, a token has one word, and `words`,
+`d_pitch` and `w_pitch` don't count; nor does `mode` where there are no pairs.
 
 Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channels if `has_norm`;
 16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of C channels;
-``tiles * rows * C`` weights of `weight_bits` bits if they come from the stream, word by word (C
-weights, padded to whole bytes).
+``tiles * rows`` words of weights if they come from the stream, of C elements of `weight_bits` bits,
+or of the columns' if these are less, padded to whole bytes.
 
 Stationary weights are read word by word: row r of a tile is the words ``w_base + tile * w_stride +
 word * w_pitch + r``; or column c is the word ``w_base + tile * w_stride + c`` if they come by
@@ -32,7 +37,7 @@ own. `END` finishes the program.
 """
 
 __all__ = ["DESTINATIONS", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
-           "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
+           "MODES", "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
            "STATISTICS", "THRESHOLD"]
 
 from vitforge.spec import requant_fields
@@ -53,6 +58,8 @@ OPERANDS = {"plain": 0, "norm": 1, "softmax": 2}
 OPERATIONS = {**requant_fields.OPERATIONS, "raw": 3}
 #: What the drain gathers a row at a time.
 STATISTICS = {"none": 0, "norm": 1, "softmax": 2}
+#: Weights that a multiplier takes at once; the array has more modes, and calls these the same.
+MODES = {"single": 0, "pair": 1}
 #: Banks of the scratchpad; `memory` is the output buffer.
 DESTINATIONS = {"scratch": 0, "residual": 1, "stationary": 2, "memory": 3}
 
@@ -88,7 +95,8 @@ PASS = _instruction(
      Field("statistics_first", 1, text="rows begin with this pass"),
      Field("statistics_last", 1, text="rows end with this pass"),
      Field("destination", 2, text=numbered(DESTINATIONS)),
-     Field("operation", 2, text=numbered(OPERATIONS).replace("gelu", "GeLU"))),
+     Field("operation", 2, text=numbered(OPERATIONS).replace("gelu", "GeLU")),
+     Field("mode", 2, text=f"products of a multiplier: {numbered(MODES)}")),
     (Field("tokens", 12, text="T"), Field("tiles", 12, text="K / rows"),
      Field("valid", 8, text="keys: of the last tile (softmax operand), or of this pass's columns "
                             "(softmax statistics)")),

@@ -7,7 +7,7 @@ import math
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
-from vitforge.spec.sizes import columns, most_words
+from vitforge.spec.sizes import weight_words
 
 #: Width of an element of a word.
 ELEMENT = 8
@@ -25,9 +25,10 @@ def burst_limit(config: Config) -> int:
 class Packing:
     """How words lie in the beats of a configuration.
 
-    A word has `rows` elements; of the weights of a pass that makes several words of a token, as
-    many times `rows`. Bytes go through the unpacker in units, of which every word and every line
-    is a whole number: `rows` bits where that is a whole number of bytes, and one byte at worst.
+    A word has `rows` elements; a row of weights, where the array has more columns, as many times
+    `rows` as its pass uses. Bytes go through the unpacker in units, of which every word and every
+    line is a whole number: `rows` bits where that is a whole number of bytes, and one byte at
+    worst.
 
     Attributes
     ----------
@@ -52,11 +53,11 @@ class Packing:
     def __init__(self, config: Config):
         self.widths = (*range(2, min(config.weight_bits, ELEMENT - 1) + 1), ELEMENT)
         self.sizes = {(bits, words): -(-words * config.rows * bits // 8)
-                      for words in range(1, most_words(config) + 1) for bits in self.widths}
+                      for words in range(1, weight_words(config) + 1) for bits in self.widths}
         self.unit = math.gcd(LINE, config.axi_bits // 8, *self.sizes.values())
         self.units = {kind: size // self.unit for kind, size in self.sizes.items()}
         self.largest = max(self.units.values())
-        word = 1 << (columns(config) - 1).bit_length()
+        word = 1 << (config.cols - 1).bit_length()
         self.chunk = min(config.axi_bits // 8, word) // self.unit
         self.line = LINE // self.unit // self.chunk
         self.places = -(-(self.chunk - 1 + self.largest) // self.chunk)

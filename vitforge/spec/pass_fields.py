@@ -2,12 +2,13 @@
 """What each engine of the accelerator needs to know of a pass: subsets of the instruction."""
 
 __all__ = ["DRAIN_FIELDS", "OPERAND_FIELDS", "PASSES", "PASS_SLOTS", "REQUEST_FIELDS",
-           "WEIGHT_FIELDS", "pass_words"]
+           "WEIGHT_FIELDS", "pass_paired", "pass_words", "weight_span"]
 
 from collections.abc import Mapping
 
 from vitforge.spec.config import Config
-from vitforge.spec.sizes import most_words
+from vitforge.spec.instruction import MODES
+from vitforge.spec.sizes import most_words, paired, weight_words
 
 #: Passes that may be under way from the sequencer to the scratchpad, and slots of the drain's
 #: parameter memory: one is fetched, one computes, one is drained, one lands.
@@ -30,3 +31,13 @@ DRAIN_FIELDS = ("tokens", "valid", "channels", "probability_slot", "statistics",
 def pass_words(fields: Mapping[str, int], config: Config) -> int:
     """Return the words of a token that a pass makes: 1 where no pass can make more."""
     return fields["words"] + 1 if most_words(config) > 1 else 1
+
+
+def pass_paired(fields: Mapping[str, int], config: Config) -> bool:
+    """Return whether the multipliers take two weights of a pass: never where none can."""
+    return paired(config) and fields["mode"] == MODES["pair"]
+
+
+def weight_span(fields: Mapping[str, int], config: Config) -> int:
+    """Return how many times `rows` elements a word of a pass's streamed weights has."""
+    return min(pass_words(fields, config), weight_words(config))

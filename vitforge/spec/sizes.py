@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that follow from the configuration, and that several engines share."""
 
-__all__ = ["ADDRESS_BITS", "SHORT", "columns", "groups", "most_words", "token_bits", "word_groups"]
+__all__ = ["ADDRESS_BITS", "SHORT", "columns", "groups", "most_words", "paired", "token_bits",
+           "weight_words", "word_groups"]
 
 from vitforge.spec.config import Config
 
@@ -12,12 +13,23 @@ SHORT = 8
 ADDRESS_BITS = 24
 
 
+def paired(config: Config) -> bool:
+    """Return whether a multiplier may take two weights at once, where a pass says so."""
+    return "pair" in config.modes.split("+")
+
+
+def weight_words(config: Config) -> int:
+    """Return how many times `rows` elements a row of weights has at most: those of the array."""
+    return config.cols // config.rows
+
+
 def most_words(config: Config) -> int:
     """Return the words of the scratchpad, of `rows` channels, that a pass makes of a token at most.
 
-    An array with more columns than rows makes several; a pass says how many of them it has.
+    An array with more columns than rows makes several, and one whose multipliers take two weights
+    twice as many; a pass says how many of them it has.
     """
-    return config.cols // config.rows
+    return weight_words(config) << paired(config)
 
 
 def columns(config: Config) -> int:
