@@ -49,6 +49,9 @@ WIDE = [dataclasses.replace(TINY, name="tiny4x8", cols=8),
         dataclasses.replace(TINY, name="tiny8x16", rows=8, cols=16, lanes=4, axi_bits=128),
         dataclasses.replace(TINY, name="tiny-pair", modes="single+pair"),
         dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair")]
+#: A machine without the formats that it need not have.
+UNIFORM = dataclasses.replace(TINY, name="tiny-uniform", formats="uniform", attention="uniform",
+                              attention_bits=8, operand_bits=9)
 
 
 def named(config: Config) -> str:
@@ -65,7 +68,7 @@ def whole_program(config: Config) -> tuple[bytes, bytes, int, tuple[int, ...]]:
     """Return a network's program, its input, its output's size, where its instructions begin."""
     images = torch.randint(256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(7))
     images = images.to(torch.uint8)
-    bits, gelu = (4, "uniform") if paired(config) else (None, "two-scale")
+    bits, gelu = (4, "uniform") if paired(config) else (None, None)
     compiled = compile_network(calibrate(Vit(SPEC).initialize(7).eval(), images, config, bits,
                                          gelu=gelu))
     sizes = [item.size(config) for item in parse(compiled.program, config)]
@@ -246,8 +249,14 @@ def test_corrupted_programs_do_the_same_where_tokens_have_several_words(config: 
     assert seen["bytes"] > 30 and len(seen) >= 5, seen
 
 
+def test_corrupted_programs_do_the_same_where_formats_are_left_out() -> None:
+    wrong, seen = compared(1, 2, UNIFORM)
+    assert not wrong, (wrong, seen)
+    assert seen["bytes"] > 30 and len(seen) >= 5, seen
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", WIDE, ids=named)
+@pytest.mark.parametrize("config", [*WIDE, UNIFORM], ids=named)
 @pytest.mark.parametrize("seed", range(9, 12))
 def test_many_corrupted_programs_of_several_words(seed: int, config: Config) -> None:
     wrong, seen = compared(3, seed, config, stall=32 * (seed % 4), jitter=(1 << seed % 5) - 1)

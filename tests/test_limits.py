@@ -34,6 +34,9 @@ KNOWN: list[dict[str, Any]] = [
     {"modes": "single+pair", "pe_style": "shift"},
     {"modes": "single+pair", "packed_weight_bits": 5, "multiplier": "25x18"},
     {"modes": "pair"}, {"modes": "single+pair+quad"},
+    {"formats": "uniform"}, {"formats": "uniform", "attention": "uniform"},
+    {"formats": "uniform", "attention": "uniform", "operand_bits": 9},
+    {"formats": "uniform+table", "attention": "two-scale"},
 ]
 
 

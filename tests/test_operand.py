@@ -37,6 +37,11 @@ CONFIGS = [
     Config(name="3x3", rows=3, cols=3, lanes=3, max_channels=8, max_tokens=5, max_keys=20,
            norm_bits=9, exp_fraction_bits=4, rsqrt_bits=8, attention_bits=3, operand_bits=18),
     Config(name="channels", rows=4, cols=4, lanes=2, max_channels=1024, max_tokens=9, max_keys=30),
+    Config(name="log2-attention-alone", rows=2, cols=2, lanes=2, max_channels=8, max_tokens=9,
+           max_keys=30, formats="uniform"),
+    *(Config(name=f"{kind}-alone", rows=2, cols=2, lanes=2, max_channels=8, max_tokens=9,
+             max_keys=30, formats="uniform", attention=kind, operand_bits=9)
+      for kind in ("uniform", "table")),
     Config(name="log2-5", rows=4, cols=4, lanes=2, max_channels=32, max_tokens=9, max_keys=30,
            attention_bits=5),
     *(Config(name=f"{kind}-{bits}-{rows}", rows=rows, cols=rows, lanes=rows, max_channels=channels,
@@ -176,6 +181,8 @@ class Case:
             "operand_bits": rng.below(9, 2), "norm_zero_point": rng.below(256),
             "norm_slot": rng.below(2), "probability_slot": rng.below(2),
             "softmax_multiplier": rng.below(1 << 18), "softmax_shift": rng.below(1 << 12)}
+        if list(FORMATS)[fields["operand_format"]] not in config.operand_formats:
+            fields["operand_format"] = FORMATS["uniform"]
         mode = ("plain", "norm", "softmax")[rng.below(3)]
         fields["operand"] = OPERANDS[mode]
         word = {"plain": self._plain, "norm": self._normalised, "softmax": self._softmax}[mode](

@@ -463,3 +463,14 @@ def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> Non
     assert result.cases == 18 + result.image_cases
     assert result.image_cases == (5 if config.name in ("tiny", "wide", "shifts-alone") else 0)
     assert (result.patterns, result.cycles, result.words) == (9, *COMPARED[config.name])
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize(("formats", "count"), [
+    ("uniform", 6), ("uniform+two-scale", 11),
+    pytest.param("uniform+log2", 9, marks=pytest.mark.slow),
+    pytest.param("uniform+table", 10, marks=pytest.mark.slow)])
+def test_verilog_without_some_formats_equals_golden(formats: str, count: int, fast: bool) -> None:
+    config = dataclasses.replace(TINY, name=formats.replace("+", "-"), formats=formats)
+    result = regress("requant", config, fast=fast)
+    assert (result.image_cases, result.cases) == (5, count + 5)

@@ -19,7 +19,7 @@ from golden.network.integers import Network
 from golden.units.encoding import thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS
-from vitforge.spec.limits import check, fits
+from vitforge.spec.limits import check, check_format, fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,8 @@ def compile_network(network: Network) -> Compiled:
     """
     spec, config = network.spec, network.config
     supported(spec, config)
+    for name, layer in network.requantizations.items():
+        check_format(config, layer.encoding.kind, name, "or quantize it to uniform codes")
     refusal: ValueError | None = None
     for style in STYLES:
         plan = schedule(network, style)

@@ -83,7 +83,7 @@ _AS_NAMED = Reading()
 
 def quantized(name: str, config: Config, *, file: Path | None = None,
               calibration: Path | None = None, images: int = 10, seed: int | None = None,
-              weight_bits: int | None = None, gelu: str = "two-scale",
+              weight_bits: int | None = None, gelu: str | None = None,
               reading: Reading = _AS_NAMED) -> Network:
     """Calibrate a named network, or any from a file, for a configuration.
 

@@ -10,12 +10,13 @@ from golden.network import file as network_file
 from golden.network.integers import Network
 from vitforge.spec.config import Config
 
-#: Fields that no integer of a network depends on: the shape of the core, and its memories. (With
-#: other lanes or channels, the last bit of a softmax or LayerNorm may differ.)
+#: Fields that no integer of a network depends on: the shape of the core, its memories, and its
+#: formats, which the compiler compares with the network's. (With other lanes or channels, the last
+#: bit of a softmax or LayerNorm may differ.)
 _SHAPE = frozenset({
     "name", "rows", "cols", "lanes", "pe_style", "multiplier", "modes", "packed_weight_bits",
     "max_keys", "max_channels", "max_tokens", "scratch_words", "residual_words",
-    "stationary_words", "axi_bits", "burst_beats", "fetch_beats"})
+    "stationary_words", "axi_bits", "burst_beats", "fetch_beats", "formats"})
 
 
 def is_file(model: str) -> bool:

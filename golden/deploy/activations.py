@@ -163,7 +163,9 @@ def _fewer_shifts(found: Shifted, rows: Tensor, allowed: int) -> Shifted:
 
 
 def deploy_gelu(item: TensorFormat | None, seen: Seen, config: Config) -> Found:
-    """Codes of GeLU's result, uniform or two-scale."""
+    """Codes of GeLU's result, uniform or two-scale, if the configuration has those."""
+    if "two-scale" not in config.result_formats:
+        return deploy_uniform(item, seen)
     if item is None:
         return Found(two_scale(seen().all_rows, config), _FLOAT)
     if item.kind == "two-scale":

@@ -36,6 +36,7 @@ from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
 Array = npt.NDArray[np.int64]
+_FORMATS = {code: name for name, code in FORMATS.items()}
 #: A column of values for every field of a word.
 Columns = Mapping[str, Array]
 
@@ -276,6 +277,13 @@ def _wrong_width(fields: Mapping[str, int], config: Config) -> bool:
     return pass_words(fields, config) > most
 
 
+def _lacks(fields: Mapping[str, int], config: Config) -> bool:
+    """Whether a pass has operands or results of a format that the machine doesn't have."""
+    raw = fields["operation"] == OPERATIONS["raw"]
+    return _FORMATS[fields["operand_format"]] not in config.operand_formats \
+        or (not raw and _FORMATS[fields["format"]] not in config.result_formats)
+
+
 def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple[str, int] | None:
     raw = fields["operation"] == OPERATIONS["raw"]
     normed = fields["operand"] == OPERANDS["norm"] or fields["has_norm"]
@@ -289,6 +297,8 @@ def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple
             or (fields["destination"] == DESTINATIONS["memory"]) != raw \
             or (raw and fields["statistics"] != STATISTICS["none"]) \
             or _wrong_width(fields, config):
+        return "bad field", 0
+    if _lacks(fields, config):
         return "bad field", 0
     searched = fields["format"] >= FORMATS["log2"]
     if not raw and not 2 <= fields["bits"] <= (4 if searched else 8):

@@ -47,6 +47,7 @@ from golden.network.topology import operations
 from golden.units.requant_parameters import value_step
 from vitforge.spec.config import Config
 from vitforge.spec.formats import CODE_BITS
+from vitforge.spec.limits import check_format
 
 _WHO = "golden.network.calibrate"
 _SEARCHED = 50_000   # values of a tensor that the search for a two-scale format looks at
@@ -71,7 +72,7 @@ def observations(model: Vit, images: Tensor) -> dict[str, Tensor]:
 
 def calibrate(model: Vit, codes: Tensor, config: Config,
               weight_bits: int | Mapping[str, int] | None = None, *, stream: str = "ptf",
-              gelu: str = "two-scale") -> Network:
+              gelu: str | None = None) -> Network:
     """Quantize a network.
 
     Parameters
@@ -89,7 +90,8 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
         Codes of the residual stream: "ptf" (FQ-ViT), or "o-2sf", one shift for outlying channels
         (TSPTQ-ViT, a reconstruction).
     gelu
-        Codes of GeLU's result: "two-scale" or "uniform".
+        Codes of GeLU's result: "two-scale" or "uniform"; None is the first that the configuration
+        has.
 
     Raises
     ------
@@ -98,12 +100,17 @@ def calibrate(model: Vit, codes: Tensor, config: Config,
         size, a width of weights is out of range or of no layer, or there are no such codes; if a
         parameter can't be quantized, or a value is not finite (the message names it).
     """
+    if gelu is None:
+        gelu = "two-scale" if "two-scale" in config.result_formats else "uniform"
     for name, given, known in (("stream", stream, STREAMS), ("gelu", gelu, GELUS)):
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     check_can_run(model.spec, config)
     check_parameters(model)
     found = operations(model.spec)
+    for operation in found:
+        if isinstance(operation, Requantize) and operation.roles[0] == "gelu":
+            check_format(config, gelu, operation.writes[0], "or take gelu='uniform'")
     widths = _widths(found, config, weight_bits)
     seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
     plan = _Calibration(found, seen, config, stream, gelu)

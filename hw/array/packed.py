@@ -118,8 +118,10 @@ class PackedGrid(wiring.Component):
             quad = self._modes[r] == element.modes.index("quad")
         value: Value = whole
         if element.single:
-            shift = delay(m, self.shifts[r], advance=self.advance, cycles=r,
-                          name=f"skewed_shift_{r}")
+            shift: Value = Const(0, 3)
+            if self.config.shifts_operands:
+                shift = delay(m, self.shifts[r], advance=self.advance, cycles=r,
+                              name=f"skewed_shift_{r}")
             fine = Signal(signed(len(whole) + 3), name=f"fine_{r}")
             m.d.comb += fine.eq(whole << shift[:2])
             value = fine

@@ -3,7 +3,7 @@
 
 __all__ = ["SystolicArray"]
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,17 +29,18 @@ class SystolicArray(wiring.Component):
     Bit-exact with :func:`golden.units.systolic.matmul`, cycle-exact with
     :class:`golden.units.systolic.SystolicModel`, in both of `pe_style`: ``wide`` shifts the operand
     before the array and multiplies a wide operand, ``shift`` multiplies the mantissa and shifts
-    the product.
+    the product. Where no format of the configuration shifts, shifts are 0 and not looked at.
 
     `latency` cycles from an activation word to its sums, initiation interval 1. A tile of weights
     is loaded into shadow registers while its predecessor is used; tiles with at least as many
     activation words as weight words follow each other without an idle cycle, and tiles with fewer
     at the period of their weight words.
 
-    Widths. ``mantissa << shift`` must fit `operand_bits` signed bits: the formats guarantee it, and
-    nothing checks it. A product then lies in ``+-2**(operand_bits+weight_bits-2)``, and the sum of
-    the first r rows in r times that: `vitforge.spec.config.Config.partial_sum_bits` of r, to which
-    row r - 1 is built, so that nothing is rounded, saturated or lost.
+    Widths. ``mantissa << shift`` must fit `operand_bits` signed bits, and be at most `most_operand`
+    of the configuration in magnitude: the formats guarantee it, and nothing checks it. A product
+    then lies in ``+-most_operand * 2**(weight_bits-1)``, and the sum of the first r rows in r times
+    that: `vitforge.spec.config.Config.partial_sum_bits` of r, to which row r - 1 is built, so that
+    nothing is rounded, saturated or lost.
 
     Packed modes. With `modes` other than ``single`` an element multiplies two weights at once, of
     one token's operand (`pair`) or of two tokens' (`quad`); :mod:`vitforge.spec.elements` has the
@@ -210,8 +211,10 @@ class SystolicArray(wiring.Component):
         """Return operand (and shift, in the shift style) of row `r` at each column, and after."""
         mantissa = delay(m, self.a.payload.mantissa[r], advance=advance, cycles=r,
                          name=f"skewed_mantissa_{r}")
-        shift = delay(m, self.a.payload.shift[r], advance=advance, cycles=r,
-                      name=f"skewed_shift_{r}")
+        shift: Value = Const(0, 3)
+        if self.config.shifts_operands:
+            shift = delay(m, self.a.payload.shift[r], advance=advance, cycles=r,
+                          name=f"skewed_shift_{r}")
         value: Value = mantissa
         amount: Value | None = shift
         if self.config.pe_style == "wide":

@@ -403,6 +403,11 @@ class Sequencer(wiring.Component):
         strange = (fields.operand == 3) | (fields.statistics == 3) \
             | ((fields.destination == DESTINATIONS["memory"]) != raw) \
             | (raw & (fields.statistics != STATISTICS["none"]))
+        for field, known, counts_if in ((fields.operand_format, config.operand_formats, Const(1)),
+                                        (fields.format, config.result_formats, ~raw)):
+            for name, code in FORMATS.items():
+                if name not in known:
+                    strange |= (field == code) & counts_if
         if self._several:
             strange |= fields.words[self._several:].any()
             if paired(config):

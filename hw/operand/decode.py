@@ -13,6 +13,8 @@ from vitforge.spec.formats import CODE_BITS, FORMATS
 class Decoder:
     """What all lanes share of the decoding: masks instead of widths.
 
+    Of the configuration's `operand_formats`; others don't come.
+
     ``operand = mantissa << shift``
 
     Rounding: none.
@@ -66,12 +68,18 @@ class Decoder:
 
     def decode(self, code: Value) -> tuple[Value, Value]:
         """Return mantissa (9 bits, signed) and shift of a code, unregistered."""
+        kinds = self.config.operand_formats
         rest = ~code & self.low
         one = (rest.any() | self.whole) & ~(code & ~self.low).any()
         negative = (code & self.sign).any()
         magnitude = Cat(code & self.low | ~self.low & negative.replicate(CODE_BITS), negative)
-        mantissa = Mux(self.two_scale, magnitude.as_signed(),
-                       Mux(self.log2, one, code - self.zero_point))
-        shift = Mux(self.two_scale, self.scale & (code & self.region).any().replicate(
-            len(self.scale)), rest & self.log2.replicate(CODE_BITS))
+        mantissa: Value = code - self.zero_point
+        shift: Value = Const(0, CODE_BITS)
+        if "log2" in kinds:
+            mantissa = Mux(self.log2, one, mantissa)
+            shift = rest & self.log2.replicate(CODE_BITS)
+        if "two-scale" in kinds:
+            mantissa = Mux(self.two_scale, magnitude.as_signed(), mantissa)
+            shift = Mux(self.two_scale, self.scale & (code & self.region).any().replicate(
+                len(self.scale)), shift)
         return mantissa, shift[:len(self.scale)]

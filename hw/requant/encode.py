@@ -27,7 +27,10 @@ class Encode(wiring.Component):
     region lies between thresholds 3 and 11. The first two steps are one: three comparisons with
     what is the same for all lanes cost no more than two with a multiplexer. So the region is known
     before the shift, and one shifter serves both regions: y times ``2**(16 - shift)``. A count
-    goes the same way, as ``8 * (count * 2**13)``.
+    goes the same way, as ``8 * (count * 2**13)``. Where the configuration lacks the formats that
+    need them, there is no comparison, no memory and no multiplexer. With uniform codes alone the
+    search's time is free: all comes a step `early`, and the last step's registers, whose bits of
+    one place have a synchronous reset for all lanes, are the mask without logic.
 
     Widths: y takes ``value_bits + 1`` bits. After the shift, all above bit 8 is only a sign and
     whether the rest equals it, because an offset of at most 255 can't bring it back.
@@ -46,14 +49,14 @@ class Encode(wiring.Component):
     m : In(4)
         More shift for the high region: 0 but in the two-scale format; in step 1.
     encode_shift : In(4)
-        In step 2.
+        In step 2, less `early`.
     early_search, search : In(1)
         Whether the code comes from the search; in step 2 and 3.
     offset : In(8)
-        Added before the clamp, in step 7; 0 with `search`.
+        Added before the clamp, in step 7, less `early`; 0 with `search`.
     mask, late_mask, flip : In(8)
         The clamp is to ``0..mask``. Then bits of the mask are inverted by `flip`; others are zero,
-        or say with `flip` whether it is the high region. In step 8, 10 and 10.
+        or say with `flip` whether it is the high region. In step 8, 10 and 10, less `early`.
     code : Out(8)
         In step 10, from some logic.
     """
@@ -62,6 +65,8 @@ class Encode(wiring.Component):
 
     def __init__(self, config: Config):
         self.config = config
+        #: Steps that are left where nothing is searched.
+        self.early = int(config.formats == "uniform")
         wide, narrow = signed(config.value_bits + 1), signed(config.value_bits)
         super().__init__({
             "advance": In(1), "y": In(wide),
@@ -86,22 +91,29 @@ class Encode(wiring.Component):
         ]
         return read.data
 
-    def _search(self, m: Module, y: list[Signal]) -> tuple[Value, Value]:
-        """Whether it is the high region, after one step, and the count, after three."""
+    def _search(self, m: Module, y: list[Signal]) -> tuple[Value, Value | None]:
+        """Whether it is the high region, after one step, and the count, after three, if any."""
+        if self.early:
+            return Const(0, 1), None
         lower = register(m, y[0] >= self.lower, advance=self.advance, name="above_lower")
-        middle = register(m, y[0] >= self.middle, advance=self.advance, name="above_middle")
+        middle: Value = Const(0, 1)
+        if self.config.counts_thresholds:
+            middle = register(m, y[0] >= self.middle, advance=self.advance, name="above_middle")
         upper = register(m, y[0] >= self.upper, advance=self.advance, name="above_upper")
+        high = ~lower | upper
+        if not self.config.counts_thresholds:
+            return high, None
         found: Value = Cat(Mux(middle, upper, lower), middle)
         third = self._memory(m, "fourths", found, self.fourth)
         found = register(m, Cat(y[1] >= third, found), advance=self.advance, name="found_3")
         last = self._memory(m, "seconds", found, self.second)
         count = register(m, Cat(y[2] >= last, found), advance=self.advance, name="count")
-        return ~lower | upper, count
+        return high, count
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         y = [self.y]
-        for step in range(1, 4):
+        for step in range(1, 4 - self.early):
             y.append(register(m, y[-1], advance=self.advance, name=f"y_{step}"))
         high, count = self._search(m, y)
 
@@ -111,9 +123,10 @@ class Encode(wiring.Component):
         with m.If(self.advance):
             m.d.sync += [
                 more_shift.eq(Mux(high, self.m, 0)),
-                operand.eq(Mux(self.search, 8, y[3])),
+                operand.eq(y[-1] if count is None else Mux(self.search, 8, y[-1])),
             ]
-        amount = register(m, Mux(self.early_search, 0, (self.encode_shift + more_shift)[:4]),
+        shift = (self.encode_shift + more_shift)[:4]
+        amount = register(m, shift if count is None else Mux(self.early_search, 0, shift),
                           advance=self.advance, name="amount")
         power = shift_power(m, amount, advance=self.advance, other=count, use_other=self.search)
         # Bit 0 is the rounding bit.
@@ -141,6 +154,11 @@ class Encode(wiring.Component):
                 raised.eq(Mux(sign & (more | ~total[8]), 0, total[:8])),
                 clamped.eq(Mux(above, 0xff, raised)),
             ]
+        if self.early:
+            m.d.comb += self.code.eq(register(m, Cat(
+                Mux(self.late_mask[place], clamped[place], 0) for place in range(8)),
+                advance=self.advance, name="masked"))
+            return m
         high = delay(m, high, advance=self.advance, cycles=STEPS + 6, name="high_late")
         m.d.comb += self.code.eq(Cat(
             Mux(self.late_mask[place], clamped[place] ^ self.flip[place], self.flip[place] & high)

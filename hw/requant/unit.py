@@ -6,7 +6,7 @@ __all__ = ["Requantizer"]
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -52,7 +52,8 @@ class Requantizer(wiring.Component):
     Rounding: half up at the end of each of the three steps (`hw.requant.scale`,
     `hw.requant.operation`, `hw.requant.encode`).
 
-    Bit-exact with :func:`golden.units.requant.requantize`. A word is `lanes` elements; latency
+    Bit-exact with :func:`golden.units.requant.requantize`, for the formats that the configuration
+    has; what a word with another one gives is not defined. A word is `lanes` elements; latency
     `latency` cycles, initiation interval 1. The two-scale format is a reconstruction [R] of
     TSPTQ-ViT's V-2SF with MPTQ-ViT's run-time m.
 
@@ -132,7 +133,7 @@ class Requantizer(wiring.Component):
                 results.append(delay(m, read.data, advance=advance, name="bump"))
         return results
 
-    def _shared(self, m: Module, late: Callable[[Value, int, str], Signal]) -> _Shared:
+    def _shared(self, m: Module, late: Callable[[Value, int, str], Signal], early: int) -> _Shared:
         """Delay the fields that all lanes share, each to the step that uses it."""
         word = self.i.payload
 
@@ -141,20 +142,26 @@ class Requantizer(wiring.Component):
             m.d.comb += signal.eq(value)
             return signal
 
-        second, third = _SECOND, _THIRD
+        second, third = _SECOND, _THIRD - early
         kind = late(word.operation, second + 2, "operation")
         kind_late = late(kind, 2, "operation_late")
         factor = late(word.multiplier2, second + 5, "factor")
-        two_scale = decoded(word.format == FORMATS["two-scale"], "two_scale")
-        log2 = decoded(word.format == FORMATS["log2"], "log2")
+        kinds = self.config.result_formats
+
+        def is_kind(kind: str, name: str) -> Value:
+            return decoded(word.format == FORMATS[kind], name) if kind in kinds else Const(0, 1)
+
+        two_scale, log2 = is_kind("two-scale", "two_scale"), is_kind("log2", "log2")
         signed_two_scale = decoded(two_scale & word.signed, "signed_two_scale")
         more = late(Mux(two_scale, word.m, 0), third + 1, "m")
-        early_search = late(decoded(word.format >= FORMATS["log2"], "search"), third + 2,
-                            "search_early")
+        searches: Value = Const(0, 1)
+        if self.config.counts_thresholds:
+            searches = decoded(word.format >= FORMATS["log2"], "search")
+        early_search = late(searches, third + 2, "search_early")
         search = late(early_search, 1, "search_late")
         mask = late(mask_of(late((word.bits - two_scale)[:4], third + 5, "width")), 1, "mask")
-        offset = late(late(Mux(word.format == FORMATS["uniform"], word.zero_point, 0), third + 6,
-                           "zero_point")
+        uniform = 1 if kinds == {"uniform"} else word.format == FORMATS["uniform"]
+        offset = late(late(Mux(uniform, word.zero_point, 0), third + 6, "zero_point")
                       | last_of(mask) & late(signed_two_scale, third + 6, "low").replicate(8),
                       1, "offset")
         late_mask = late(mask, 3, "mask_late")
@@ -165,7 +172,7 @@ class Requantizer(wiring.Component):
         return _Shared(kind=kind, kind_late=kind_late, factor=factor, more=more,
                        early_search=early_search, search=search, offset=offset, mask=mask,
                        late_mask=late_mask, flip=flip,
-                       lowest=late(word.lowest, third + Encode.latency, "lowest"))
+                       lowest=late(word.lowest, _THIRD + Encode.latency, "lowest"))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -186,9 +193,17 @@ class Requantizer(wiring.Component):
             m.submodules[f"operate_{lane}"] = operate[lane]
             m.submodules[f"encode_{lane}"] = encode[lane]
 
-        shared = self._shared(m, late)
-        address, fourth, evens = load_thresholds(m, self.thresholds,
-                                                 self.config.value_bits)
+        early = encode[0].early
+        shared = self._shared(m, late, early)
+        if self.config.counts_thresholds:
+            address, fourth, evens = load_thresholds(m, self.thresholds,
+                                                     self.config.value_bits)
+            for lane in lanes:
+                m.d.comb += [
+                    encode[lane].address.eq(address),
+                    encode[lane].fourth.eq(fourth),
+                    encode[lane].second.eq(evens),
+                ]
 
         bumps = self._tables(m, advance, [scale[lane].index for lane in lanes])
         for lane in lanes:
@@ -215,10 +230,7 @@ class Requantizer(wiring.Component):
                 encode[lane].middle.eq(self.thresholds[7]),
                 encode[lane].lower.eq(self.thresholds[3]),
                 encode[lane].upper.eq(self.thresholds[11]),
-                encode[lane].address.eq(address),
-                encode[lane].fourth.eq(fourth),
-                encode[lane].second.eq(evens),
-                encode[lane].encode_shift.eq(late(word.encode_shift[lane], _THIRD + 2,
+                encode[lane].encode_shift.eq(late(word.encode_shift[lane], _THIRD + 2 - early,
                                                   f"encode_shift_{lane}")),
                 encode[lane].m.eq(shared.more),
                 encode[lane].offset.eq(shared.offset),

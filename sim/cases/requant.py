@@ -274,6 +274,8 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
 
     for bits, shift, negative in ((8, 1, True), (8, 0, False), (4, 3, True), (2, 2, True),
                                   (6, min(9, config.value_bits - 7), False)):
+        if "two-scale" not in config.result_formats:
+            break
         batches = []
         for m in {0, make.one(1, 3), make.one(1, 6), 6, 15 - shift}:
             code = Encoding(kind="two-scale", bits=bits, m=m, signed=negative)
@@ -288,12 +290,16 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
         edges = make.probabilities((1 << bits) - 1).abs().sort().values
         for code in (Encoding(kind="log2", bits=bits),
                      Encoding(kind="table", bits=bits, thresholds=tuple(edges.tolist()))):
+            if code.kind not in config.result_formats:
+                continue
             level = torch.tensor(thresholds(code, 0, config))
             near = torch.cat([level - 1, level, level + 1]).clamp(-make.top, make.top)
             near = near[torch.randperm(len(near), generator=make.rng)]
             yield make_case(f"{code.kind} {bits}", [
                 make.batch(near, code, exact=True), *uniform("linear", "gelu"),
                 make.batch(make.probabilities(some), code, make.one(0, 15))], config)
+    if "table" not in config.result_formats:
+        return
     edges = make.integers(-make.top, make.top, SEARCH).sort().values
     code = Encoding(kind="table", bits=4, thresholds=tuple(edges.tolist()))
     yield make_case("table signed", [

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitforge.spec.formats import ATTENTION, CODE_BITS
+from vitforge.spec.formats import ATTENTION, CODE_BITS, SUBSETS, attention_format
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -84,6 +84,8 @@ class Config:
                                     "two only", default=16)
     factor_bits: int = _integer(4, 18, "unsigned width of the factor of GeLU's result, and of a "
                                 "residual", default=16)
+    formats: str = _choice(*SUBSETS, text="codes that a requantizer makes and an operand may have; "
+                           "those of `attention` the operands of P V have besides")
     value_bits: int = _integer(10, 24, "signed width of a requantized value before its encoding",
                                default=16)
 
@@ -147,21 +149,53 @@ class Config:
 
     @property
     def max_shift(self) -> int:
-        """Largest left shift of an operand: a mantissa of 1 must stay below the sign bit."""
-        return self.operand_bits - 2
+        """Largest left shift of an operand: a mantissa of 1 must stay below the sign bit.
+
+        0 where no format has one.
+        """
+        return self.operand_bits - 2 if self.shifts_operands else 0
+
+    @property
+    def most_operand(self) -> int:
+        """Largest absolute operand: ``2**(operand_bits-1)``.
+
+        One less where no format shifts: a code less a zero point, both unsigned, is never the least
+        number of its width.
+        """
+        return (1 << self.operand_bits - 1) - (not self.shifts_operands)
 
     @property
     def shift_bits(self) -> int:
-        """Width of an operand's shift."""
-        return self.max_shift.bit_length()
+        """Width of an operand's shift; 1, of which nothing is made, where all shifts are 0."""
+        return max(1, self.max_shift.bit_length())
+
+    @property
+    def result_formats(self) -> frozenset[str]:
+        """Formats of the codes that the requantizer makes."""
+        return frozenset(self.formats.split("+"))
+
+    @property
+    def operand_formats(self) -> frozenset[str]:
+        """Formats that an operand may have: those, and the one of the attention codes."""
+        return self.result_formats | {attention_format(self.attention)}
+
+    @property
+    def shifts_operands(self) -> bool:
+        """Whether some format shifts mantissas; if none does, an operand is a mantissa."""
+        return not self.operand_formats.isdisjoint({"two-scale", "log2"})
+
+    @property
+    def counts_thresholds(self) -> bool:
+        """Whether some format's code is how many thresholds a value reaches."""
+        return not self.result_formats.isdisjoint({"log2", "table"})
 
     def partial_sum_bits(self, rows: int) -> int:
         """Signed width of the sum of `rows` products.
 
-        ``|operand| <= 2**(operand_bits-1)`` and ``|weight| <= 2**(weight_bits-1)``, so the sum lies
-        in ``+-rows * 2**(operand_bits+weight_bits-2)``, both ends included.
+        ``|operand| <= most_operand`` and ``|weight| <= 2**(weight_bits-1)``, so the sum lies in
+        ``+-rows * most_operand * 2**(weight_bits-1)``, both ends included.
         """
-        return (rows << self.operand_bits + self.weight_bits - 2).bit_length() + 1
+        return (rows * self.most_operand << self.weight_bits - 1).bit_length() + 1
 
     @property
     def sum_bits(self) -> int:

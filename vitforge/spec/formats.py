@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Number formats by name: their codes in an instruction, and what attention codes there are."""
 
-__all__ = ["ATTENTION", "CODE_BITS", "FORMATS", "LOG2_BITS", "LOG2_DEPTH", "MIDDLE", "numbered"]
+__all__ = ["ATTENTION", "CODE_BITS", "FORMATS", "LOG2_BITS", "LOG2_DEPTH", "MIDDLE", "SUBSETS",
+           "attention_format", "numbered"]
 
 from collections.abc import Mapping
+from itertools import combinations
 
 #: Width of a code in the scratchpad.
 CODE_BITS = 8
@@ -19,6 +21,16 @@ ATTENTION = {"log2": 5, "uniform": 8, "two-scale": 8, "log-sqrt2": 4, "table": 4
 LOG2_DEPTH = 15
 #: Widest log2 codes that are all powers of two, but for the highest.
 LOG2_BITS = LOG2_DEPTH.bit_length()
+
+
+#: What a machine may have of `FORMATS`, all of them first.
+SUBSETS = tuple("+".join(("uniform", *some)) for count in range(len(FORMATS) - 1, -1, -1)
+                for some in combinations([name for name in FORMATS if name != "uniform"], count))
+
+
+def attention_format(attention: str) -> str:
+    """Return the format of which the operands are that attention codes give."""
+    return {"log-sqrt2": "two-scale", "linear": "uniform"}.get(attention, attention)
 
 
 def numbered(codes: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ they begin; so what one takes, the others take. A part of an accelerator, or a n
 that no core need run, asks for less.
 """
 
-__all__ = ["LIMITS", "Limit", "Part", "check", "fits"]
+__all__ = ["LIMITS", "Limit", "Part", "check", "check_format", "fits"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +112,9 @@ LIMITS = (
            lambda c: c.attention == "log2" or c.exponential == "shift"),
     _limit("operand_bits", "ACCELERATOR OPERAND NETWORK", "at least {least} (attention codes are "
            "{attention} of {attention_bits} bits)", lambda c: c.operand_bits >= operand_bits(c)),
+    _limit("operand_bits", "ACCELERATOR ARRAY OPERAND", "mantissa_bits ({mantissa_bits}, as "
+           "attention is {attention} and formats are {formats})",
+           lambda c: c.shifts_operands or c.operand_bits == c.mantissa_bits),
     _limit("norm_bits", "ACCELERATOR NETWORK", "at least mantissa_bits ({mantissa_bits})",
            lambda c: c.norm_bits >= c.mantissa_bits),
     _limit("value_bits", "ACCELERATOR NETWORK", "at least norm_bits ({norm_bits})",
@@ -140,6 +143,28 @@ def check(config: Config, part: Part = Part.ACCELERATOR) -> None:
                                          **config.to_dict())
             raise ConfigError(f"{limit.field} must be {wanted} for {part}, "
                               f"not {getattr(config, limit.field)}")
+
+
+def check_format(config: Config, kind: str, name: str, instead: str) -> None:
+    """Refuse codes that a machine can't make.
+
+    Parameters
+    ----------
+    kind
+        Of `vitforge.spec.formats.FORMATS`.
+    name
+        What has these codes.
+    instead
+        What would do, beside a machine that has them.
+
+    Raises
+    ------
+    ConfigError
+        The message names all of them.
+    """
+    if kind not in config.result_formats:
+        raise ConfigError(f"formats must have {kind} for the codes of {name}, not be "
+                          f"{config.formats} ({instead})")
 
 
 def fits(config: Config, **least: int) -> None:
