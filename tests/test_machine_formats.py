@@ -139,6 +139,6 @@ def test_operands_are_as_narrow_as_their_formats() -> None:
             r"^operand_bits must be mantissa_bits \(9, as attention is uniform and formats are "
             r"uniform\) for an accelerator, not 17$")):
         supported(SPECS[0], dataclasses.replace(UNIFORM, operand_bits=17))
-    assert UNIFORM.sum_bits == TINY.sum_bits - 9
+    assert UNIFORM.sum_bits == TINY.sum_bits - 8
     with pytest.raises(ConfigError, match=r"^formats must be one of uniform\+two-scale\+log2\+ta"):
         Config(formats="log2")

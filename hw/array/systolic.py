@@ -36,11 +36,10 @@ class SystolicArray(wiring.Component):
     activation words as weight words follow each other without an idle cycle, and tiles with fewer
     at the period of their weight words.
 
-    Widths. ``mantissa << shift`` must fit `operand_bits` signed bits, and be at most `most_operand`
-    of the configuration in magnitude: the formats guarantee it, and nothing checks it. A product
-    then lies in ``+-most_operand * 2**(weight_bits-1)``, and the sum of the first r rows in r times
-    that: `vitforge.spec.config.Config.partial_sum_bits` of r, to which row r - 1 is built, so that
-    nothing is rounded, saturated or lost.
+    Widths. ``mantissa << shift`` must fit `operand_bits` signed bits: the formats guarantee it, and
+    nothing checks it. A product then lies in ``+-2**(operand_bits+weight_bits-2)``, and the sum of
+    the first r rows in r times that: `vitforge.spec.config.Config.partial_sum_bits` of r, to which
+    row r - 1 is built, so that nothing is rounded, saturated or lost.
 
     Packed modes. With `modes` other than ``single`` an element multiplies two weights at once, of
     one token's operand (`pair`) or of two tokens' (`quad`); :mod:`vitforge.spec.elements` has the

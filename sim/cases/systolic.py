@@ -70,7 +70,7 @@ def _operands(generator: torch.Generator, config: Config, words: int) -> tuple[T
     shift = torch.randint(0, config.max_shift + 1, shape, generator=generator)
     half = 1 << (config.operand_bits - shift).clamp_max(config.mantissa_bits) - 1
     mantissa = torch.randint(0, 1 << 30, shape, generator=generator) % (2 * half) - half
-    return mantissa.clamp_min(-config.most_operand), shift
+    return mantissa, shift
 
 
 def _tiles(generator: torch.Generator, config: Config, lengths: Sequence[int],
@@ -107,10 +107,9 @@ def _formats(generator: torch.Generator, config: Config, words: int
 def _extremes(config: Config) -> list[tuple[int, int]]:
     """(mantissa, shift) at the ends of the range."""
     half = 1 << config.mantissa_bits - 1
-    least = max(-half, -config.most_operand)
     reach = config.operand_bits - config.mantissa_bits
-    return [(least, reach), (half - 1, reach), (1, config.max_shift), (-1, config.max_shift),
-            (least, 0), (half - 1, 0), (0, config.max_shift), (0, 0), (-1, 0)]
+    return [(-half, reach), (half - 1, reach), (1, config.max_shift), (-1, config.max_shift),
+            (-half, 0), (half - 1, 0), (0, config.max_shift), (0, 0), (-1, 0)]
 
 
 def _corners(config: Config) -> Iterator[Tile]:

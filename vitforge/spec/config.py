@@ -156,15 +156,6 @@ class Config:
         return self.operand_bits - 2 if self.shifts_operands else 0
 
     @property
-    def most_operand(self) -> int:
-        """Largest absolute operand: ``2**(operand_bits-1)``.
-
-        One less where no format shifts: a code less a zero point, both unsigned, is never the least
-        number of its width.
-        """
-        return (1 << self.operand_bits - 1) - (not self.shifts_operands)
-
-    @property
     def shift_bits(self) -> int:
         """Width of an operand's shift; 1, of which nothing is made, where all shifts are 0."""
         return max(1, self.max_shift.bit_length())
@@ -192,10 +183,10 @@ class Config:
     def partial_sum_bits(self, rows: int) -> int:
         """Signed width of the sum of `rows` products.
 
-        ``|operand| <= most_operand`` and ``|weight| <= 2**(weight_bits-1)``, so the sum lies in
-        ``+-rows * most_operand * 2**(weight_bits-1)``, both ends included.
+        ``|operand| <= 2**(operand_bits-1)`` and ``|weight| <= 2**(weight_bits-1)``, so the sum lies
+        in ``+-rows * 2**(operand_bits+weight_bits-2)``, both ends included.
         """
-        return (rows * self.most_operand << self.weight_bits - 1).bit_length() + 1
+        return (rows << self.operand_bits + self.weight_bits - 2).bit_length() + 1
 
     @property
     def sum_bits(self) -> int:
