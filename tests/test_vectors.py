@@ -8,6 +8,7 @@ import subprocess
 from functools import cache
 
 import pytest
+from needs import ICARUS
 
 from hw.units import UNITS
 from sim.toolchain import find
@@ -96,11 +97,8 @@ def _vvp(folder):
                           timeout=600, check=False)
 
 
-icarus = pytest.mark.skipif(not shutil.which("iverilog"), reason="Icarus Verilog is not installed")
-
-
 @pytest.mark.rtl
-@icarus
+@ICARUS
 @pytest.mark.parametrize("language", ["-g2005", "-g2012"])
 @pytest.mark.parametrize("unit", UNITS)
 def test_icarus_replays_some_of_them(tmp_path, written, unit, language):
@@ -117,7 +115,7 @@ def test_icarus_replays_some_of_them(tmp_path, written, unit, language):
 
 
 @pytest.mark.rtl
-@icarus
+@ICARUS
 @pytest.mark.parametrize("language", [pytest.param("-g2005", marks=pytest.mark.slow), "-g2012"])
 @pytest.mark.parametrize("unit", UNITS)
 def test_icarus_replays_all_of_them(tmp_path, written, unit, language):

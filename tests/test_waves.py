@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import pytest
+from needs import FST
 
 import sim.run
 from gen.elaborate import elaborate
@@ -12,7 +13,7 @@ from hw.units import UNITS
 from sim.cases.image import all_cases
 from sim.run import WAIVERS, regress
 from sim.toolchain import find
-from sim.waves import annotated, fst, state
+from sim.waves import annotated, state
 from vitforge.spec.config import load
 
 
@@ -70,18 +71,27 @@ def _vcd(path):
     return signals, values
 
 
-@pytest.mark.rtl
-def test_recorded_waves_have_what_is_shown(tmp_path, monkeypatch):
-    config = load("tiny")
+def _one_case(monkeypatch):
     monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: all_cases(*arguments)[:1])
-    packed = fst(find())
-    monkeypatch.setattr(sim.run, "fst", lambda tools: False)
-    plain = regress("requant", config, fast=True, waves=True, directory=tmp_path / "vcd").waves
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Return a recorded VCD."""
+    with pytest.MonkeyPatch.context() as patch:
+        _one_case(patch)
+        patch.setattr(sim.run, "fst", lambda tools: False)
+        return regress("requant", load("tiny"), fast=True, waves=True,
+                       directory=tmp_path_factory.mktemp("vcd")).waves
+
+
+@pytest.mark.rtl
+def test_recorded_waves_have_what_is_shown(plain):
     assert plain.name == "dump.vcd"
     signals, values = _vcd(plain)
     shown = _shown(plain.with_suffix(".gtkw").read_text())
     assert len(shown) == 31 and {name: signals[name][1] for name in shown} == shown
-    for name, word in elaborate("requant", config).streams.items():
+    for name, word in elaborate("requant", load("tiny")).streams.items():
         inside = f"player.unit.stream_{name}."
         fields = word.unpack([values[signals[f"{inside}payload"][0]]])
         for item in word.fields:
@@ -89,11 +99,13 @@ def test_recorded_waves_have_what_is_shown(tmp_path, monkeypatch):
                 element = f"{item.name}_{index}" if item.count else item.name
                 code, bits = signals[inside + element]
                 assert values.get(code, 0) == want % (1 << bits)
-    if not packed:
-        pytest.skip("there is no liblz4-dev or no zlib1g-dev")
-    monkeypatch.undo()
-    monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: all_cases(*arguments)[:1])
-    small = regress("requant", config, fast=True, waves=True, directory=tmp_path / "fst").waves
+
+
+@pytest.mark.rtl
+@FST
+def test_packed_waves_are_smaller(plain, tmp_path, monkeypatch):
+    _one_case(monkeypatch)
+    small = regress("requant", load("tiny"), fast=True, waves=True, directory=tmp_path).waves
     # An FST begins with a header block of 329 bytes.
     assert small.name == "dump.fst" and small.read_bytes()[:9] == b"\0" + (329).to_bytes(8, "big")
     assert '[dumpfile] "dump.fst"' in small.with_suffix(".gtkw").read_text()

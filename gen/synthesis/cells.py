@@ -4,6 +4,7 @@
 __all__ = ["Netlist", "register"]
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 #: Truth table of a LUT: A and not B.
@@ -64,6 +65,25 @@ class Netlist:
         cell["connections"][pin] = [net]
         cell["port_directions"][pin] = "input"
         self.uses[net] += 1
+
+    def behind(self, nets: Sequence[Any]) -> tuple[list[str], tuple[Any, Any, Any]] | None:
+        """Return the registers that alone take these nets, and what they have in common.
+
+        None if something else takes one, or if clocks, enables or resets differ.
+        """
+        if not all(net in self.registers and self.uses[net] == 1 for net in nets):
+            return None
+        names = [self.registers[net] for net in nets]
+        kinds = {register(self.cells[name]) for name in names}
+        kind = kinds.pop() if len(kinds) == 1 else None
+        return (names, kind) if kind is not None else None
+
+    def pull(self, cell: Any, pins: Sequence[str], names: Sequence[str]) -> None:
+        """Put registers behind outputs of a cell into it: it drives what they drove."""
+        for pin, name in zip(pins, names, strict=True):
+            net = self.cells[name]["connections"]["Q"][0]
+            self.remove(name)
+            cell["connections"][pin] = [net]
 
     def implies(self, net: Any, other: Any) -> bool:
         """Whether `net` is never 1 without `other`, by the LUT that drives it."""

@@ -31,25 +31,11 @@ def _pack_product(netlist: Netlist, cell: Any) -> bool:
     """Move the product's register in, if all that uses the product is that register."""
     pins = [pin for pin in (f"P{place}" for place in range(PRODUCT))
             if pin in cell["connections"] and netlist.uses[cell["connections"][pin][0]]]
-    names = []
-    kinds = set()
-    for pin in pins:
-        net = cell["connections"][pin][0]
-        name = netlist.registers.get(net)
-        if name is None or netlist.uses[net] != 1:
-            return False
-        names.append(name)
-        kinds.add(register(netlist.cells[name]))
-    if len(kinds) != 1:
+    found = netlist.behind([cell["connections"][pin][0] for pin in pins])
+    if found is None or found[1][2] != "0":
         return False
-    kind = kinds.pop()
-    if kind is None or kind[2] != "0":
-        return False
-    for pin, name in zip(pins, names, strict=True):
-        net = netlist.cells[name]["connections"]["Q"][0]
-        netlist.remove(name)
-        cell["connections"][pin] = [net]
-    clock, enable, _ = kind
+    names, (clock, enable, _) = found
+    netlist.pull(cell, pins, names)
     _clocked(netlist, cell, "OUTPUT", clock, enable)
     return True
 

@@ -10,7 +10,7 @@ __all__ = ["pack_outputs"]
 
 from typing import Any
 
-from gen.synthesis.cells import Netlist, register
+from gen.synthesis.cells import Netlist
 
 #: Bits of a port, and of the one read port of a memory of the widest words.
 PORT, WIDE = 18, 36
@@ -31,26 +31,17 @@ def _pack(netlist: Netlist, cell: Any, letters: str) -> bool:
     pins = [pin for letter in letters for place in range(PORT)
             if (pin := f"DO{letter}{place}") in cell["connections"]
             and netlist.uses[cell["connections"][pin][0]]]
-    names = []
-    kinds = set()
-    for pin in pins:
-        net = cell["connections"][pin][0]
-        name = netlist.registers.get(net)
-        if name is None or netlist.uses[net] != 1:
-            return False
-        names.append(name)
-        kinds.add(register(netlist.cells[name]))
-    kind = kinds.pop() if len(kinds) == 1 else None
+    found = netlist.behind([cell["connections"][pin][0] for pin in pins])
+    if found is None:
+        return False
+    names, kind = found
     # The clock of the port; the memory's own reset is none, so neither may be the register's.
     port = letters[-1]
-    if (kind is None or kind[2] != "0" or cell["connections"][f"CLK{port}"] != [kind[0]]
+    if (kind[2] != "0" or cell["connections"][f"CLK{port}"] != [kind[0]]
             or cell["parameters"].get(f"CLK{port}MUX", f"CLK{port}").strip() != f"CLK{port}"
             or cell["connections"].get(f"RST{port}", ["0"]) != ["0"]):
         return False
-    for pin, name in zip(pins, names, strict=True):
-        net = netlist.cells[name]["connections"]["Q"][0]
-        netlist.remove(name)
-        cell["connections"][pin] = [net]
+    netlist.pull(cell, pins, names)
     for letter in letters:
         cell["parameters"][f"REGMODE_{letter}"] = "OUTREG"
         netlist.connect(cell, f"OCE{letter}", kind[1])

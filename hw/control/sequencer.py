@@ -5,10 +5,11 @@ __all__ = ["FAULTS", "Sequencer"]
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.control.checks import checks
 from hw.control.sequencer_state import PARTS, SequencerState
 from hw.lib.layouts import (
     placement_layout,
@@ -21,22 +22,15 @@ from hw.lib.layouts import (
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
-    DESTINATIONS,
     LOAD,
-    LOOPS,
-    MODES,
     OPCODES,
-    OPERANDS,
-    OPERATIONS,
     PASS,
-    STATISTICS,
     THRESHOLD,
 )
 from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.requant_fields import THRESHOLDS
 from vitforge.spec.sizes import ADDRESS_BITS, paired
-from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
 #: Cycles without a word after which a program whose bytes have all been read is over.
@@ -236,20 +230,21 @@ class Sequencer(wiring.Component):
         """Add the states that read and check an instruction, and go to its first block."""
         now, opcode = self._now, self._pass.opcode
         # Two steps: what is wrong is found in CHECK, what comes first of it in DECODE.
-        checks = self._checks()
-        found = Signal(len(checks))
+        wrong = checks(self.config, self._pass, self._load, input_bytes=self.input_bytes,
+                       output_bytes=self.output_bytes)
+        found = Signal(len(wrong))
         with m.State("HEAD"):
             with m.If(self.words.valid):
                 m.d.sync += now.line.eq(Cat(now.line, self._word)[-len(now.line):])
             self._steps(m, now.head_words - 1, "CHECK")
         with m.State("CHECK"):
-            m.d.sync += found.eq(Cat(wrong for wrong, _, _ in checks))
+            m.d.sync += found.eq(Cat(is_so for is_so, _, _ in wrong))
             self._go(m, "DECODE")
         with m.State("DECODE"):
             m.d.sync += [now.address.eq(self._load.base), now.left.eq(self._load.bytes)]
             with m.If(found.any()):
                 # The last that is found here goes first.
-                for index, (_, kind, where) in reversed([*enumerate(checks)]):
+                for index, (_, kind, where) in reversed([*enumerate(wrong)]):
                     with m.If(found[index]):
                         self._fail(m, kind, where)
                 self._go(m, "STOPPED")
@@ -370,73 +365,3 @@ class Sequencer(wiring.Component):
     def _fail(self, m: Module, kind: str, address: Value | int = 0) -> None:
         m.d.comb += [self.fault.valid.eq(1), self.fault.kind.eq(FAULTS[kind]),
                      self.fault.address.eq(address)]
-
-    def _checks(self) -> list[tuple[Value, str, Value | int]]:
-        """Look at the whole instruction: what is wrong, its fault and address; first goes first."""
-        config, fields, load = self.config, self._pass, self._load
-        is_pass = fields.opcode == OPCODES["PASS"]
-        is_load = fields.opcode == OPCODES["LOAD"]
-        raw = is_pass & (fields.operation == OPERATIONS["raw"])
-        counts = [load[f"count_{loop}"] == 0 for loop in range(LOOPS)]
-
-        def beyond(size: Value, *parts: Value) -> Value:
-            # Of a difference of three synthesis makes one carry chain; a sum and a comparison
-            # are two.
-            rest = size
-            for part in parts:
-                rest = rest - part
-            return rest[-1]
-
-        coded = is_pass & ~raw
-        searched = fields.format >= FORMATS["log2"]
-        wrong_bits = (fields.bits < 2) | (fields.bits > Mux(searched, 4, 8))
-        scales = (fields.operation == OPERATIONS["gelu"]) \
-            | (fields.operation == OPERATIONS["residual"])
-        softmax = (fields.operand == OPERANDS["softmax"]) \
-            | (fields.statistics == STATISTICS["softmax"])
-        wide_factor = scales & (fields.multiplier2 >> config.factor_bits).any()
-
-        wrong = (load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
-        if smallest := (config.lanes - 1).bit_length():
-            wrong |= load.piece < smallest
-        result = fields.tokens << (config.rows * 4).bit_length() - 1
-        strange = (fields.operand == 3) | (fields.statistics == 3) \
-            | ((fields.destination == DESTINATIONS["memory"]) != raw) \
-            | (raw & (fields.statistics != STATISTICS["none"]))
-        for field, known, counts_if in ((fields.operand_format, config.operand_formats, Const(1)),
-                                        (fields.format, config.result_formats, ~raw)):
-            for name, code in FORMATS.items():
-                if name not in known:
-                    strange |= (field == code) & counts_if
-        if self._several:
-            strange |= fields.words[self._several:].any()
-            if paired(config):
-                strange |= fields.mode[1] | Mux(fields.mode == MODES["pair"], fields.stationary,
-                                                fields.words[self._wide:].any())
-            result = fields.tokens * (fields.words[:self._several] + 1) \
-                << (config.rows * 4).bit_length() - 1
-        return [
-            (~is_pass & ~is_load & (fields.opcode != OPCODES["END"]), "unknown opcode",
-             fields.opcode),
-            (is_pass & ((fields.tokens == 0) | (fields.tokens > config.max_tokens)
-                        | (fields.tiles == 0)), "bad length", 0),
-            (is_pass & ((fields.operand == OPERANDS["norm"]) | fields.has_norm)
-             & (fields.tiles > config.max_channels // config.rows), "bad length", 0),
-            (is_pass & ~fields.stationary
-             & ((fields.weight_bits < 2) | (fields.weight_bits > config.weight_bits)),
-             "bad field", 0),
-            (is_pass & strange, "bad field", 0),
-            (coded & (wrong_bits | wide_factor)
-             | is_pass & softmax & (fields.softmax_multiplier >> ShiftWidths.multiplier).any(),
-             "bad field", 0),
-            (raw & (fields.offset[:6] != 0), "misaligned address", fields.offset),
-            (raw & beyond(self.output_bytes, fields.offset, result),
-             "address outside the window", fields.offset),
-            (is_load & (load.bytes == 0), "bad length", 0),
-            (is_load & Mux(load.inline, load.bytes[:(config.rows - 1).bit_length()] != 0,
-                           load.offset[:6] | load.bytes[:6] != 0), "misaligned address",
-             load.offset),
-            (is_load & ~load.inline & beyond(self.input_bytes, load.offset, load.bytes),
-             "address outside the window", load.offset),
-            (is_load & (wrong | (load.piece > (config.rows - 1).bit_length())), "bad field", 0),
-        ]

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What some tests need that `make test` doesn't bring: not every user has it, and none must.
+
+A test without it is skipped, and says what brings it. `.ci/run` installs all of it first, and on a
+machine for continuous integration fails if it can't, so nothing is skipped there.
+"""
+
+import shutil
+
+import pytest
+
+from sim.toolchain import find
+from sim.waves import fst
+from vitforge.base.errors import ToolchainError
+
+
+def _writes_fst() -> bool:
+    try:
+        return fst(find())
+    except ToolchainError:
+        return False    # and the test that builds a model says what is missing
+
+
+ICARUS = pytest.mark.skipif(not shutil.which("iverilog"),
+                            reason="no Icarus Verilog: apt install iverilog")
+FST = pytest.mark.skipif(not _writes_fst(),
+                         reason="waves are VCD here: apt install liblz4-dev zlib1g-dev")
