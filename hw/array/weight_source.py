@@ -108,16 +108,7 @@ class WeightSource(wiring.Component):
             self.w.valid.eq(whole | (streams & self.words.valid)),
             self.w.payload.by_column.eq(pipeline[-1] & by_column[-1]),
         ]
-        weights: data.View = self.w.payload.weights
-        with m.If(pipeline[-1]):
-            m.d.comb += weights.as_value().eq(several.row(m, bank) if several else bank)
-        with m.Else():
-            m.d.comb += weights.as_value().eq(self.words.payload)
-
-        for name in mode_bits(self.config):
-            # Of pairs in the stream; keys and values are single.
-            m.d.comb += self.w.payload.packed.eq(streams & current[name])
-
+        self._word(m, bank, several, pipeline[-1], streams, current)
         m.d.sync += [
             unlanded.eq(unlanded + final - self.landed),
             final_tile.eq(tile == current.tiles - 1),
@@ -150,6 +141,19 @@ class WeightSource(wiring.Component):
         if several:
             several.step(m, load, coming, issue, end, next_base)
         return m
+
+    def _word(self, m: Module, bank: Value, several: "_Rows | None", reads: Value, streams: Value,
+              current: Any) -> None:
+        """Give the array the bank's row where there is one, else the word of the stream."""
+        weights: data.View = self.w.payload.weights
+        with m.If(reads):
+            m.d.comb += weights.as_value().eq(several.row(m, bank) if several else bank)
+        with m.Else():
+            m.d.comb += weights.as_value().eq(self.words.payload)
+
+        for name in mode_bits(self.config):
+            # Of pairs in the stream; keys and values are single.
+            m.d.comb += self.w.payload.packed.eq(streams & current[name])
 
 
 class _Rows:

@@ -77,14 +77,8 @@ class Unpacker(wiring.Component):
         line = Signal(range(packing.line))      # of the low chunk, its place in its line
         fresh = Signal(init=1)                  # the next word, or the one offered, opens a block
         aligning = Signal()                     # bytes are left of the block before
-        size = Signal(range(packing.largest + 1))
         end = Signal(range(packing.chunk - 1 + packing.largest + 1))
-        kind = Cat(self.bits, self.span) if weight_span_bits(self.config) else self.bits
-        with m.Switch(kind):
-            for (bits, words), units in packing.units.items():
-                with m.Case(bits | words - 1 << len(self.bits)):
-                    m.d.comb += size.eq(units)
-        m.d.comb += end.eq(place + size)
+        m.d.comb += end.eq(place + self._size(m))
 
         taken = Signal()
         here = Signal()
@@ -143,6 +137,16 @@ class Unpacker(wiring.Component):
 
         self._cut(m, load, Cat(chunks), place)
         return m
+
+    def _size(self, m: Module) -> Signal:
+        """Return the units of a word of this block."""
+        size = Signal(range(self.packing.largest + 1))
+        kind = Cat(self.bits, self.span) if weight_span_bits(self.config) else self.bits
+        with m.Switch(kind):
+            for (bits, words), units in self.packing.units.items():
+                with m.Case(bits | words - 1 << len(self.bits)):
+                    m.d.comb += size.eq(units)
+        return size
 
     def _chunks(self, m: Module, source: Any, shift: Value) -> tuple[list[Signal], Signal]:
         """Move chunks down where there is room, and the low one out with `shift`.
