@@ -7,8 +7,9 @@ import re
 
 import pytest
 import torch
-from amaranth.hdl import Module, ResetInserter, Signal, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.sim import Simulator
+from array_bench import on_every_cycle
 
 from gen.elaborate import generate
 from golden.units.packed import (
@@ -197,31 +198,7 @@ def test_modes_change_without_an_idle_cycle(config):
 def test_component_on_every_cycle(config, flowing):
     unit = SystolicArray(config, flowing=flowing)
     assert unit.latency == array_latency(config)
-    found = {case.name: case for case in cases(config, 3)}
-    word = unit.words(config)
-
-    async def bench(ctx):
-        for name in ("one word a tile, both", "random tiles"):
-            ctx.set(reset, 1)
-            await ctx.tick()
-            ctx.set(reset, 0)
-            for number, cycle in enumerate(
-                    trace(found[name], word, "random", "flow" if flowing else "random")):
-                for port in ("w", "a"):
-                    ctx.set(getattr(unit, port).valid, cycle.offer[port])
-                    ctx.set(getattr(unit, port).p.as_value(), cycle.payload[port])
-                ctx.set(unit.o.ready, cycle.accept["o"] and not flowing)
-                assert (ctx.get(unit.w.ready), ctx.get(unit.a.ready), ctx.get(unit.o.valid)) == (
-                    cycle.ready["w"], cycle.ready["a"], cycle.valid["o"]), (name, number)
-                if cycle.valid["o"]:
-                    assert ctx.get(unit.o.p.as_value()) == cycle.result["o"], (name, number)
-                await ctx.tick()
-
-    reset = Signal()
-    simulator = Simulator(ResetInserter(reset)(unit))
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    on_every_cycle(unit, ("one word a tile, both", "random tiles"), flowing=flowing)
 
 
 @pytest.mark.parametrize(("left", "right"), [(4, 4), (2, 2), (3, 5), (5, 3), (8, 4), (4, 9)])

@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 import torch
-from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
+from array_bench import on_every_cycle
 
 from golden.units.systolic import SystolicModel, matmul
 from hw.array.systolic import SystolicArray
@@ -209,32 +208,7 @@ def test_the_first_word_waits_for_all_its_weights():
 def test_component_on_every_cycle(config, flowing):
     unit = SystolicArray(config, flowing=flowing)
     assert unit.latency == config.rows + config.cols + 3
-    found = {case.name: case for case in cases(config, 3)}
-    word = unit.words(config)
-
-    async def bench(ctx):
-        for name in ("one word a tile, both", "random tiles", "corners"):
-            ctx.set(reset, 1)
-            await ctx.tick()
-            ctx.set(reset, 0)
-            for number, cycle in enumerate(
-                    trace(found[name], word, "random", "flow" if flowing else "random")):
-                for port in ("w", "a"):
-                    ctx.set(getattr(unit, port).valid, cycle.offer[port])
-                    ctx.set(getattr(unit, port).p.as_value(), cycle.payload[port])
-                # One that flows must not look at it.
-                ctx.set(unit.o.ready, cycle.accept["o"] and not flowing)
-                assert (ctx.get(unit.w.ready), ctx.get(unit.a.ready), ctx.get(unit.o.valid)) == (
-                    cycle.ready["w"], cycle.ready["a"], cycle.valid["o"]), (name, number)
-                if cycle.valid["o"]:
-                    assert ctx.get(unit.o.p.as_value()) == cycle.result["o"], (name, number)
-                await ctx.tick()
-
-    reset = Signal()
-    simulator = Simulator(ResetInserter(reset)(unit))
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    on_every_cycle(unit, ("one word a tile, both", "random tiles", "corners"), flowing=flowing)
 
 
 def test_image_case_covers_the_product():
