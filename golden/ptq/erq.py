@@ -15,9 +15,8 @@ overwritten. Unlike there, sums are in double precision, and columns are one set
 even if a layer has no bias, where that code leaves its last column in floating point.
 """
 
-__all__ = ["Erq", "ErqSettings", "SeenImages"]
+__all__ = ["Erq", "ErqSettings"]
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -25,17 +24,16 @@ import torch
 from torch import Tensor
 
 from golden.data.parallel import one_thread
-from golden.float.swin import Swin
-from golden.float.vit import Vit
 from golden.ptq.dual_scales import RATIOS, dual_weights, outlier_columns
 from golden.ptq.folding import network
 from golden.ptq.formats import TensorFormat
+from golden.ptq.kept_images import KeepsImages, SeenImages
 from golden.ptq.record import Record
-from golden.ptq.repqvit import RepqVit, RepqVitSettings
+from golden.ptq.repqvit import RepqVitSettings
 from golden.ptq.ridge import absorb, moments
 from golden.ptq.rounding import half_by_half
 from golden.ptq.sites import layers
-from golden.ptq.statistics import Statistics, collect
+from golden.ptq.statistics import Statistics
 from golden.ptq.weights import SHARES
 
 
@@ -111,26 +109,12 @@ class ErqSettings(RepqVitSettings):
             raise ValueError(f"ratio must be one of {', '.join(RATIOS)}, not {self.ratio!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class SeenImages(Statistics):
-    """Statistics with the images, which are needed again when the formats are known."""
-
-    batches: tuple[Tensor, ...] = ()
-
-
 @dataclass(frozen=True)
-class Erq(RepqVit):
+class Erq(KeepsImages):
     """RepQ-ViT with weights that make up for the error of activations and of each other."""
 
     name: ClassVar[str] = "erq"
     settings: ErqSettings = field(default_factory=ErqSettings)
-
-    def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
-                advance: Callable[[int], object] = lambda images: None) -> Statistics:
-        kept = tuple(batches)
-        found = collect(model, kept, most=self.settings.kept, advance=advance)
-        return SeenImages(model, found.sites, found.observed, class_token=found.class_token,
-                     batches=kept)
 
     def decide(self, statistics: Statistics) -> Record:
         if not isinstance(statistics, SeenImages):

@@ -11,7 +11,6 @@ biases stay. The patch embedding is not touched, as ERQ leaves it.
 
 __all__ = ["Gptq", "GptqSettings", "column_by_column"]
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,16 +18,14 @@ import torch
 from torch import Tensor
 
 from golden.data.parallel import one_thread
-from golden.float.swin import Swin
-from golden.float.vit import Vit
-from golden.ptq.erq import SeenImages
 from golden.ptq.folding import network
 from golden.ptq.formats import TensorFormat, weight_grid
+from golden.ptq.kept_images import KeepsImages, SeenImages
 from golden.ptq.record import Record
-from golden.ptq.repqvit import RepqVit, RepqVitSettings
+from golden.ptq.repqvit import RepqVitSettings
 from golden.ptq.ridge import moments
 from golden.ptq.sites import layers
-from golden.ptq.statistics import Statistics, collect
+from golden.ptq.statistics import Statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,18 +94,11 @@ def column_by_column(weight: Tensor, item: TensorFormat, gram: Tensor, *, dampin
 
 
 @dataclass(frozen=True)
-class Gptq(RepqVit):
+class Gptq(KeepsImages):
     """RepQ-ViT's formats, with weights that make up for each other's rounding."""
 
     name: ClassVar[str] = "gptq"
     settings: GptqSettings = field(default_factory=GptqSettings)
-
-    def observe(self, model: Vit | Swin, batches: Iterable[Tensor],
-                advance: Callable[[int], object] = lambda images: None) -> Statistics:
-        kept = tuple(batches)
-        found = collect(model, kept, most=self.settings.kept, advance=advance)
-        return SeenImages(model, found.sites, found.observed, class_token=found.class_token,
-                          batches=kept)
 
     def decide(self, statistics: Statistics) -> Record:
         if not isinstance(statistics, SeenImages):
