@@ -11,7 +11,7 @@ from amaranth.back import rtlil, verilog
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from needs import ICARUS
+from optional_tools import ICARUS
 
 from gen.convert import LOOP, ZEROS, _started, convert, pragmas
 from hw.units import create

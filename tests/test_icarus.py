@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from needs import ICARUS
+from optional_tools import ICARUS
 
 from gen.compiler.command import host_files, memory_image
 from gen.compiler.compile import compile_network

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from needs import ICARUS
+from optional_tools import ICARUS
 
 from gen.synthesis import netlist
 from gen.synthesis.memories import pack_outputs

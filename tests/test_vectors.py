@@ -8,7 +8,7 @@ import subprocess
 from functools import cache
 
 import pytest
-from needs import ICARUS
+from optional_tools import ICARUS
 
 from hw.units import UNITS
 from sim.toolchain import find

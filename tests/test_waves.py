@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from needs import FST
+from optional_tools import FST
 
 import sim.run
 from gen.elaborate import elaborate
