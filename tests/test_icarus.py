@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The accelerator and its bench in Verilog, under Icarus Verilog in both of its languages."""
 
+import dataclasses
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from optional_tools import ICARUS
+from test_pair import network as narrow
 
 from gen.compiler.command import host_files, memory_image
 from gen.compiler.compile import compile_network
@@ -15,7 +17,7 @@ from gen.verilog import package
 from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, predict
 from golden.network.calibrate import calibrate
-from vitforge.spec.config import load
+from vitforge.spec.config import Config, load
 
 pytestmark = [pytest.mark.rtl, ICARUS]
 
@@ -24,13 +26,20 @@ SPEC = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=5, dim=8, dept
                mlp_hidden=8)
 
 
+TINY = load("tiny")
+#: Twice as many columns as rows, and two weights a multiplier.
+PAIRS = dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair")
+
+
 @cache
-def run_files() -> tuple[dict[str, str], int]:
+def run_files(config: Config = TINY) -> tuple[dict[str, str], int]:
     """Return the files of the accelerator and of a run of a small network, and its cycles."""
-    config = load("tiny")
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(256, (3, 1, 8, 8), generator=generator).to(torch.uint8)
-    compiled = compile_network(calibrate(Vit(SPEC).initialize(5).eval(), images, config))
+    compiled = compile_network(
+        narrow(dataclasses.replace(SPEC, mlp_hidden=20), config) if config is PAIRS
+        else calibrate(Vit(SPEC).initialize(5).eval(), images, config))
+    assert any(item.fields.get("mode") for item in compiled.instructions) == (config is PAIRS)
     image = memory_image(compiled, images[:1])
     buffers = Buffers(*(image.buffers[name][0] for name in ("program", "input", "output")))
     exact = predict(compiled.program, config, buffers=buffers)
@@ -43,9 +52,11 @@ def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
                           capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("language", ["-g2005", "-g2012"])
-def test_accelerator_runs_a_network(tmp_path: Path, language: str) -> None:
-    texts, cycles = run_files()
+@pytest.mark.parametrize(("config", "language"), [
+    (TINY, "-g2005"), (TINY, "-g2012"), (PAIRS, "-g2012")],
+    ids=lambda item: getattr(item, "name", item))
+def test_accelerator_runs_a_network(tmp_path: Path, config: Config, language: str) -> None:
+    texts, cycles = run_files(config)
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
