@@ -106,7 +106,7 @@ def test_the_file_of_a_configuration_has_all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    (["swin_tiny_patch4_window7_224"], "Swin has no integers on this datapath yet"),
+    (["swin_tiny_patch4_window7_224"], "the compiler has no passes for windows yet"),
     (["deit_small_distilled_patch16_224"], "a distilled DeiT, whose second token"),
     (["resnet50"], "the network must be one of mnist, .*, or vit, not 'resnet50'"),
     (["vit"], "vit needs --checkpoint and --calibration"),

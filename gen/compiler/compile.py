@@ -13,9 +13,9 @@ from gen.compiler.image import Patches, inline_load
 from gen.compiler.memory import DoesNotFitError, allocate, lives
 from gen.compiler.schedule import STYLES, Schedule, Style, schedule
 from gen.compiler.steps import Region, Step
-from golden.float.vit import VitSpec
 from golden.machine.program import Instruction, assemble, output_bytes
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from golden.units.encoding import thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS
@@ -44,7 +44,7 @@ class Compiled:
         Sizes of the buffers.
     """
 
-    spec: VitSpec
+    spec: Spec
     config: Config
     program: bytes
     instructions: tuple[Instruction, ...]
@@ -56,7 +56,7 @@ class Compiled:
     output_bytes: int
 
 
-def supported(spec: VitSpec, config: Config) -> None:
+def supported(spec: Spec, config: Config) -> None:
     """Refuse shapes and configurations that the accelerator doesn't do.
 
     Raises
@@ -65,8 +65,8 @@ def supported(spec: VitSpec, config: Config) -> None:
         The message names the field.
     """
     check(config)
-    fits(config, max_tokens=spec.tokens, max_keys=spec.tokens,
-         max_channels=-(-spec.dim // config.rows) * config.rows)
+    fits(config, max_tokens=spec.tokens, max_keys=spec.keys,
+         max_channels=-(-spec.widest // config.rows) * config.rows)
     Patches(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
 
 

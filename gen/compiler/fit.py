@@ -9,15 +9,15 @@ from dataclasses import fields
 
 from gen.compiler.memory import allocate, bank_words, lives
 from gen.compiler.schedule import STYLES, schedule
-from golden.float.vit import VitSpec
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from vitforge.spec.config import Config
 
 _BANKS = ("scratch", "residual", "stationary")
 _LIMITS = {item.name: item.metadata for item in fields(Config)}
 
 
-def room(spec: VitSpec, config: Config) -> Config:
+def room(spec: Spec, config: Config) -> Config:
     """Return a configuration whose rows are as long as a network's, and no longer.
 
     The rows of softmax, LayerNorm and the accumulators: `max_keys`, `max_channels`, `max_tokens`.
@@ -27,8 +27,8 @@ def room(spec: VitSpec, config: Config) -> Config:
     ValueError
         If a row is longer than there can be; the message names the field.
     """
-    channels = -(-spec.dim // config.rows) * config.rows
-    return _changed(config, max_tokens=max(2, spec.tokens), max_keys=max(spec.tokens, config.lanes),
+    channels = -(-spec.widest // config.rows) * config.rows
+    return _changed(config, max_tokens=max(2, spec.tokens), max_keys=max(spec.keys, config.lanes),
                     max_channels=max(2, channels, config.lanes))
 
 

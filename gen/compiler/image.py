@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from golden.float.vit import VitSpec
 from golden.machine.program import lines
+from golden.network.topology import Spec
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS
 
@@ -46,7 +46,7 @@ class Patches:
         If no piece of at least `lanes` values tiles a patch row.
     """
 
-    spec: VitSpec
+    spec: Spec
     config: Config
 
     def __post_init__(self) -> None:

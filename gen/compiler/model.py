@@ -21,9 +21,11 @@ from golden.float.models import Preprocessing
 from golden.float.preprocessing import usual
 from golden.float.preprocessing_options import ANY
 from golden.float.shape import open_checkpoint
-from golden.float.vit import Vit, VitSpec
+from golden.float.swin import SwinSpec
+from golden.float.vit import Vit
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from vitforge.spec.config import Config
 
 
@@ -74,7 +76,7 @@ class Reading:
 
     heads: int | None = None
     how: Callable[[Preprocessing], Preprocessing] = lambda usual: usual
-    suit: Callable[[VitSpec, Config], Config] = lambda spec, config: config
+    suit: Callable[[Spec, Config], Config] = lambda spec, config: config
     say: Callable[[str], object] = lambda text: None
 
 
@@ -109,9 +111,9 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         If there is no such network, a file or folder is missing or can't be used, or the
         configuration can't run it.
     """
-    if name.startswith("swin"):
-        raise ValueError(f"{name}: Swin has no integers on this datapath yet (golden.quantize "
-                         "simulates it)")
+    if isinstance(getattr(models.MODELS.get(name), "spec", None), SwinSpec):
+        raise ValueError(f"{name}: the compiler has no passes for windows yet (golden.quantize "
+                         "makes the integers, and simulates them)")
     if name not in (*NAMES, ANY):
         if "distilled" in name:
             models.lookup(name)

@@ -37,6 +37,7 @@ from gen.compiler.steps import (
     take_matrix,
     tiles_of,
 )
+from golden.float.vit import VitSpec
 from golden.formats.formats import Shifted
 from golden.machine.program import output_bytes
 from golden.network import ops
@@ -97,11 +98,13 @@ def _refusal(operation: ops.Operation, why: str) -> ValueError:
 class _Builder:
     def __init__(self, network: Network, style: Style) -> None:
         self.network, self.style = network, style
+        if not isinstance(network.spec, VitSpec):
+            raise ValueError("the compiler has no passes for windows, so none for Swin")
         self.spec, self.config = network.spec, network.config
         # Regions are words of the scratchpad; a pass makes several of a token, if it can.
         self.width = self.config.rows
         self.columns = self.config.cols
-        spec = self.spec
+        spec = network.spec
         self.order = Patches(spec, self.config)
         self.dim = padded(0, spec.dim, self.width)
         self.hidden = padded(0, spec.mlp_hidden, self.width)
@@ -120,7 +123,9 @@ class _Builder:
             ops.Image: self.image, ops.Position: self.position, ops.Tokens: self.tokens,
             ops.Product: self.later, ops.Scores: self.later, ops.Context: self.later,
             ops.Requantize: self.requantize, ops.Norm: self.norm, ops.Softmax: self.later,
-            ops.Logits: self.classify}
+            ops.Logits: self.classify, **dict.fromkeys(
+                (ops.PairBias, ops.Merge, ops.Pool, ops.RegionScores, ops.RegionContext,
+                 ops.RegionSoftmax), self.windows)}
         self.roles: dict[str, Callable[..., Iterator[Step]]] = {
             "stream": self.branch, "gelu": self.gelu, "query": self.later, "scores": self.later,
             "context": self.attention}
@@ -146,6 +151,10 @@ class _Builder:
     def steps(self) -> Iterator[Step]:
         for operation in self.network.operations:
             yield from ops.chosen(_WHO, self.table, operation)(operation)
+
+    def windows(self, operation: ops.Operation) -> Iterator[Step]:
+        """Refuse what Swin needs."""
+        raise _refusal(operation, "there are none for windows")
 
     def later(self, operation: ops.Operation) -> Iterator[Step]:
         """Part of the passes that another operation ends."""
