@@ -438,6 +438,7 @@ RTL = [
     Config(name="smallest", rows=1, cols=1, lanes=3, operand_bits=9, acc_bits=17, value_bits=10,
            multiplier_bits=4, factor_bits=4, norm_bits=16),
     Config(name="shifts-alone", rows=4, cols=4, lanes=1, multiplier_bits=1),
+    Config(name="luts", rows=4, cols=4, lanes=1, drain_products="luts"),
     Config(name="widest", rows=2, cols=2, lanes=2, acc_bits=33, value_bits=24, multiplier_bits=12,
            factor_bits=12, norm_bits=8),
 ]
