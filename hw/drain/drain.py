@@ -25,7 +25,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import STATISTICS
 from vitforge.spec.limits import Part, check
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS, columns, groups, token_bits, word_groups
+from vitforge.spec.sizes import ADDRESS_BITS, columns, groups, tables, token_bits, word_groups
 
 #: Passes between their start and their last codes, at most.
 UNDER_WAY = 16
@@ -227,6 +227,7 @@ class Drain(wiring.Component):
             self.write.data.eq(track.o_codes.as_value().replicate(word_groups(config))),
             norm.zero_point.eq(fields.zero_point),
             norm.channels.eq(fields.channels),
+            *([norm.base.eq(fields.f_base)] if tables(config) else []),
             norm.shift.eq(shifts.o),
             softmax.group.eq(track.group),
             softmax.keys.eq(fields.valid),
