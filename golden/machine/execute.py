@@ -20,7 +20,12 @@ from golden.formats.attention import log2_format
 from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
 from golden.machine.pairs import check_pair
-from golden.machine.places import result_addresses, weight_addresses
+from golden.machine.places import (
+    operand_addresses,
+    residual_addresses,
+    result_addresses,
+    weight_addresses,
+)
 from golden.machine.program import Fault, Instruction, parse, pass_channels
 from golden.machine.state import State
 from golden.units.encoding import Encoding
@@ -32,7 +37,6 @@ from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
 from vitforge.spec.pass_fields import pass_paired
-from vitforge.spec.sizes import tables
 
 _BANKS = {number: name for name, number in DESTINATIONS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
@@ -159,8 +163,7 @@ class _Machine:
         """Return operands int64 ``[T, tiles * rows]``."""
         tokens, tiles, rows = fields["tokens"], fields["tiles"], self.config.rows
         sources = self.state.tokens(fields)
-        addresses = fields["a_base"] + fields["a_stride"] * np.arange(tiles) \
-            + sources.numpy()[:, None]
+        addresses = operand_addresses(fields, sources.numpy())
         bank = "residual" if fields["from_residual"] else "scratch"
         codes = self.state.read(bank, addresses, index).reshape(tokens, -1)
         if fields["operand"] == OPERANDS["norm"]:
@@ -239,10 +242,7 @@ class _Machine:
         operation = _OPERATIONS[fields["operation"]]
         residual = None
         if operation == "residual":
-            source = target
-            if tables(self.config):
-                source = self.state.index("residual", result_addresses(
-                    {**fields, "d_base": fields["offset"]}, self.config), index)
+            source = self.state.index("residual", residual_addresses(fields, self.config), index)
             codes = self.state.banks["residual"][source].reshape(acc.shape)
             residual = codes - fields["residual_zero_point"] << columns["residual_shift"]
         layer = Requantization(

@@ -172,7 +172,10 @@ class State:
             codes - MIDDLE, keep, ShiftScale(fields["softmax_multiplier"]), self.config, before)
         self.references[:tokens], self.totals[:tokens] = reference, total
         if fields["statistics_last"]:
-            self.probabilities[fields["probability_slot"], :tokens] = row_offset(
+            first = self.first(fields)
+            if first + tokens > self.config.max_tokens:
+                raise ValueError("softmax statistics of tokens that are not kept")
+            self.probabilities[fields["probability_slot"], first:first + tokens] = row_offset(
                 reference, total, ShiftWidths(self.config))
 
 

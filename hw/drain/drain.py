@@ -227,7 +227,6 @@ class Drain(wiring.Component):
             self.write.data.eq(track.o_codes.as_value().replicate(word_groups(config))),
             norm.zero_point.eq(fields.zero_point),
             norm.channels.eq(fields.channels),
-            *([norm.base.eq(fields.f_base)] if tables(config) else []),
             norm.shift.eq(shifts.o),
             softmax.group.eq(track.group),
             softmax.keys.eq(fields.valid),
@@ -249,4 +248,5 @@ class Drain(wiring.Component):
                 gather.first.eq(fields.statistics_first),
                 gather.last.eq(fields.statistics_last),
                 gather.final.eq(track.o_last),
+                *([gather.base.eq(fields.f_base)] if tables(config) else []),
             ]

@@ -3,19 +3,20 @@
 
 __all__ = ["ResidualStatistics", "factor_write_layout"]
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.drain.stream_number import base_member, in_stream
 from hw.layernorm.pipelined_scale import PipelinedRowScale
 from hw.layernorm.scale import factors_word
 from hw.layernorm.sums import VARIANCE_STEPS, lane_sums, variance
-from hw.lib.memories import MemoryDelay, TokenState
+from hw.lib.memories import TokenState
 from hw.lib.stream import delay, layout
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.products import DrainProducts
-from vitforge.spec.sizes import stream_bits, tables, token_bits
+from vitforge.spec.sizes import stream_bits, token_bits
 
 
 def factor_write_layout(config: Config) -> data.StructLayout:
@@ -50,7 +51,7 @@ class ResidualStatistics(wiring.Component):
         One cycle after the group.
     write : Out(factor_write_layout(config))
     base : In(stream_bits)
-        With the group, where there are tables: the number that the pass's token 0 has there.
+        With the group, where there are tables: the number that the pass's token 0 has in `write`.
     """
 
     def __init__(self, config: Config):
@@ -69,7 +70,7 @@ class ResidualStatistics(wiring.Component):
             "begin": In(1), "end": In(1), "first": In(1), "last": In(1), "final": In(1),
             "shift": In(data.ArrayLayout(3, config.lanes)),
             "write": Out(factor_write_layout(config)),
-            **({"base": In(stream_bits(config))} if tables(config) else {}),
+            **base_member(config),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -139,15 +140,7 @@ class ResidualStatistics(wiring.Component):
             m.d.sync += number.eq(Mux(ending, 0, number + 1))
         m.d.comb += [
             self.write.en.eq(scale.o.valid),
-            self.write.token.eq(self._in_stream(m, number)),
+            self.write.token.eq(in_stream(m, self, number, self.latency)),
             self.write.payload.eq(scale.o.payload),
         ]
         return m
-
-    def _in_stream(self, m: Module, number: Value) -> Value:
-        """Return the number that a token of the pass has in its stream, when its factors come."""
-        if not tables(self.config):
-            return number
-        m.submodules.bases = bases = MemoryDelay(len(self.base), self.latency)
-        m.d.comb += bases.i.eq(self.base)
-        return number + bases.o

@@ -25,10 +25,10 @@ Where an array has as many columns as rows, and no pairs, a token has one word, 
 
 Where there are tables (`table_tokens` of the configuration), a pass that `gathers` reads the
 operands of token n at ``a_base + tile * a_stride + table[a_table + n]``, and normalises them with
-the factors of token ``f_base + table[a_table + n]``; else n takes the place of the index. The norm
-statistics of token n become the factors of token ``f_base + n``. A residual is read at ``offset +
-word * d_pitch + token``. Without tables it is read where its sum goes, and the three fields don't
-count.
+the factors of token ``f_base + table[a_table + n]``; else n takes the place of the index. The
+statistics of its own token n are kept as those of token ``f_base + n``. A residual is read at
+``offset + word * d_pitch + token``. Without tables it is read where its sum goes, and the three
+fields don't count.
 
 Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channels if `has_norm`;
 16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of C channels;
@@ -143,8 +143,8 @@ PASS = _instruction(
      Field("words", 4, text="words that a token gets, less one")),
     (Field("w_pitch", 24, text="words from word to word of a row of stationary weights"),),
     (Field("a_table", 16, text="place of token 0's index, if operands are gathered"),
-     Field("f_base", 14, text="number in the stream of the pass's first token: of the norm "
-           "statistics that it gathers, and of the factors that it reads"),
+     Field("f_base", 14, text="number in the stream of the pass's first token: of the "
+           "statistics that it gathers, and of those that it reads"),
      Field("gathers", 1, text="operands are those of the tokens that the table has")),
 )
 
