@@ -19,7 +19,7 @@ from explore.gates import gates
 from explore.measure import measure
 from explore.point import OPTIONS
 from explore.run import explore
-from explore.space import read
+from explore.space_file import read
 from explore.stages import _NEUTRAL
 from explore.widths import Greedy, stops, walk
 from gen.synthesis.area import Area
