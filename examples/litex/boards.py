@@ -8,6 +8,7 @@ the pins and the software; it is run by `examples.litex.board`, which runs the r
 __all__ = ["TARGETS", "main"]
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -22,17 +23,11 @@ _COMMON = {"cpu_type": "vexriscv", "cpu_variant": "standard", "integrated_rom_si
            "ident_version": False}
 
 
-def _ulx3s():
-    from litex_boards.targets.radiona_ulx3s import BaseSoC  # one target needs not the other
-    return BaseSoC, {"device": "LFE5U-85F"}
-
-
-def _ecpix5():
-    from litex_boards.targets.lambdaconcept_ecpix5 import BaseSoC  # LiteEth, too
-    return BaseSoC, {"device": "85F"}
-
-
-TARGETS = dict(zip(BOARDS, (_ulx3s, _ecpix5), strict=True))
+#: LiteX's modules of the boards, and what their systems are called with.
+TARGETS = dict(zip(BOARDS, (
+    ("litex_boards.targets.radiona_ulx3s", {"device": "LFE5U-85F"}),
+    ("litex_boards.targets.lambdaconcept_ecpix5", {"device": "85F"}),
+), strict=True))
 
 
 def main(argv=None):
@@ -43,8 +38,9 @@ def main(argv=None):
     parser.add_argument("--frequency", type=float, required=True, help="of the system, in MHz")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args(argv)
-    base, options = TARGETS[args.board]()
-    system = base(sys_clk_freq=args.frequency * 1e6, **options, **_COMMON)
+    module, options = TARGETS[args.board]
+    target = importlib.import_module(module)
+    system = target.BaseSoC(sys_clk_freq=args.frequency * 1e6, **options, **_COMMON)
     system.vitforge = ViTForge(system.platform, args.verilog)
     system.vitforge.join(system)
     builder = Builder(system, output_dir=str(args.output))

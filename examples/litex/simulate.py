@@ -108,11 +108,11 @@ def _terminal(model: Path, folder: Path, heard: Callable[[int], None]) -> tuple[
     `heard` is called with the number of images that are done.
     """
     lines = []
-    with subprocess.Popen([str(model.absolute()), str(LIMIT)], cwd=folder, text=True,
-                          stdout=subprocess.PIPE, errors="replace") as process:
+    with subprocess.Popen([str(model.absolute()), str(LIMIT)], cwd=folder,
+                          stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            lines.append(line)
+            lines.append(line.decode("ascii", "replace").replace("\r", ""))
             heard(sum(bool(_IMAGE.match(item)) for item in lines))
     return process.returncode, "".join(lines)
 
