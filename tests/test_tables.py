@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operands gathered by a table of tokens, residuals with an address of their own, statistics of a
-stream: the generated Verilog is the golden machine, to the cycle.
+"""Tables of tokens, residuals with an address of their own, statistics of a stream.
+
+The generated Verilog is the golden machine, to the cycle.
 """
 
 import dataclasses

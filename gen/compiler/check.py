@@ -11,8 +11,8 @@ last `pending`. So
 - stationary weights, and a residual with an address of its own, are made by the third pass before
   or earlier;
 - the sums of a pass of less than `SHORT` tokens and several tiles are read again so soon that the
-  accumulators' last reads of the second pass before it must be over: that is as short, raw, or has
-  landed;
+  accumulators' last reads of the second pass before it must be over: that is as short, raw, or
+  waited for;
 - norm parameters are fetched while up to three passes before are under way, so a half of their
   memory is written again only if the fourth pass before is its last user or an earlier one.
 
@@ -100,8 +100,8 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     Raises
     ------
     ValueError
-        If a pass reads what no `late` protects, writes a word twice, or is too short behind a
-        longer one: the message says which and why.
+        If a pass reads what no `late` protects, or writes a word twice: the message says which and
+        why.
     """
     writers = _Writers(config)
     users = [_LONG_AGO, _LONG_AGO]
@@ -125,10 +125,11 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
             if latest > recent:
                 raise ValueError(f"pass {number} adds a residual that pass {latest} makes")
         late, pending = _late(fields, writers, number)
+        if number - 2 > max(landed, number - 1 - pending if late == 0 else -1) \
+                and _collides(fields, passes[number - 2]):
+            late, pending = 0, 1 if late == LATE_NEVER else min(pending, 1)
         needed.append((late, pending))
         landed = max(landed, number - 1 - pending) if late == 0 else landed
-        if number - 2 > landed and _collides(fields, passes[number - 2]):
-            raise ValueError(f"pass {number} has too few tokens behind pass {number - 2}")
         if fields["operand"] == OPERANDS["norm"]:
             slot = fields["norm_slot"]
             if fields["has_norm"] and users[slot] > recent - 1:

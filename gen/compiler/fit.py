@@ -50,7 +50,7 @@ def fit(network: Network) -> Config:
     needs = []
     for style in STYLES:
         plan = schedule(network, style)
-        needs.append(allocate(lives(plan.steps, (plan.patches, plan.stream)), endless))
+        needs.append(allocate(lives(plan.steps, plan.loaded), endless))
     least = min(needs, key=lambda needed: sum(needed.values()))
     return _changed(config, **{f"{bank}_words": max(_LIMITS[f"{bank}_words"]["low"], words)
                                for bank, words in least.items()})
