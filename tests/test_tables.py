@@ -77,7 +77,7 @@ def test_a_pass_reads_the_tokens_of_its_table() -> None:
 @pytest.mark.parametrize(("program", "message"), [
     ([indices([1] * 64, SHAPES[0], base=1)], "scratchpad overflow .indices beyond the table"),
     ([copy(SHAPES[0], tokens=6, gathers=1, a_table=60)], "bad field .indices of tokens beyond"),
-    ([copy(SHAPES[0], tokens=6, statistics=1, statistics_last=1, channels=4, f_base=36)],
+    ([copy(SHAPES[0], tokens=6, statistics=1, statistics_last=1, channels=4, f_base=300)],
      "bad field .norm statistics of tokens beyond"),
 ])
 def test_what_is_beyond_a_table_is_a_fault(program: list[Instruction], message: str) -> None:

@@ -120,7 +120,8 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
             latest = int(writers.of("stationary", weight_addresses(fields, config)).max())
             if latest > recent:
                 raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
-        if tables(config) and fields["operation"] == OPERATIONS["residual"]:
+        if tables(config) and fields["operation"] == OPERATIONS["residual"] \
+                and fields["offset"] != fields["d_base"]:
             latest = int(writers.of("residual", residual_addresses(fields, config)).max())
             if latest > recent:
                 raise ValueError(f"pass {number} adds a residual that pass {latest} makes")

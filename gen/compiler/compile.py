@@ -121,7 +121,7 @@ def _add_thresholds(passes: list[Instruction], plan: Schedule, config: Config) -
 
 
 def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
-    spec, config = network.spec, network.config
+    config = network.config
     image = plan.order.load(plan.patches.base)
     image["destination"] = DESTINATIONS["scratch"]
     passes = [step.instruction() for step in plan.steps]

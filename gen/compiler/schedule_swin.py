@@ -34,6 +34,7 @@ from gen.compiler.steps import (
     padded,
     pass_fields,
     requantization_fields,
+    split,
     take,
     take_matrix,
     tiles_of,
@@ -302,22 +303,20 @@ class _Builder:
         grid = np.arange(size * size).reshape(size, size)
         corners = [grid[row::2, column::2].reshape(-1) for column in (0, 1) for row in (0, 1)]
         layer = self.copying(before.zero_point, before.bits)
-        weights = self.identity(self.width)
-        mode = Mode(self.config, 2)
+        vectors, last = Vectors(layer, 0, before.shift), (3, tiles - 1)
+        identity = np.eye(self.width, dtype=np.int8)[None]
         for corner, inside in enumerate(corners):
-            fields = {"from_residual": 1, "operand_zero_point": before.zero_point,
-                      "operand_bits": 8} | self.gather(place[inside])
-            for tile in range(tiles):
-                part = columns[tile * self.width:(tile + 1) * self.width]
-                one = Codes(source, np.arange(self.width), tokens, fields)
-                for step in self.linear(name, weights, one, np.arange(self.width), merged, layer,
-                                        after=before, channels=4 * count, mode=mode):
-                    step.a = Place(source, tile * size * size)
-                    step.d = Place(merged, (corner * tiles + tile) * tokens)
-                    step.parameters = Vectors(layer, 0, before.shift).parameters(part)
-                    step.fields |= {"statistics_first": int(not corner and not tile),
-                                    "statistics_last": int(corner == 3 and tile == tiles - 1)}
-                    yield step
+            fields = pass_fields(
+                weight_bits=2, tokens=tokens, tiles=1, from_residual=1, operand_bits=8,
+                operand_zero_point=before.zero_point, destination=DESTINATIONS["residual"],
+                channels=4 * count, statistics=STATISTICS["norm"], **self.gather(place[inside]),
+                **requantization_fields(layer))
+            for tile, part in enumerate(split(columns, self.width)):
+                yield Step(name, f"token {corner} of 4", fields | {
+                    "statistics_first": int((corner, tile) == (0, 0)),
+                    "statistics_last": int((corner, tile) == last)}, vectors.parameters(part),
+                    Place(source, tile * size * size),
+                    d=Place(merged, (corner * tiles + tile) * tokens), weights=identity)
 
     # -- the branches
 
