@@ -12,7 +12,7 @@ from gen.elaborate import elaborate
 from hw.units import UNITS
 from sim.cases.image import all_cases
 from sim.run import WAIVERS, regress
-from sim.toolchain import find
+from sim.toolchain import OPTIMISATION, find
 from sim.waves import annotated, state
 from vitforge.spec.config import load
 
@@ -72,7 +72,9 @@ def _vcd(path):
 
 
 def _one_case(monkeypatch):
+    """Play one case; and as no other model has this library, compile it without optimisation."""
     monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: all_cases(*arguments)[:1])
+    monkeypatch.setitem(OPTIMISATION, "OPT_GLOBAL", "-O0")
 
 
 @pytest.fixture(scope="module")
