@@ -48,7 +48,8 @@ WIDE = [dataclasses.replace(TINY, name="tiny4x8", cols=8),
         dataclasses.replace(TINY, name="tiny4x16", cols=16),
         dataclasses.replace(TINY, name="tiny8x16", rows=8, cols=16, lanes=4, axi_bits=128),
         dataclasses.replace(TINY, name="tiny-pair", modes="single+pair"),
-        dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair")]
+        dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair",
+                            drain_products="luts")]
 #: A machine without the formats that it need not have.
 UNIFORM = dataclasses.replace(TINY, name="tiny-uniform", formats="uniform", attention="uniform",
                               attention_bits=8, operand_bits=9, axi_bits=128)
