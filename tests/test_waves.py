@@ -72,8 +72,9 @@ def _vcd(path):
 
 
 def _one_case(monkeypatch):
-    """Play one case; and as no other model has this library, compile it without optimisation."""
-    monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: all_cases(*arguments)[:1])
+    """Play a short case; no other model has this library: compile it without optimisation."""
+    monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: [
+        case for case in all_cases(*arguments) if case.name == "table signed"])
     monkeypatch.setitem(OPTIMISATION, "OPT_GLOBAL", "-O0")
 
 
