@@ -94,6 +94,5 @@ def test_packages_that_are_missing_are_one_line(tmp_path, command):
 
 def test_names_of_the_light_tables():
     assert list(ABOUT) == list(METHODS)
-    assert NAMES == (MNIST, *(name for name in MODELS
-                              if "swin" not in name and name != "mnist_vit"))
+    assert NAMES == (MNIST, *(name for name in MODELS if name != "mnist_vit"))
     assert list(PLANS) == list(TASKS)

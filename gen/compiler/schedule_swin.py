@@ -366,9 +366,11 @@ class _Builder:
         source, (read,) = self.codes[operation.reads[0]], operation.reads
         count = len(self.network.norms[read].gamma)
         made = self.network.uniform(read)
-        self.pooled = Region(read, "stationary", source.region.words + self.columns)
+        # Read in whole tiles of tokens.
+        pitch, tiles = tiles_of(source.tokens, self.width) * self.width, len(source.channels)
+        self.pooled = Region(read, "stationary", tiles // self.width * pitch)
         copies = [*self.linear(operation.name, self.identity(count), source, source.channels,
-                               self.pooled, self.copying(made.zero_point, made.bits))]
+                               self.pooled, self.copying(made.zero_point, made.bits), pitch=pitch)]
         yield from copies
         # Stationary weights are those of the third pass before at the latest.
         nothing = Region("nothing", "scratch", source.tokens * tiles_of(self.columns, self.width))
@@ -401,10 +403,11 @@ class _Builder:
                 stationary=1, tokens=SHORT, tiles=tiles, a_stride=SHORT, operand_bits=8,
                 w_stride=self.width, destination=DESTINATIONS["scratch"],
                 **requantization_fields(layer), **self.spread(len(part), SHORT))
+            pitch = tiles * self.width
             if fields["words"]:
-                fields["w_pitch"] = tokens
+                fields["w_pitch"] = pitch
             yield Step(name, "", fields, Vectors(layer).parameters(part), Place(rows),
-                       Place(self.pooled, words * tokens), Place(target, words * SHORT))
+                       Place(self.pooled, words * pitch), Place(target, words * SHORT))
 
     def logits(self, operation: ops.Logits) -> Iterator[Step]:
         product = ops.summed(operation, self.made)
