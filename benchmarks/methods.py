@@ -215,7 +215,7 @@ class _Bench:
             method, self.model, record, images, silent, units,
             say=lambda text: print(f"python -m benchmarks.methods: {row.name}: {text}",
                                    file=sys.stderr))
-        units.clear()
+        # The units stay: integers of other code are measured without training again.
         return statistics, record
 
     def measure(self, row: Row, method: Method, advance: Progress) -> Row:
@@ -226,14 +226,17 @@ class _Bench:
         codes = {"code": code, "integer_code": integer_code}
         kept = self.kept(row, code, integer_code)
         simulated: list[int] = kept.pop("classes", [])
+        integers: list[int] = kept.pop("integer_classes", [])
         row = Row(**kept) if kept else row
 
         def write(row: Row) -> Row:
-            self.write(row.name, {**codes, **dataclasses.asdict(row), "classes": simulated})
+            self.write(row.name, {**codes, **dataclasses.asdict(row), "classes": simulated,
+                                  "integer_classes": integers})
             return row
 
         if kept and (row.refused or not (wanted and row.integer_right is None)):
             return row
+        integers = []
         clocks = [_Clock() for _ in range(3)]
         with clocks[0].running():
             try:
@@ -258,13 +261,14 @@ class _Bench:
         integers = self.classes(pixel_network(network, self.how), advance, clocks[2])
         return write(dataclasses.replace(
             row, integer_right=sum(self.hits(integers)), integer_loss=self.loss(integers),
+            gap=str(paired(self.hits(integers), self.hits(simulated))),
             integer_seconds=clocks[2].seconds / total,
             alike=sum(map(int.__eq__, simulated, integers)), weight_bytes=weight_bytes(network),
             datapath=datapath(network)))
 
 
 #: Of a row, what is measured of the integer network.
-_INTEGERS = ("integer_right", "integer_loss", "integer_seconds", "alike", "weight_bytes",
+_INTEGERS = ("integer_right", "integer_loss", "gap", "integer_seconds", "alike", "weight_bytes",
              "datapath", "refused")
 
 
