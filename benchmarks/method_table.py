@@ -101,8 +101,8 @@ class Row:
 
 
 _COLUMNS = ("method", "widths", "options", "simulated", "integer", "simulated %", "integer %",
-            "simulated loss", "integer loss", "integers behind", "alike", "calibration s", "simulation ms",
-            "integers ms", "weight bytes", "datapath")
+            "simulated loss", "integer loss", "integers behind", "alike", "calibration s",
+            "simulation ms", "integers ms", "weight bytes", "datapath")
 
 
 def table(rows: Sequence[Row]) -> str:
