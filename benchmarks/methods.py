@@ -40,8 +40,8 @@ from golden.deploy.network import deploy, suited
 from golden.deploy.widths import weight_bytes
 from golden.float import models
 from golden.float.models import Preprocessing
+from golden.float.preprocessing import one_deviation
 from golden.float.swin import Swin
-from golden.float.vit import Vit
 from golden.formats.formats import Shifted, TwoScale
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
@@ -109,18 +109,16 @@ class _Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.how: Preprocessing = models.lookup(args.model).preprocessing
         self.config = load(args.config)
         classes = read_classes(args.classes) if args.classes else ()
         self.calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
         evaluation = Folder.open(args.evaluate, classes)
         self.evaluation = evaluation.choose(args.limit, 0) if args.limit else evaluation
         model = models.load(args.model, args.checkpoint)
-        self.uneven: dict[str, Tensor] = {}
-        self.model: Vit | Swin = model
+        self.model, self.how = one_deviation(model, models.lookup(args.model).preprocessing)
         if args.spread is not None:
-            self.model = rescaled(model, args.spread)
-            self.uneven = changes(model, self.model)
+            self.model = rescaled(self.model, args.spread)
+        self.uneven = changes(model, self.model)
         self.batches = {name: _Batches(folder, self.how, args.batch, resize)
                         for name, folder, resize in (("calibration", self.calibration, True),
                                                      ("evaluation", self.evaluation,
@@ -173,7 +171,7 @@ class _Bench:
         return found
 
     def float_right(self, advance: Progress) -> int:
-        code = digest("golden.float.models", "golden.data.imagenet")
+        code = digest("golden.float.preprocessing", "golden.data.imagenet")
         found = self.read("float", code)
         if not found:
             found = {"classes": self.classes(self.model, advance, _Clock())}
@@ -274,7 +272,8 @@ _INTEGERS = ("integer_right", "integer_loss", "gap", "integer_seconds", "alike",
 
 def _codes(method: Method) -> tuple[str, str]:
     """Digests of the code that decides and simulates, and of that which makes integers."""
-    decides = [type(method).__module__, "golden.ptq.method", "golden.data.imagenet"]
+    decides = [type(method).__module__, "golden.ptq.method", "golden.data.imagenet",
+               "golden.float.preprocessing"]
     if plan_of(method) is not None:
         decides.append("golden.ptq.reconstruction_run")
     return digest(*decides), digest("golden.deploy.network", "golden.network.fast")
