@@ -244,7 +244,8 @@ def test_with_one_deviation_the_first_layer_is_what_was_decided(model, bits):
     item, codes_of = record.formats[name], whole.weights["patch_embed.proj"]
     assert name not in {note.tensor for note in notes}
     real = simulate(even.get_parameter(name).detach().double(), item).flatten(1)
-    assert torch.allclose(codes_of.T * torch.tensor(item.scale, dtype=torch.float64)[:, None], real, rtol=1e-9)
+    step = torch.tensor(item.scale, dtype=torch.float64)[:, None]
+    assert torch.allclose(codes_of.T * step, real, rtol=1e-9)
     # With deviations of their own some codes or steps are others.
     uneven = chosen.observe(model, [normalised(codes)])
     record = chosen.decide(uneven)
