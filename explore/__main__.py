@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explore.measured import Progress
+from explore.pictures import given
 from explore.point import OPTIONS, repeat, toml
 from explore.pool import processes
 from explore.run import Steps, explore
-from explore.space import FIELDS, Space, read, ready
+from explore.space import FIELDS, Space
+from explore.space_file import read, ready
 from explore.table import Budget
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 ROOT = Path("build/explore")
 NEEDED = ("pandas", "pyarrow", "plotly")
+#: Accuracy over speed, of a space that has both.
+PICTURE = "bits-to-speed.svg"
 
 
 def _installed(args: argparse.Namespace) -> None:
@@ -112,9 +116,13 @@ def _shown(total: int) -> Iterator[tuple[Progress, Steps]]:
 def _write(table: "pandas.DataFrame", space: Space, budget: Budget, folder: Path) -> list[str]:
     """Write table, page and configurations; return the answers, one for each design."""
     from explore.page import page
+    from explore.picture import picture
     from explore.table import write
     folder.mkdir(parents=True, exist_ok=True)
     write(table, folder)
+    drawn = picture(table, space.title)
+    if drawn:
+        replace(folder / PICTURE, lambda path: path.write_text(drawn, encoding="utf-8"))
     text = page(table, space.title, budget)
     replace(folder / "index.html", lambda path: path.write_text(text, encoding="utf-8"))
     answers = []
@@ -134,6 +142,9 @@ def _write(table: "pandas.DataFrame", space: Space, budget: Budget, folder: Path
 
 def _explore(args: argparse.Namespace) -> int:
     space = read(args.space).only(args.study or ())
+    if pictures := given(args):
+        from explore.data import identified  # PyTorch, which no other option needs
+        space = space.shown(identified(pictures))
     if args.list:
         print(_listing(space))
         return 0
@@ -180,6 +191,8 @@ def _report(table: "pandas.DataFrame", answers: Sequence[str], folder: Path,
     for answer in answers:
         print(f"best {answer}")
     print(f"table: {folder / 'results.parquet'} (and .csv)")
+    if (folder / PICTURE).exists():
+        print(f"picture: {folder / PICTURE}")
     print(f"page: {folder / 'index.html'}")
     return 0 if status.get("ok", 0) else 1
 
@@ -189,7 +202,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m explore", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Measure every design of a space: bit-exactness, area, clock rate, cycles,\n"
                     "accuracy. May be stopped at any time; the same command goes on.",
-        epilog="example: python -m explore units --max-lut 2000\n\n"
+        epilog="example: python -m explore units --max-lut 2000\n"
+               "         python -m explore bits-to-speed --network cifar10_vit \\\n"
+               "             --calibration DIR --evaluate DIR\n\n"
                "parameters that a space may vary:\n"
                + "".join(f"  {name}: {item.metadata['help']}\n" for name, item in FIELDS.items())
                + "".join(f"  {name}: {text}\n" for name, (_, text) in OPTIONS.items()))
@@ -207,6 +222,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retry", action="store_true", help="try again what failed before")
     parser.add_argument("--clock", type=float, metavar="MHZ",
                         help="clock of designs that are not placed (default: the space's)")
+    pictures = parser.add_argument_group("another network than the digits', where methods decide "
+                                         "and a network runs")
+    pictures.add_argument("--network", metavar="NAME",
+                          help="timm's name of a ViT or DeiT, or cifar10_vit")
+    pictures.add_argument("--checkpoint", type=Path, metavar="FILE",
+                          help="its state dict (cifar10_vit has its own)")
+    pictures.add_argument("--calibration", type=Path, metavar="DIR",
+                          help="folder of class folders with pictures")
+    pictures.add_argument("--evaluate", type=Path, metavar="DIR",
+                          help="the same, to measure with")
+    pictures.add_argument("--classes", type=Path, metavar="FILE",
+                          help="class folders in label order, one a line")
+    pictures.add_argument("--no-resize", action="store_true",
+                          help="pictures of --evaluate are scaled already: only crop")
+    pictures.add_argument("--limit", type=int, default=0, metavar="N",
+                          help="images of --evaluate, drawn at random (default: all)")
+    pictures.add_argument("--images", type=int, default=0, metavar="N",
+                          help="images of --calibration (default: what the method asks for)")
     budget = parser.add_argument_group("the budget for which the best design is named")
     budget.add_argument("--max-lut", type=float, metavar="N", help="LUT equivalents")
     budget.add_argument("--max-dsp", type=float, metavar="N", help="multipliers")

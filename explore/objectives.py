@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What makes a design better: the columns that a study measures, and which of them count."""
 
-__all__ = ["CELLS", "columns", "order"]
+__all__ = ["CELLS", "TARGETS", "columns", "order"]
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ TARGETS = ("ecp5", "ecp5-lut", "xilinx")
 #: By what is measured of a network or an accelerator.
 _WHOLE = {
     "cycles": ("cycles", "macs", "utilisation", "bytes", "program_bytes", "passes", "weight_wait",
-               "drain_wait", "memory_wait", "clock_mhz", "fps"),
+               "drain_wait", "memory_wait", "clock_mhz", "fps", "products_per_s"),
     "energy": ("energy_uj", *(f"energy.{part}_uj" for part in (
         "array", "scratch", "accumulators", "elements", "memory"))),
 }
@@ -31,6 +31,9 @@ def columns(design: str, measure: Iterable[str]) -> set[str]:
     wanted = set(measure)
     table = {**_ANY, **_WHOLE} if design in ("accelerator", "network") else _ANY
     found = {name for part in wanted for name in table[part]}
+    if "cycles" in wanted and table is not _ANY:
+        found |= {f"{target}.{name}" for target in TARGETS if target in wanted
+                  for name in ("products_per_s_lut", "products_per_cycle_dsp")}
     if {"ecp5", "cycles"} <= wanted and table is _ANY:
         found.add("luteq_per_element_cycle")
         if "place" in wanted:

@@ -10,7 +10,9 @@ const label = name => names[name] || name;
 const numeric = [...new Set(rows.flatMap(row => Object.keys(row).filter(name => has(row, name))))];
 const varied = Object.keys(rows[0] || {}).concat(numeric).filter((name, at, all) =>
   name.startsWith("config.") && all.indexOf(name) === at && new Set(rows.map(row => row[name])).size > 1);
-const colours = ["#0b5cad", "#c4500b", "#157347", "#8a2be2", "#b42318", "#5b6b00", "#00798c", "#9c2c77", "#a67c00", "#4a6fa5", "#2b2d42", "#d4708a"];
+// Told apart in light and dark, and by most who see colours otherwise (after Okabe and Ito); shapes tell the second choice apart.
+const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#7f7f7f", "#6a3d9a", "#1b9e77", "#e7298a", "#a6761d"];
+const symbols = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon"];
 let chosen = null, order = { name: null, up: true };
 
 function options(id, values, text = value => value) {
@@ -39,21 +41,25 @@ function hover(row) {
   const lines = [`<b>${called(row)}</b>`, `${row.design} ${row.point}`];
   const same = rows.filter(other => other.design === row.design);
   for (const name of varied) if (has(row, name) || row[name]) if (same.some(other => other[name] !== row[name])) lines.push(`${name.slice(7)} = ${row[name]}`);
-  for (const name of ["weights", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${String(row[name]).slice(0, 60)}`);
+  for (const name of ["weights", "activations", "stream", "gelu", "method", "widths"]) if (row[name]) lines.push(`${name} = ${String(row[name]).slice(0, 60)}`);
   return lines.join("<br>");
 }
 // What a row is called in its study: by what differs there.
 const ways = {};
 function called(row) {
-  const same = ways[row.study] ??= [...varied, "weights", "stream", "gelu", "method", "widths"].filter(name =>
+  const same = ways[row.study] ??= [...varied, "weights", "activations", "stream", "gelu", "method", "widths"].filter(name =>
     new Set(rows.filter(other => other.study === row.study).map(other => other[name])).size > 1);
   const values = same.map(name => row[name]).filter(value => value !== "" && value !== null && value !== undefined);
   return [row.study, ...values].join(" ").slice(0, 34);
 }
-const layout = (x, y) => ({ margin: { l: 80, r: 36, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13 },
-  xaxis: { title: { text: label(x) }, gridcolor: "#e6eaee", zeroline: false },
-  yaxis: { title: { text: label(y) }, gridcolor: "#e6eaee", zeroline: false },
-  legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, modebar: { orientation: "v" }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff" });
+// Colours of the page, which follow the reader's light or dark.
+const theme = () => Object.fromEntries(["ink", "soft", "line", "back"].map(name =>
+  [name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()]));
+const layout = (x, y) => ({ margin: { l: 80, r: 36, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13, color: theme().ink },
+  xaxis: { title: { text: label(x) }, gridcolor: theme().line, zeroline: false },
+  yaxis: { title: { text: label(y) }, gridcolor: theme().line, zeroline: false },
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, modebar: { orientation: "v" }, hovermode: "closest",
+  paper_bgcolor: theme().back, plot_bgcolor: theme().back });
 const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
 // Axes that some point shown has: those that are chosen, or the first button's that will do.
@@ -68,18 +74,30 @@ function axes(shown) {
 function drawFront() {
   const shown = filtered(), [x, y] = axes(shown);
   const drawn = shown.filter(row => ok(row) && has(row, x) && has(row, y));
-  const studies = [...new Set(drawn.map(row => row.study))];
-  const traces = studies.map((study, at) => {
-    const part = drawn.filter(row => row.study === study);
-    return { type: "scatter", mode: "markers", name: study, x: part.map(row => row[x]), y: part.map(row => row[y]),
-      customdata: part.map(row => rows.indexOf(row)), text: part.map(hover),
-      marker: { size: 11, color: colours[at % colours.length],
-        line: { width: part.map(row => row === chosen ? 3 : 0), color: "#1b1f24" } },
-      hovertemplate: `%{text}<br>${label(x)}: %{x:,.6~g}<br>${label(y)}: %{y:,.6~g}<extra></extra>` };
+  const place = row => `${row[x]} ${row[y]}`, crowd = {};
+  for (const row of drawn) (crowd[place(row)] ??= []).push(row);
+  // Points at one place are one to the eye: it says how many there are, and which.
+  const text = row => hover(row) + crowd[place(row)].filter(other => other !== row).map(other => `<br>also here: ${called(other)}`).slice(0, 8).join("");
+  const kinds = name => [...new Set(drawn.map(row => String(row[name] ?? "")))];
+  const hues = kinds($("colour").value), shapes = kinds($("shape").value), shaped = shapes.length > 1;
+  const traces = hues.map((hue, at) => {
+    const part = drawn.filter(row => String(row[$("colour").value] ?? "") === hue);
+    return { type: "scatter", mode: "markers+text", name: hue || "none", x: part.map(row => row[x]), y: part.map(row => row[y]),
+      customdata: part.map(row => rows.indexOf(row)), hovertext: part.map(text),
+      text: part.map(row => crowd[place(row)].length > 1 && crowd[place(row)][0] === row ? `${crowd[place(row)].length}` : ""),
+      textposition: "top right", textfont: { color: theme().soft, size: 11 },
+      marker: { size: 11, opacity: 0.85, color: colours[at % colours.length],
+        symbol: part.map(row => symbols[shapes.indexOf(String(row[$("shape").value] ?? "")) % symbols.length]),
+        line: { width: part.map(row => row === chosen ? 3 : 1), color: part.map(row => row === chosen ? theme().ink : theme().back) } },
+      hovertemplate: `%{hovertext}<br>${label(x)}: %{x:,.6~g}<br>${label(y)}: %{y:,.6~g}<extra></extra>` };
   });
+  // What a shape means: names without points of their own.
+  if (shaped) for (const [at, shape] of shapes.entries())
+    traces.push({ type: "scatter", mode: "markers", name: shape || "none", x: [null], y: [null], hoverinfo: "skip",
+      marker: { size: 11, color: theme().soft, symbol: symbols[at % symbols.length] } });
   const line = front(drawn, x, y);
   traces.push({ type: "scatter", mode: "lines", name: "Pareto front", x: line.map(row => row[x]), y: line.map(row => row[y]),
-    line: { color: "#59636e", width: 2, dash: "dot" }, hoverinfo: "skip" });
+    line: { color: theme().soft, width: 2, dash: "dot" }, hoverinfo: "skip" });
   const look = layout(x, y);
   if (!drawn.length) look.annotations = [{ text: "no point shown has both", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
   Plotly.react("front", traces, look, settings);
@@ -105,13 +123,13 @@ function drawStack() {
     y: shown.map(row => Math.max(0, row[`${target}.luteq`] - units.reduce((sum, unit) => sum + part(row, unit), 0))),
     customdata: shown.map(row => rows.indexOf(row)), hovertemplate: "%{text}<br>the rest: %{y:,}<extra></extra>" });
   const look = layout("", `${target}.luteq`);
-  Plotly.react("stack", traces, { ...look, barmode: "stack", xaxis: { type: "category", tickangle: -45, automargin: true } }, settings);
+  Plotly.react("stack", traces, { ...look, barmode: "stack", xaxis: { ...look.xaxis, title: undefined, type: "category", tickangle: -45, automargin: true } }, settings);
   // It has no size while it is hidden.
   if (shown.length) Plotly.Plots.resize("stack");
 }
 const differs = name => new Set(rows.map(row => row[name])).size > 1;
 function columns() {
-  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["stream", "gelu", "method", "widths"].filter(differs)];
+  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["activations", "stream", "gelu", "method", "widths"].filter(differs)];
   const measured = numeric.filter(name => !name.startsWith("config.") && !name.startsWith("seconds"));
   return [...new Set([...first, ...measured, "seconds"])].filter(name => rows.some(row => row[name] !== undefined
     && row[name] !== null && row[name] !== ""));
@@ -216,9 +234,15 @@ for (const [text, x, y] of usable) {
   button.onclick = () => { $("x").value = x; $("y").value = y; drawFront(); };
   $("presets").append(button, " ");
 }
-if (usable.length) [$("x").value, $("y").value] = usable[0].slice(1);
+// The first front to see is one that tells designs apart.
+const telling = usable.find(([, x, y]) => differs(x) && differs(y)) || usable[0];
+if (telling) [$("x").value, $("y").value] = telling.slice(1);
 for (const [id, value] of Object.entries(budget)) if (value !== null) $(id).value = value;
-for (const id of ["x", "y"]) $(id).onchange = drawFront;
+const kinds = ["study", "design", "method", "weights", "activations", ...varied].filter(name => differs(name));
+for (const id of ["colour", "shape"]) options(id, ["study", ...kinds.filter(name => name !== "study")], name => name.replace(/^config\./, ""));
+if (kinds.includes("method")) $("colour").value = "method";
+for (const id of ["x", "y", "colour", "shape"]) $(id).onchange = drawFront;
+matchMedia("(prefers-color-scheme: dark)").onchange = draw;
 for (const id of ["study", "design"]) $(id).onchange = () => { draw(); answer(); };
 $("text").oninput = () => { draw(); answer(); };
 for (const id of ["max_lut", "max_dsp", "min_fps", "max_drop"]) $(id).oninput = answer;

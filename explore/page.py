@@ -28,15 +28,23 @@ NAMES = {
     "elements_per_us": "elements a microsecond", "elements_per_cycle": "elements a cycle",
     "ecp5.dsp": "multipliers, ECP5", "xilinx.dsp": "multipliers, Xilinx 7",
     "cycles_per_row": "cycles a row", "bytes": "bytes moved for an image",
+    "simulated_top1": "top-1 in float simulation, %", "float_top1": "top-1 of the float network, %",
+    "products_per_s": "products a second",
+    "ecp5.products_per_s_lut": "products a second and LUT equivalent, ECP5",
+    "ecp5.products_per_cycle_dsp": "products a cycle and multiplier of the design, ECP5",
+    "xilinx.products_per_cycle_dsp": "products a cycle and DSP of the design, Xilinx 7",
 }
 #: Columns of which more is better.
 BETTER = dict.fromkeys(("top1", "alike", "fps", "fmax_mhz", "elements_per_us",
-                        "elements_per_cycle", "utilisation"), "max")
+                        "elements_per_cycle", "utilisation", "simulated_top1", "products_per_s",
+                        "ecp5.products_per_s_lut", "ecp5.products_per_cycle_dsp",
+                        "xilinx.products_per_cycle_dsp"), "max")
 #: Fronts that have a button: text, across, up.
 PRESETS = (
+    ("top-1 - images/s", "fps", "top1"),
+    ("images/s - area", "ecp5.luteq", "fps"),
     ("accuracy - area", "ecp5.luteq", "drop"),
     ("logits - area", "ecp5.luteq", "logit_error"),
-    ("images/s - area", "ecp5.luteq", "fps"),
     ("elements/µs - area", "ecp5.luteq", "elements_per_us"),
     ("elements/cycle - area", "ecp5.luteq", "elements_per_cycle"),
     ("energy - accuracy", "energy_uj", "drop"),

@@ -23,6 +23,7 @@ MEASURES = ("exact", "ecp5", "ecp5-lut", "xilinx", "gates", "place", "cycles", "
 #: Axes beside the fields of a configuration: what each may be, the default first, and what it is.
 OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "weights": ((0, *range(2, 9)), "weights of the network, 2 to 8 bits; 0 is weight_bits"),
+    "activations": ((0, *range(3, 9)), "a method's activations, 3 to 8 bits; 0 is its own width"),
     "stream": (("ptf", "o-2sf"), "codes of the residual stream: ptf (FQ-ViT), o-2sf (TSPTQ-ViT)"),
     "method": (("", *ABOUT),
                "who decides the formats: a method of golden.quantize, or golden.network.calibrate"),
@@ -52,6 +53,12 @@ class Point:
         Of the placements, and the rate in MHz that they aim at.
     widths
         Weight widths of single layers, by name.
+    pictures
+        `explore.pictures.Pictures` as a mapping; empty is the shipped digits. What they are belongs
+        to the identity, not where.
+    fit
+        Whether the machine's memories are the smallest that hold what a method makes of the
+        network.
     """
 
     space: str = ""
@@ -64,6 +71,8 @@ class Point:
     seeds: tuple[int, ...] = (1, 2, 3)
     frequency: float = 150.0
     widths: Mapping[str, int] = field(default_factory=dict)
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    fit: bool = False
 
     def config(self) -> Config:
         """Return the configuration, named after the point.
@@ -92,6 +101,7 @@ class Point:
         values = self.to_dict()
         for name in ("space", "study"):
             del values[name]
+        values["pictures"] = values["pictures"].get("key", "")
         values["values"] = {k: v for k, v in values["values"].items() if k != "name"}
         return key(values)[:12]
 

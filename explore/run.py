@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from explore.measured import Progress, Row, measured
 from explore.pool import executor, processes
 from explore.search import search
-from explore.space import Space, SpaceError, read
+from explore.space import Space, SpaceError
+from explore.space_file import read
 from explore.store import Failure, Store
 from explore.table import frame
 from explore.widths import greedy

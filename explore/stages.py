@@ -31,7 +31,8 @@ ACCELERATOR = "accelerator"
 
 
 #: Stages that put a network on a configuration, which may not be able to run it.
-_NETWORK = ("cycles", "energy", "accuracy", "layers", "narrowed")
+_NETWORK = ("cycles", "energy", "accuracy", "layers", "narrowed", "recorded", "fitted",
+            "classified")
 
 
 @contextmanager
@@ -236,27 +237,72 @@ class Stages:
             return dict(unit_cycles(unit, config))
         return self._get("unit_cycles", inputs, measure)
 
+    def recorded(self, point: Point) -> Result:
+        """Decide and deploy a method: ``folder`` in the store, and what `explore.recorded` says."""
+        options, config = point.options, _neutral(point.config())
+        inputs = {"method": options["method"], "weights": options["weights"],
+                  "activations": options["activations"], "pictures": point.pictures.get("key", ""),
+                  "fit": point.fit,
+                  "config": _values(config), "code": digest("explore.recorded"),
+                  "tools": versions("torch", "numpy")}
+        path = self.store.path("recorded", inputs)
+        folder = path.with_suffix("")
+        if not folder.exists():
+            path.unlink(missing_ok=True)   # somebody has removed what it is about
+
+        def measure() -> Result:
+            from explore import recorded
+            from explore.data import Data
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return recorded.decide(Data(point.pictures), options["method"], options["weights"],
+                                   options["activations"], config, folder, fit=point.fit)
+        return self._get("recorded", inputs, measure) | {"folder": str(folder)}
+
+    def machine(self, point: Point, config: Config) -> Config:
+        """Return the configuration that runs a point.
+
+        A method's attention codes are its own; and so are the memories, if they are fitted.
+        """
+        if not point.options.get("method"):
+            return config
+        from explore import recorded
+        made = self.recorded(point)
+        folder = Path(made["folder"])
+        config = recorded.machine(config, made)
+        if not point.fit:
+            return config
+        inputs = {"record": folder.name, "config": _values(config),
+                  "code": digest("gen.compiler.fit")}
+
+        def measure() -> Result:
+            return dict(recorded.fitted(folder, config))
+        return dataclasses.replace(config, **self._get("fitted", inputs, measure))
+
     def network(self, point: Point, config: Config, stage: str) -> Result:
         """Find a network's ``cycles`` or ``energy``."""
         weights = point.options.get("weights") or None
-        widths = dict(point.widths)
+        widths, method = dict(point.widths), point.options.get("method")
+        folder = Path(self.recorded(point)["folder"]) if method else None
         inputs = {"network": point.network, "weights": weights, "config": _values(config),
-                  "widths": widths,
+                  "widths": widths, "record": folder.name if folder else "",
                   "code": digest("explore.workload"), "tools": versions("torch", "numpy")}
 
         def measure() -> Result:
-            from explore import workload
-            work = workload.workload(point.network, config, weights, tuple(widths.items()))
+            from explore import recorded, workload
+            work = workload.of(recorded.network(folder, config)) if folder else \
+                workload.workload(point.network, config, weights, tuple(widths.items()))
             return workload.cycles(work) if stage == "cycles" else dict(workload.estimate(work))
         return self._get(stage, inputs, measure)
 
     def accuracy(self, point: Point, config: Config) -> Result:
-        """Classify the shipped sample in integers."""
-        options = dict(point.options)
+        """Classify in integers: a method's record, or the shipped sample."""
+        if point.options.get("method"):
+            return self._classified(point)
+        options = {name: value for name, value in point.options.items()
+                   if name in ("weights", "stream", "gelu")}
         arguments: Result = {**options, "weights": options.get("weights") or None,
                              "widths": dict(point.widths)}
-        # A network of integers: what only the array and the memories are told changes nothing.
-        config = dataclasses.replace(config, **_NEUTRAL)  # type: ignore[arg-type]
+        config = _neutral(config)
         inputs = {**arguments, "config": _values(config), "code": digest("explore.workload"),
                   "tools": versions("torch", "numpy")}
 
@@ -264,6 +310,19 @@ class Stages:
             from explore import workload
             return workload.accuracy(config, **arguments)
         return self._get("accuracy", inputs, measure)
+
+    def _classified(self, point: Point) -> Result:
+        made = self.recorded(point)
+        folder = Path(made["folder"])
+        inputs = {"record": folder.name, "code": digest("explore.recorded"),
+                  "tools": versions("torch", "numpy")}
+
+        def measure() -> Result:
+            from explore import recorded
+            from explore.data import Data
+            return recorded.classify(Data(point.pictures), folder)
+        return {name: value for name, value in made.items() if name != "folder"} \
+            | self._get("classified", inputs, measure)
 
     def layers(self, config: Config) -> list[str]:
         """Return the layers of the digits' network whose weights have widths of their own."""
@@ -294,8 +353,14 @@ _DEFAULT = Config()
 #: Fields that change no bit of the integer network, at their defaults (a test tries each).
 _NEUTRAL = {name: getattr(_DEFAULT, name) for name in (
     "rows", "cols", "pe_style", "multiplier", "modes", "packed_weight_bits", "acc_bits",
+    "drain_products",
     "max_tokens", "scratch_words", "residual_words", "stationary_words", "axi_bits", "burst_beats",
     "fetch_beats")}
+
+
+def _neutral(config: Config) -> Config:
+    """Return a network's configuration: what only array and memories are told changes nothing."""
+    return dataclasses.replace(config, **_NEUTRAL)  # type: ignore[arg-type]
 
 
 def _values(config: Config) -> Result:

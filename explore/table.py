@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explore.objectives import order
+from explore.objectives import TARGETS, order
 from vitforge.base.files import replace
 
 if TYPE_CHECKING:
@@ -42,7 +42,21 @@ def completed(row: Mapping[str, Any], clock: float) -> dict[str, Any]:
         row["clock_mhz"] = placed or clock
         row["clock_kind"] = "placed" if placed else "assumed"
         row["fps"] = row["clock_mhz"] * 1e6 / row["cycles"]
+        if row.get("macs"):
+            row |= _per_cell(row)
     return row
+
+
+def _per_cell(row: Mapping[str, Any]) -> dict[str, float]:
+    """Products of the network a second, by the cells of the whole design that make them."""
+    found = {"products_per_s": row["macs"] * row["fps"]}
+    for target in TARGETS:
+        if row.get(f"{target}.luteq"):
+            found[f"{target}.products_per_s_lut"] = found["products_per_s"] / row[f"{target}.luteq"]
+        if row.get(f"{target}.dsp"):
+            found[f"{target}.products_per_cycle_dsp"] = \
+                row["macs"] / row["cycles"] / row[f"{target}.dsp"]
+    return found
 
 
 def write(table: "pandas.DataFrame", folder: Path) -> list[Path]:

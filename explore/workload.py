@@ -3,7 +3,6 @@
 
 __all__ = ["Workload", "accuracy", "workload"]
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from explore.energy import counts, energy
+from explore.tally import Tally
 from gen.compiler.compile import Compiled, compile_network
 from gen.compiler.model import quantized
 from gen.compiler.options import MNIST
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
-from golden.deploy.network import deploy, suited
 from golden.float import checkpoint
-from golden.float.vit import Vit
 from golden.machine.cycles import Prediction, predict
 from golden.network import inference
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
-from golden.ptq import METHODS
 from vitforge.spec.config import Config
 
 #: Images that are classified at a time.
@@ -135,36 +132,17 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([model(mnist.pixels(part)) for part in images.split(BATCH)])
 
 
-def _by_method(name: str, model: Vit, images: Tensor, config: Config,
-               weights: int | None) -> tuple[Network, nn.Module]:
-    """Return the integer network that a published method's record becomes, and the simulated one.
-
-    The configuration gets the attention codes that are next to the method's.
-    """
-    kind = METHODS[name]
-    given: dict[str, Any] = {"weights": weights} if weights else {}
-    method = kind(dataclasses.replace(kind().settings, **given))  # type: ignore[call-arg]
-    statistics = method.observe(model, [mnist.pixels(images)])
-    record = method.decide(statistics)
-    made, _ = deploy(model, record, suited(config, record), statistics=statistics)
-    return made, method.apply(model, record)
-
-
 def accuracy(config: Config, *, weights: int | None = None,
              widths: Mapping[str, int] | None = None, stream: str = "ptf",
-             gelu: str = "two-scale", method: str = "") -> dict[str, Any]:
+             gelu: str = "two-scale") -> dict[str, Any]:
     """Classify the shipped MNIST sample with the project's network, in integers.
 
-    The arguments are those of `golden.network.calibrate.calibrate`, or `method` is the name of one
-    of `golden.ptq.METHODS`; ``simulated_top1`` is then its accuracy in float simulation.
+    The arguments are those of `golden.network.calibrate.calibrate`.
 
     Returns
     -------
     dict
-        ``images``; ``top1`` and ``float_top1``, per cent; ``drop``, points; ``alike``, per cent of
-        images with the float network's class; ``logit_error``, root mean square of the logits'
-        difference from the float ones, in per cent of their own: the sample is small and easy, and
-        this tells apart what it classifies alike.
+        `explore.tally.Tally.result`.
 
     Raises
     ------
@@ -172,24 +150,22 @@ def accuracy(config: Config, *, weights: int | None = None,
         If the configuration can't run the network.
     """
     sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
-    calibration = sample.calibration.images
-    found: dict[str, Any] = {}
-    labels, total = sample.test.labels, len(sample.test)
-    if method:
-        made, simulated = _by_method(method, model, calibration, config, weights)
-        right = int((_logits(simulated, sample.test.images).argmax(1) == labels).sum())
-        found = {"simulated_top1": 100 * right / total, "attention": made.config.attention,
-                 "attention_bits": made.config.attention_bits}
-    else:
-        made = calibrate(model, calibration, config, dict(widths) if widths else weights,
-                         stream=stream, gelu=gelu)
-    real = _logits(model, sample.test.images).double()
-    whole = torch.cat([inference.run(made, part) for part in sample.test.images.split(BATCH)])
-    logits = whole.double() * made.logit_scale
-    right = int((whole.argmax(1) == labels).sum())
-    float_right = int((real.argmax(1) == labels).sum())
-    error = (logits - real).square().mean().sqrt() / real.square().mean().sqrt()
-    return {**found, "images": total, "top1": 100 * right / total,
-            "float_top1": 100 * float_right / total, "drop": 100 * (float_right - right) / total,
-            "alike": 100 * int((whole.argmax(1) == real.argmax(1)).sum()) / total,
-            "logit_error": 100 * float(error)}
+    made = calibrate(model, sample.calibration.images, config,
+                     dict(widths) if widths else weights, stream=stream, gelu=gelu)
+    tally = Tally()
+    for images, labels in zip(sample.test.images.split(BATCH), sample.test.labels.split(BATCH),
+                              strict=True):
+        tally.add(_logits(model, images), inference.run(made, images).double() * made.logit_scale,
+                  labels)
+    return tally.result()
+
+
+def of(network: Network) -> Workload:
+    """Compile a network that is there already.
+
+    Raises
+    ------
+    ValueError
+        If its configuration can't run it; the message says what is missing.
+    """
+    return Workload(network.products, compile_network(network))

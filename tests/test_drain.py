@@ -33,6 +33,9 @@ FOURFOLD = Config(name="fourfold", rows=4, cols=16, lanes=2, max_tokens=16, max_
                   max_keys=128)
 SHORT_WORDS = Config(name="short", rows=4, cols=8, lanes=4, max_tokens=16, max_channels=256,
                      max_keys=128)
+#: Products of LUTs take more cycles; without segments a table's are as wide as can be.
+LUTS = replace(SMALL, name="luts", drain_products="luts")
+WIDE_LUTS = replace(TINY, name="wide-luts", drain_products="luts", value_bits=18, exp_table_bits=0)
 THIRDS = Config(name="thirds", rows=12, cols=12, lanes=4, max_tokens=8, max_channels=96,
                 max_keys=96)
 
@@ -147,6 +150,8 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     (DOUBLE, "two-scale", 5, 0.5, 4),
     (FOURFOLD, "log2", 9, 0.7, 4),
     (SHORT_WORDS, "signed two-scale", 3, 0.3, 4),
+    (LUTS, "log2", 5, 0.5, 4),
+    (WIDE_LUTS, "two-scale", 5, 0.5, 4),
 ], ids=lambda value: getattr(value, "name", str(value)))
 def test_every_cycle_of_random_passes(config: Config, kind: str, early: int, take: float,
                                       rows: int) -> None:

@@ -21,7 +21,7 @@ from explore.point import Point, repeat, toml
 from explore.pool import Local, Stopped, executor
 from explore.run import explore
 from explore.search import search
-from explore.space import read, ready
+from explore.space_file import read, ready
 from explore.stages import Stages, _Watched
 from explore.store import Failure, Store, key
 from explore.table import Budget, completed, frame, front, write

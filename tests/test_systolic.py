@@ -6,10 +6,13 @@ import itertools
 
 import pytest
 import torch
+from amaranth.hdl import Module
+from amaranth.lib import wiring
 from array_bench import on_every_cycle
 
 from golden.units.systolic import SystolicModel, matmul
 from hw.array.systolic import SystolicArray
+from hw.lib.stream import delay
 from sim.cases.image import image_cases
 from sim.cases.systolic import Tile, cases, image_case, tile_case
 from sim.cases.trace import AFTERMATH, PATTERNS, trace
@@ -209,6 +212,42 @@ def test_component_on_every_cycle(config, flowing):
     unit = SystolicArray(config, flowing=flowing)
     assert unit.latency == config.rows + config.cols + 3
     on_every_cycle(unit, ("one word a tile, both", "random tiles", "corners"), flowing=flowing)
+
+
+class _Behind(wiring.Component):
+    """An array whose weights come after their words, with registers that make them late."""
+
+    def __init__(self, config, late):
+        self.config = config
+        self.array = SystolicArray(config, flowing=True, late=late)
+        self.words = self.array.words
+        super().__init__({name: self.array.signature.members[name] for name in ("w", "a", "o")})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.array = array = self.array
+        for name in ("w", "a"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(array, name))
+        wiring.connect(m, array.o, wiring.flipped(self.o))
+        m.d.comb += array.w.payload.weights.eq(delay(
+            m, self.w.payload.weights.as_value(), advance=1, cycles=array.late))
+        return m
+
+
+@pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.parametrize("config", [SHAPES[0], SHAPES[2]], ids=lambda config: config.name)
+def test_weights_may_come_after_their_words(config, late):
+    assert min(config.rows, config.cols) > 2
+    on_every_cycle(_Behind(config, late), ("one word a tile, both", "random tiles", "corners"),
+                   flowing=True)
+
+
+def test_weights_come_before_they_are_used():
+    config = SHAPES[0]
+    late = min(config.rows, config.cols)
+    on_every_cycle(_Behind(config, late - 1), ("one word a tile, both",), flowing=True)
+    with pytest.raises(ValueError, match=f"late must be less than the words of a tile, not {late}"):
+        _Behind(config, late).array.elaborate(None)
 
 
 def test_image_case_covers_the_product():
