@@ -26,6 +26,7 @@ from hw.requant.unit import Requantizer
 from hw.units import words
 from sim.cases.requant import Batch, cases, image_case, make_case
 from sim.run import regress
+from tests.sample import later
 from vitforge.spec.config import Config, load
 from vitforge.spec.gelu import bump_bits, bump_table
 from vitforge.spec.requant_fields import THRESHOLDS
@@ -458,7 +459,7 @@ COMPARED = {"tiny": (47_056, 17_460),
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [
-    pytest.param(config, marks=pytest.mark.slow) if config.name in ("wide", "widest") else config
+    config if config.name in ("tiny", "narrow", "smallest") else later(config)
     for config in RTL], ids=lambda config: config.name)
 def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> None:
     result = regress("requant", config, fast=fast)
@@ -470,9 +471,8 @@ def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> Non
 
 @pytest.mark.rtl
 @pytest.mark.parametrize(("formats", "count"), [
-    ("uniform", 6), ("uniform+two-scale", 11),
-    pytest.param("uniform+log2", 9, marks=pytest.mark.slow),
-    pytest.param("uniform+table", 10, marks=pytest.mark.slow)])
+    later("uniform", 6), ("uniform+two-scale", 11), later("uniform+log2", 9),
+    later("uniform+table", 10)])
 def test_verilog_without_some_formats_equals_golden(formats: str, count: int, fast: bool) -> None:
     config = dataclasses.replace(TINY, name=formats.replace("+", "-"), formats=formats)
     result = regress("requant", config, fast=fast)

@@ -271,11 +271,11 @@ def test_image_case_covers_the_product():
 @pytest.mark.parametrize(("config", "words", "cycles", "images"), [
     (SHAPES[0], 4_095, 15_571, 5),
     pytest.param(SHAPES[1], 4_095, 15_571, 5, marks=pytest.mark.slow),
-    (SHAPES[2], 4_527, 16_659, 0),
+    pytest.param(SHAPES[2], 4_527, 16_659, 0, marks=pytest.mark.slow),
     pytest.param(SHAPES[3], 4_995, 17_686, 5, marks=pytest.mark.slow),
     (SHAPES[4], 5_391, 18_935, 5),
     pytest.param(SHAPES[5], 4_419, 15_578, 0, marks=pytest.mark.slow),
-    (load("edge8"), 6_903, 25_392, 5),
+    pytest.param(load("edge8"), 6_903, 25_392, 5, marks=pytest.mark.slow),
     pytest.param(load("edge16"), 12_519, 44_889, 5, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))
 def test_verilog_on_every_cycle(config, words, cycles, images, fast):
