@@ -31,7 +31,8 @@ def room(spec: Spec, config: Config) -> Config:
     """
     channels = -(-spec.widest // config.rows) * config.rows
     table = {"table_tokens": _LIMITS["table_tokens"]["high"]} if isinstance(spec, SwinSpec) else {}
-    return _changed(config, **table, max_tokens=max(2, spec.tokens), max_keys=max(spec.keys, config.lanes),
+    return _changed(config, **table, max_tokens=max(2, spec.tokens),
+                    max_keys=max(spec.keys, config.lanes),
                     max_channels=max(2, channels, config.lanes))
 
 
