@@ -3,6 +3,8 @@
 # and build, and nothing outside this folder is touched.
 #
 #   make demo      a handwritten digit through the generated Verilog; ends with build/demo/report.html
+#   make soc       ten digits through a simulated LiteX system; needs gcc-riscv64-unknown-elf and
+#                  `.venv/bin/pip install '.[soc]'`
 #   make test      lint, types, tests and short regressions
 #   make regress   the long regressions
 #   make clean     remove what was built; `make distclean` removes .venv as well
@@ -12,7 +14,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo test lint check regress venv clean distclean tools
+.PHONY: demo soc test lint check regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -29,6 +31,9 @@ export OMP_NUM_THREADS ?= 1
 
 demo: venv
 	$(BIN)/python -m examples.demo
+
+soc: venv
+	$(BIN)/python -m examples.litex
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q

@@ -353,6 +353,7 @@ _DEFAULT = Config()
 #: Fields that change no bit of the integer network, at their defaults (a test tries each).
 _NEUTRAL = {name: getattr(_DEFAULT, name) for name in (
     "rows", "cols", "pe_style", "multiplier", "modes", "packed_weight_bits", "acc_bits",
+    "drain_products",
     "max_tokens", "scratch_words", "residual_words", "stationary_words", "axi_bits", "burst_beats",
     "fetch_beats")}
 

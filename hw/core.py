@@ -75,7 +75,7 @@ class Core(wiring.Component):
         check(config)
         self.config = config
         self.operand = OperandPath(config)
-        self.array = SystolicArray(config, flowing=True)
+        self.array = SystolicArray(config, flowing=True, late=WeightSource.late)
         # With w = depth + latency + 3, the sums of the next pass's token t are written w + t cycles
         # after its first word was issued, which is one cycle or more after the release. The drain's
         # last read, of token T - 1, is early + 1 cycles after the release, and the tokens before it
@@ -201,7 +201,7 @@ class Core(wiring.Component):
         # Keys and values.
         stationary = self.banks["stationary"]
         m.d.comb += [
-            source.landed.eq(drain.complete),
+            source.landed.eq(drain.complete), source.bits.eq(sequencer.bits),
             stationary.read_enable.eq(source.read_enable), stationary.read.eq(source.read),
             stationary.read_address.eq(source.read_address), source.data.eq(stationary.data),
         ]

@@ -41,6 +41,9 @@ its player takes 4.2 s to build and 1.0 s to run instead of 7.7 s and 0.9 s; the
 for a 16x16 array with 16 lanes compiles in 2.0 s instead of 14.8 s. The accelerator, which runs for
 hundreds of thousands of cycles, keeps ``-O1``.
 
+Verilator's headers are a second of the processor in each source. `sim.objcache` precompiles them
+too: the accelerator of `tiny` with ``-O0`` takes 7.0 s to build instead of 8.8 s.
+
 Nothing is looked up when this module is imported, and nothing in this process's environment is
 changed: the caller merges `Toolchain.environment` into that of its children.
 """

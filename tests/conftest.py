@@ -2,6 +2,8 @@
 """What many tests need: one thread, global switches put back, digits as folders of pictures."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,9 +12,20 @@ import torch
 from PIL import Image
 
 from golden.data.mnist import Split
+from tests import designs
 
 #: Writes the first images of a split as ``<folder>/digit<label>/<number>.png``.
 WriteDigits = Callable[[Path, Split, int], Path]
+
+#: The files that take longest begin, so that all processes end at about the same time. Neighbours
+#: build no model that is the same: one of them would wait.
+FIRST = ("accelerator", "not_square", "demo", "verilog", "pair", "accelerator_check", "waves",
+         "accelerator_corrupt", "packed", "machine_formats", "synth", "requant", "operand", "sim",
+         "vectors", "softmax", "systolic", "drain", "memory_model", "memory_writer",
+         "memory_reader", "driver", "quantize_command", "explore", "accelerator_golden", "wheel",
+         "fusesoc", "axi_peer", "layernorm", "parallel", "sim_memory", "large_networks")
+#: The variable with the folder of generated designs.
+DESIGNS = "VITFORGE_TEST_DESIGNS"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,6 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr == "not slow":
         os.environ.setdefault("OPT_FAST", "-O0")
+    # The first process makes the folder, and those that it starts find its name.
+    if DESIGNS not in os.environ:
+        folder = os.environ[DESIGNS] = tempfile.mkdtemp(prefix="vitforge-designs-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    designs.share(Path(os.environ[DESIGNS]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; `--no-loadscope-reorder` keeps that for several processes."""
+    rank = {f"test_{name}": number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(autouse=True, scope="session")

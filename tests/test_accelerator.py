@@ -20,6 +20,7 @@ from golden.machine.execute import execute
 from golden.machine.program import Fault, Instruction, assemble, parse, pass_channels
 from golden.network.calibrate import calibrate
 from sim.accelerator.model import Case, Job, Outcome, Simulation, build
+from tests.sample import later
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import INSTRUCTIONS, LINE, NORM_PARAMETER, OPERATIONS, PARAMETER
 from vitforge.spec.register_map import COUNTERS, FAULTS
@@ -43,11 +44,6 @@ SPECS = {
     "one head": VitSpec(image_size=8, patch_size=8, in_channels=2, classes=9, dim=8, depth=2,
                         heads=1, mlp_hidden=8),
 }
-
-
-def slow(*values: object) -> object:
-    """Return a parameter set that only `make regress` runs."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @cache
@@ -144,8 +140,8 @@ def faulty(outcome: Outcome, kind: str, instruction: int | None = None,
 
 #: Slow and irregular, and the other ways in which a memory may be unpleasant.
 UNPLEASANT = {"stall": 128, "jitter": 63, "order": 4}
-MEMORIES = [UNPLEASANT, slow({}), slow({"latency": 300}), slow({"latency": 2, "stall_r": 200}),
-            slow({"order": 2, "stall_aw": 250})]
+MEMORIES = [UNPLEASANT, later({}), later({"latency": 300}), later({"latency": 2, "stall_r": 200}),
+            later({"order": 2, "stall_aw": 250})]
 
 STALLS: list[dict[str, int]] = [
     {}, {"stall": 100, "jitter": 63}, {"order": 1}, {"order": 2}, {"order": 3},
@@ -153,6 +149,9 @@ STALLS: list[dict[str, int]] = [
     {"stall_aw": 240, "stall_w": 128}, {"stall_w": 240}, {"stall_b": 250},
     {"stall": 200, "jitter": 255, "latency": 9, "order": 4},
 ]
+#: Each channel by itself, and every order, but not one by one.
+SOME = [{"latency": 200, "stall_ar": 200, "order": 1}, {"stall_r": 200, "order": 2},
+        {"stall_aw": 240, "stall_w": 128, "order": 3}, {"stall_b": 250, "latency": 2}, STALLS[-1]]
 
 
 def networks_are_exact(config: Config, stalls: dict[str, int], names: Sequence[str]) -> None:
@@ -164,7 +163,7 @@ def networks_are_exact(config: Config, stalls: dict[str, int], names: Sequence[s
         good(outcome, work)
 
 
-@pytest.mark.parametrize("stalls", STALLS, ids=str)
+@pytest.mark.parametrize("stalls", [*SOME, *map(later, STALLS[:-1])], ids=str)
 def test_networks_are_exact_on_any_memory(stalls: dict[str, int]) -> None:
     networks_are_exact(load("tiny"), stalls, ["one block", "padded everywhere"])
 
@@ -206,7 +205,7 @@ def test_cycles_are_as_predicted_in_the_orders_that_are_modelled() -> None:
 # Restarts
 
 
-@pytest.mark.parametrize("stalls", [{}, {"latency": 300}, UNPLEASANT], ids=str)
+@pytest.mark.parametrize("stalls", [later({}), {"latency": 300}, UNPLEASANT], ids=str)
 def test_restarts_at_once_after_done(stalls: dict[str, int]) -> None:
     config, memory = load("tiny"), Memory()
     work = network("one block", config)
@@ -379,8 +378,8 @@ def test_wrong_buffers_are_refused() -> None:
 @pytest.mark.parametrize("stalls", MEMORIES, ids=str)
 @pytest.mark.parametrize("response", [SLVERR, DECERR])
 @pytest.mark.parametrize(("channel", "part"), [
-    ("program", 0.5), ("input", 0), ("output", 1), slow("program", 0), slow("program", 1),
-    slow("input", 0.5), slow("output", 0)])
+    ("program", 0.5), ("input", 0), ("output", 1), later("program", 0), later("program", 1),
+    later("input", 0.5), later("output", 0)])
 def test_an_error_of_the_memory_ends_the_run(channel: str, part: float, response: int,
                                              stalls: dict[str, int]) -> None:
     config, memory = load("tiny"), Memory()

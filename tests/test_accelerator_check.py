@@ -2,6 +2,7 @@
 """Whole networks on the generated Verilog: every byte, and every counter as predicted."""
 
 import dataclasses
+import itertools
 from functools import cache
 
 import pytest
@@ -48,27 +49,32 @@ def program(spec: VitSpec, config: Config) -> Compiled:
 
 
 def counters_are_predicted(config: Config, latencies: tuple[int, ...]) -> None:
-    model = build(config)
+    model, data, jobs, programs = build(config), b"", [], []
+    for spec, start in itertools.product((SPEC, HEAVY), (0, 64, 4096 - 192)):
+        compiled = program(spec, config)
+        image = input_buffer(torch.zeros(1, spec.in_channels, spec.image_size, spec.image_size,
+                                         dtype=torch.uint8), compiled)
+        # Buffers at any line, so that bursts meet pages everywhere.
+        (at, image_at, output_at), more = place([
+            bytes(start) + compiled.program, bytes(64) + image,
+            bytes(start) + bytes(compiled.output_bytes)], start=len(data) or 4096)
+        data += more[len(data):]
+        jobs.append(Job(f"from {start}", (at + start, len(compiled.program)),
+                        (image_at + 64, len(image)), (output_at + start, compiled.output_bytes),
+                        10 ** 6))
+        programs.append(compiled.program)
     for latency in latencies:
-        for spec in (SPEC, HEAVY):
-            compiled = program(spec, config)
-            image = input_buffer(torch.zeros(1, spec.in_channels, spec.image_size,
-                                             spec.image_size, dtype=torch.uint8), compiled)
-            for start in (0, 64, 4096 - 192):
-                # Buffers at any line, so that bursts meet pages everywhere.
-                addresses, data = place([bytes(start) + compiled.program, bytes(64) + image,
-                                         bytes(start) + bytes(compiled.output_bytes)])
-                buffers = Buffers(addresses[0] + start, addresses[1] + 64, addresses[2] + start)
-                job = Job("", (buffers.program, len(compiled.program)),
-                          (buffers.input, len(image)), (buffers.output, compiled.output_bytes),
-                          10 ** 6)
-                outcome, = model.run(Case(data, [job], {"latency": latency}))
-                exact = predict(compiled.program, config, buffers=buffers, latency=latency)
-                assert {name: outcome.values[name] for name in COUNTERS} \
-                    == {name: getattr(exact, name) for name in COUNTERS}, (latency, start)
-                width = config.axi_bits // 8
-                assert outcome.read_beats * width == exact.read_bytes
-                assert outcome.write_beats * width == exact.written_bytes
+        outcomes = model.run(Case(data, jobs, {"latency": latency}))
+        read = written = 0
+        for job, code, outcome in zip(jobs, programs, outcomes, strict=True):
+            exact = predict(code, config, latency=latency, buffers=Buffers(
+                job.program[0], job.input[0], job.output[0]))
+            assert {name: outcome.values[name] for name in COUNTERS} \
+                == {name: getattr(exact, name) for name in COUNTERS}, (latency, job.name)
+            # The memory counts beats of all jobs.
+            read, written = read + exact.read_bytes, written + exact.written_bytes
+            width = config.axi_bits // 8
+            assert (outcome.read_beats * width, outcome.write_beats * width) == (read, written)
 
 
 def test_counters_are_predicted() -> None:
@@ -88,13 +94,11 @@ def test_a_digit_from_memory_to_logits() -> None:
     config, sample = load("tiny"), mnist.sample()
     network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)
     seen: list[int] = []
-    found = check(network, sample.test.images[:1], progress=seen.append)
-    assert found.logits.argmax(1).tolist() == sample.test.labels[:1].tolist()
-    assert found.cycles == found.predicted.cycles
-    assert seen == sorted(seen)
-    stalled = check(network, sample.test.images[3:4], stall=30, seed=2)
+    # Without stalls, and with the cycles that are predicted then, the demo runs one.
+    stalled = check(network, sample.test.images[3:4], stall=30, seed=2, progress=seen.append)
     assert stalled.logits.argmax(1).tolist() == sample.test.labels[3:4].tolist()
-    assert stalled.cycles > found.cycles
+    assert stalled.cycles > stalled.predicted.cycles
+    assert seen == sorted(seen)
 
 
 @pytest.mark.slow

@@ -48,10 +48,11 @@ WIDE = [dataclasses.replace(TINY, name="tiny4x8", cols=8),
         dataclasses.replace(TINY, name="tiny4x16", cols=16),
         dataclasses.replace(TINY, name="tiny8x16", rows=8, cols=16, lanes=4, axi_bits=128),
         dataclasses.replace(TINY, name="tiny-pair", modes="single+pair"),
-        dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair")]
+        dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair",
+                            drain_products="luts")]
 #: A machine without the formats that it need not have.
 UNIFORM = dataclasses.replace(TINY, name="tiny-uniform", formats="uniform", attention="uniform",
-                              attention_bits=8, operand_bits=9)
+                              attention_bits=8, operand_bits=9, axi_bits=128)
 
 
 def named(config: Config) -> str:
@@ -181,12 +182,12 @@ def pairs(count: int, seed: int, config: Config) -> Iterator[tuple[str, bytes]]:
         yield corrupted(rng, config)
 
 
-def compared(runs: int, seed: int, config: Config = TINY, **stalls: int
+def compared(runs: int, seed: int, config: Config = TINY, count: int = 100, **stalls: int
              ) -> tuple[list[str], Counter[str]]:
-    """Compare `runs` times a hundred programs."""
+    """Compare `runs` times `count` programs."""
     wrong, seen = [], Counter[str]()
     for number in range(runs):
-        more, kinds = differences(100, 100 * seed + number, config, **stalls)
+        more, kinds = differences(count, 100 * seed + number, config, **stalls)
         wrong += more
         seen += kinds
     return wrong, seen
@@ -237,22 +238,21 @@ def differences(count: int, seed: int, config: Config, **stalls: int
 
 
 def test_corrupted_programs_do_the_same() -> None:
-    wrong, seen = compared(1, 1)
+    wrong, seen = compared(1, 1, count=60)
     assert not wrong, (wrong, seen)
-    assert seen["bytes"] > 30 and len(seen) >= 5, seen
+    assert seen["bytes"] > 18 and len(seen) >= 5, seen
 
 
-@pytest.mark.parametrize("config", WIDE[:2], ids=named)
-def test_corrupted_programs_do_the_same_where_tokens_have_several_words(config: Config) -> None:
-    wrong, seen = compared(1, 2, config)
+def test_corrupted_programs_do_the_same_where_tokens_have_several_words() -> None:
+    wrong, seen = compared(1, 2, WIDE[-1], count=50)
     assert not wrong, (wrong, seen)
-    assert seen["bytes"] > 30 and len(seen) >= 5, seen
+    assert seen["bytes"] > 15 and len(seen) >= 5, seen
 
 
 def test_corrupted_programs_do_the_same_where_formats_are_left_out() -> None:
-    wrong, seen = compared(1, 2, UNIFORM)
+    wrong, seen = compared(1, 2, UNIFORM, count=50)
     assert not wrong, (wrong, seen)
-    assert seen["bytes"] > 30 and len(seen) >= 5, seen
+    assert seen["bytes"] > 15 and len(seen) >= 5, seen
 
 
 @pytest.mark.slow

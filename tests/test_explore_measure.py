@@ -111,6 +111,7 @@ def test_fields_that_change_no_bit_of_the_network():
     """Accuracy is kept for all values of these at once: none may matter."""
     model, sample = checkpoint.load(WEIGHTS), mnist.sample()
     other = {"rows": 4, "cols": 8, "pe_style": "shift", "multiplier": "27x18", "modes": "pair",
+             "drain_products": "luts",
              "packed_weight_bits": 3, "acc_bits": 34, "max_tokens": 77,
              "scratch_words": 99, "residual_words": 98, "stationary_words": 97, "axi_bits": 64,
              "burst_beats": 8, "fetch_beats": 64}

@@ -61,8 +61,14 @@ def test_every_multiplier_has_a_place_of_its_own():
     assert "attributes" not in module["cells"]["other"]
 
 
-def test_array_lies_in_tiles():
-    module = _module()
+def _renamed(module, name):
+    nets = {net.replace("product_", name): value for net, value in module["netnames"].items()}
+    return {**module, "netnames": nets}
+
+
+@pytest.mark.parametrize("name", ["product_", "grid.product_"])
+def test_array_lies_in_tiles(name):
+    module = _renamed(_module(), name)
     anchor(module)
     blocks = _blocks(module)
     places = {net["bits"][0]: tuple(map(int, name.split("_")[1:3]))
@@ -85,11 +91,6 @@ def test_engines_and_lanes_follow_each_other():
                      *(f"design.core.drain.requantizer.{part}" for part in (
                          "encode_0.$9", "scale_0.$9", "scale_0.$20",
                          "encode_1.$9", "scale_1.$9", "scale_1.$20"))]
-
-
-def _renamed(module, name):
-    nets = {net.replace("product_", name): value for net, value in module["netnames"].items()}
-    return {**module, "netnames": nets}
 
 
 @pytest.mark.parametrize(("module", "words"), [

@@ -39,6 +39,8 @@ COMMANDS = {
     "benchmarks.quantization": ("--checkpoint", "F", "--calibration", "D", "--evaluate", "D"),
     "benchmarks.simulation": ("-o", "F"),
     "examples.demo": ("-o", "F"),
+    "examples.litex": ("-o", "F"),
+    "examples.litex.board": ("ulx3s-85f", "-o", "F"),
 }
 #: Those that need no more than Amaranth, and one whose tools are processes (`tests/test_synth.py`).
 ALONE = ("gen.verilog", "gen.registers", "gen.synth")

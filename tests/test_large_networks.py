@@ -39,10 +39,15 @@ def test_every_vit_and_deit_can_be_compiled_by_name() -> None:
     assert {"vit_large_patch16_224", "vit_large_patch16_384", "deit_base_patch16_384"} < set(NAMES)
 
 
-def test_one_block_of_vit_l_compiles_and_runs() -> None:
+def block_of_vit_l() -> VitSpec:
     spec = MODELS["vit_large_patch16_224"].spec
     assert isinstance(spec, VitSpec) and (spec.dim, spec.heads, spec.mlp_hidden) == (1024, 16, 4096)
-    block = dataclasses.replace(spec, depth=1)
+    return dataclasses.replace(spec, depth=1)
+
+
+@pytest.mark.slow
+def test_one_block_of_vit_l_compiles() -> None:
+    block = block_of_vit_l()
     network = random_network(block, room(block, load("edge16")), images=1)
     config = fit(network)
     # All of the hidden layer beside each other is what takes the room.
@@ -50,8 +55,11 @@ def test_one_block_of_vit_l_compiles_and_runs() -> None:
     compiled = compile_network(dataclasses.replace(network, config=config))
     layers = 3 * 64 + 16 * (13 + 4) + 64 + 256 + 64
     assert len(compiled.steps) == 64 + layers + -(-1000 // 16)
-    # The same block on an image of few patches: every channel of every layer is computed.
-    small = dataclasses.replace(block, image_size=32)
+
+
+def test_one_block_of_vit_l_runs() -> None:
+    # On an image of few patches: every channel of every layer is computed.
+    small = dataclasses.replace(block_of_vit_l(), image_size=32)
     network = random_network(small, room(small, load("edge16")))
     network = dataclasses.replace(network, config=fit(network))
     image = torch.randint(256, (1, 3, 32, 32)).to(torch.uint8)

@@ -375,8 +375,8 @@ def test_bench_has_cases_for_every_mantissa(bits, channels):
     (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 13, 17_733,
      3_654),
     (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),
-    (Config(name="two-bits", rows=4, cols=4, lanes=2, mantissa_bits=2, max_channels=16), 10,
-     11_499, 2_115),
+    pytest.param(Config(name="two-bits", rows=4, cols=4, lanes=2, mantissa_bits=2,
+                        max_channels=16), 10, 11_499, 2_115, marks=pytest.mark.slow),
     pytest.param(Config(name="three-bits", rows=4, cols=4, lanes=2, mantissa_bits=3, norm_bits=8,
                         max_channels=16), 10, 11_338, 2_115, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))

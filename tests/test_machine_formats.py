@@ -20,6 +20,7 @@ from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from golden.ptq.formats import TensorFormat
 from golden.ptq.statistics import Observed
+from tests.sample import later
 from tests.test_not_square import SPECS, Work, compare, named, of_network, of_passes, outcomes
 from vitforge.spec.config import Config, ConfigError, load
 from vitforge.spec.formats import FORMATS, SUBSETS
@@ -28,7 +29,7 @@ from vitforge.spec.register_map import FAULTS
 
 TINY = load("tiny")
 UNIFORM = dataclasses.replace(TINY, name="tiny-uniform", formats="uniform", attention="uniform",
-                              attention_bits=8, operand_bits=9)
+                              attention_bits=8, operand_bits=9, axi_bits=128)
 #: Log2 codes of attention alone; and two-scale ones beside log-sqrt2 attention, which has their
 #: operands.
 MACHINES = [UNIFORM, dataclasses.replace(TINY, name="tiny-log2-attention", formats="uniform"),
@@ -78,7 +79,7 @@ def test_a_format_that_a_machine_lacks_is_a_bad_field(config: Config) -> None:
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("config", MACHINES, ids=named)
+@pytest.mark.parametrize("config", [MACHINES[0], *map(later, MACHINES[1:])], ids=named)
 def test_a_format_that_a_machine_lacks_is_a_fault_of_the_hardware(config: Config) -> None:
     kinds = [(*formats, operation) for formats in PASSES for operation in ("linear", "raw")]
     works = [Work(program(config, *kind), bytes(LINE), bytes(LINE)) for kind in kinds]
@@ -87,10 +88,10 @@ def test_a_format_that_a_machine_lacks_is_a_fault_of_the_hardware(config: Config
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("config", MACHINES, ids=named)
+@pytest.mark.parametrize("config", [MACHINES[0], *map(later, MACHINES[1:])], ids=named)
 def test_networks_and_random_passes_are_exact(config: Config) -> None:
     compare(config, [*(of_network(spec, config) for spec in SPECS),
-                     *(of_passes(config, seed, 40) for seed in range(6))])
+                     *(of_passes(config, seed, 40) for seed in range(4))])
 
 
 def network(config: Config, gelu: str | None = None) -> Network:

@@ -22,6 +22,7 @@ from hw.bus.writer import MemoryWriter
 from hw.drain.raw import RawOutput
 from hw.lib import stream
 from sim.testing.axi_memory import AxiMemory
+from tests.sample import later, thinned
 from vitforge.spec.config import Config
 from vitforge.spec.config import load as preset
 from vitforge.spec.instruction import LINE, LOOPS
@@ -188,10 +189,11 @@ def _same(config, script, latency, program=0x1000, data=0x8000, more=0):
 
 @pytest.mark.parametrize(("rows", "axi", "lanes", "burst", "fetch", "latency"), [
     (4, 64, 2, 8, 64, 7), (4, 128, 1, 4, 16, 30), (4, 256, 2, 2, 16, 1), (4, 512, 2, 1, 16, 60),
-    (8, 64, 4, 1, 64, 100), (8, 128, 1, 8, 32, 2), (8, 256, 4, 16, 32, 20), (8, 512, 2, 4, 32, 60),
-    (16, 64, 4, 16, 128, 60), (16, 128, 2, 1, 64, 60), (16, 256, 8, 3, 16, 7),
-    (16, 512, 4, 8, 16, 1),
-    (32, 64, 4, 8, 64, 30), (32, 512, 8, 2, 16, 7), (64, 64, 8, 4, 16, 5), (64, 256, 32, 1, 32, 60),
+    (8, 64, 4, 1, 64, 100), (8, 128, 1, 8, 32, 2), later(8, 256, 4, 16, 32, 20),
+    later(8, 512, 2, 4, 32, 60), later(16, 64, 4, 16, 128, 60), (16, 128, 2, 1, 64, 60),
+    (16, 256, 8, 3, 16, 7), later(16, 512, 4, 8, 16, 1),
+    (32, 64, 4, 8, 64, 30), later(32, 512, 8, 2, 16, 7), later(64, 64, 8, 4, 16, 5),
+    (64, 256, 32, 1, 32, 60),
 ])
 def test_words_and_loads_come_when_they_should(rows, axi, lanes, burst, fetch, latency):
     config = _config(rows, axi, lanes=lanes, burst_beats=burst, fetch_beats=fetch)
@@ -276,8 +278,8 @@ def test_first_burst_ends_at_a_multiple_of_the_longest(start):
     _same(config, [(8, [0] * 240)], 20, 0x1000 + start)
 
 
-@pytest.mark.parametrize(("rows", "axi"), [(4, 64), (4, 512), (8, 64), (8, 256), (16, 64),
-                                           (16, 128), (16, 512)])
+@pytest.mark.parametrize(("rows", "axi"), [(4, 64), later(4, 512), later(8, 64),
+                                           (8, 256), later(16, 64), later(16, 128), (16, 512)])
 def test_runs_from_rest_are_as_all_others(rows, axi):
     # Weights as a pass wants them: tiles with pauses in which everything comes to rest, or almost.
     rng = random.Random(f"tiles {rows} {axi}")
@@ -351,9 +353,10 @@ def _written(config, latency, passes):
     return cycles, sum(burst.beats for burst in memory.writes)
 
 
-@pytest.mark.parametrize("latency", [2, 30])
-@pytest.mark.parametrize(("lanes", "axi"), [(2, 64), (4, 64), (4, 128), (2, 512), (16, 64)])
-def test_raw_passes_are_written_when_they_should(lanes, axi, latency):
+@pytest.mark.parametrize(("shape", "latency"), thinned(
+    [(2, 64), (4, 64), (4, 128), (2, 512), (16, 64)], [2, 30], of=2))
+def test_raw_passes_are_written_when_they_should(shape, latency):
+    lanes, axi = shape
     config = _config(16, axi, lanes=lanes)
     rng = random.Random(f"{lanes} {axi} {latency}")
     of_token = 16 // lanes

@@ -12,6 +12,7 @@ from hw.bus.writer import MemoryWriter
 from sim.testing.axi_memory import DECERR, SLVERR, AxiMemory
 from sim.testing.axi_order import ORDERS
 from tests.engine_bench import Beside, Script, Source, simulate, until_taken, wait
+from tests.sample import thinned
 from vitforge.spec.config import Config
 from vitforge.spec.packing import burst_limit
 
@@ -83,9 +84,8 @@ class Bench:
 STALLS = [{}, {"stall": 0.4, "extra": 30}, {"give": 0.3}, {"give": 0.5, "stall": 0.3, "latency": 2}]
 
 
-@pytest.mark.parametrize("stalls", STALLS, ids=str)
-@pytest.mark.parametrize("lanes", [1, 4, 16])
-@pytest.mark.parametrize("bits", [64, 128, 256, 512])
+@pytest.mark.parametrize(("bits", "lanes", "stalls"), thinned(
+    [64, 128, 256, 512], [1, 4, 16], STALLS, of=3))
 def test_every_sum_is_in_its_place_and_no_byte_beside(bits, lanes, stalls):
     bench = Bench(_config(bits, lanes), seed=bits + lanes, **{"latency": 7} | stalls)
     word = 4 * lanes
@@ -151,11 +151,11 @@ def test_cycles_are_as_documented(bits, lanes):
     assert bench.commands.cycles[1] == cycles[-1] + 10 + 1
 
 
-@pytest.mark.parametrize(("bits", "lanes"), [(64, 4), (128, 2), (512, 2)])
-@pytest.mark.parametrize("stalls", [
+@pytest.mark.parametrize(("shape", "stalls"), thinned([(64, 4), (128, 2), (512, 2)], [
     {}, {"stall": 0.4}, {"give": 0.3}, {"give": 0}, {"order": "data"}, {"order": "both"},
-    {"order": "random", "stall": 0.3}, {"order": "data", "give": 0.2}], ids=str)
-def test_stop_in_the_middle_comes_to_rest(bits, lanes, stalls):
+    {"order": "random", "stall": 0.3}, {"order": "data", "give": 0.2}], of=3))
+def test_stop_in_the_middle_comes_to_rest(shape, stalls):
+    bits, lanes = shape
     for after in (1, 2, 3, 4, 5, 6, 8, 11, 17, 40):
         bench = Bench(_config(bits, lanes, burst_beats=4), seed=after, latency=6, **stalls)
         found = []
@@ -186,10 +186,11 @@ def test_stop_in_the_middle_comes_to_rest(bits, lanes, stalls):
         assert bench.memory.data == placed(bench.before, [(0x1FC0, found[0][:written])])
 
 
-@pytest.mark.parametrize("stalls", [{}, {"stall": 0.4}, {"give": 0.3, "extra": 20}], ids=str)
-@pytest.mark.parametrize("order", [*ORDERS, "random"])
-@pytest.mark.parametrize(("bits", "lanes"), [(64, 4), (128, 2), (512, 2)])
-def test_no_channel_waits_for_another(bits, lanes, order, stalls):
+@pytest.mark.parametrize(("shape", "order", "stalls"), thinned(
+    [(64, 4), (128, 2), (512, 2)], [*ORDERS, "random"],
+    [{}, {"stall": 0.4}, {"give": 0.3, "extra": 20}], of=3))
+def test_no_channel_waits_for_another(shape, order, stalls):
+    bits, lanes = shape
     bench = Bench(_config(bits, lanes, burst_beats=4), seed=bits, **{
         "latency": 5, "order": order} | stalls)
     ranges = []

@@ -39,6 +39,9 @@ SHAPES = [dataclasses.replace(TINY, name="tiny4x8", cols=8),
           dataclasses.replace(TINY, name="tiny4x16", cols=16),
           dataclasses.replace(TINY, name="tiny8x16", rows=8, cols=16, lanes=4, axi_bits=128)]
 
+#: Programs of random passes for each.
+PASSES = 5
+
 
 def named(config: Config) -> str:
     return config.name
@@ -114,11 +117,13 @@ def compare(config: Config, works: list[Work]) -> None:
                 name: getattr(wanted, name) for name in COUNTERS}, found.name
 
 
+# `make test` has tests/test_pair.py for that, with 4x8.
 @pytest.mark.rtl
+@pytest.mark.slow
 @pytest.mark.parametrize("config", SHAPES, ids=named)
 def test_networks_and_random_passes_are_exact(config: Config) -> None:
     compare(config, [*(of_network(spec, config) for spec in SPECS),
-                     *(of_passes(config, seed, 40) for seed in range(12))])
+                     *(of_passes(config, seed, 40) for seed in range(PASSES))])
 
 
 @pytest.mark.rtl

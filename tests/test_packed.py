@@ -27,7 +27,8 @@ from sim.cases.packed import PackedTile, packed_case
 from sim.cases.systolic import cases
 from sim.cases.trace import trace
 from sim.run import regress
-from vitforge.spec.config import Config, ConfigError
+from tests.sample import later
+from vitforge.spec.config import Config, ConfigError, load
 from vitforge.spec.elements import DEEP, MODES, PORTS, Element, array_latency, holds, table_stages
 from vitforge.spec.limits import Part, check
 
@@ -270,7 +271,7 @@ def test_an_accelerator_takes_single_products_and_pairs():
 
 @pytest.mark.parametrize("unit", ["systolic", "accelerator"])
 def test_modes_that_are_off_cost_nothing(unit):
-    plain = Config(rows=4, cols=4, lanes=2)
+    plain = load("tiny")
     other = dataclasses.replace(plain, multiplier="27x18", packed_weight_bits=8)
     texts = [generate(unit, config).replace(str(int(config.hash(), 16)), "HASH")
              for config in (plain, other)]
@@ -305,8 +306,7 @@ def test_noise_beyond_a_mode_is_ignored():
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [
-    *SHAPES[:2], *(pytest.param(config, marks=pytest.mark.slow) for config in SHAPES[2:]),
-    ROWS[0], *(pytest.param(config, marks=pytest.mark.slow) for config in ROWS[1:] + TABLES),
+    later(SHAPES[0]), SHAPES[1], *map(later, SHAPES[2:] + ROWS + TABLES),
 ], ids=lambda config: config.name)
 def test_verilog_on_every_cycle(config, fast):
     result = regress("systolic", config, fast=fast)

@@ -64,7 +64,8 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
-@pytest.mark.parametrize("batches", [0, 1, 4, 6, 10, 12])
+@pytest.mark.parametrize("batches", [
+    0, 4, 12, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 6, 10))])
 def test_a_killed_run_goes_on(pictures, tmp_path, monkeypatch, capsys, batches):
     plain = tmp_path / "plain.json"
     assert quantize.main(command(pictures, plain)) == 0

@@ -26,6 +26,7 @@ from hw.requant.unit import Requantizer
 from hw.units import words
 from sim.cases.requant import Batch, cases, image_case, make_case
 from sim.run import regress
+from tests.sample import later
 from vitforge.spec.config import Config, load
 from vitforge.spec.gelu import bump_bits, bump_table
 from vitforge.spec.requant_fields import THRESHOLDS
@@ -438,6 +439,7 @@ RTL = [
     Config(name="smallest", rows=1, cols=1, lanes=3, operand_bits=9, acc_bits=17, value_bits=10,
            multiplier_bits=4, factor_bits=4, norm_bits=16),
     Config(name="shifts-alone", rows=4, cols=4, lanes=1, multiplier_bits=1),
+    Config(name="luts", rows=4, cols=4, lanes=1, drain_products="luts"),
     Config(name="widest", rows=2, cols=2, lanes=2, acc_bits=33, value_bits=24, multiplier_bits=12,
            factor_bits=12, norm_bits=8),
 ]
@@ -451,25 +453,26 @@ COMPARED = {"tiny": (47_056, 17_460),
             "edge-lanes16": (22_258, 6_597),
             "smallest": (25_820, 8_334),
             "shifts-alone": (69_303, 28_179),
+            "luts": (71_482, 29_214),
             "widest": (26_055, 8_496)}
 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [
-    pytest.param(config, marks=pytest.mark.slow) if config.name in ("wide", "widest") else config
+    config if config.name in ("tiny", "narrow", "smallest") else later(config)
     for config in RTL], ids=lambda config: config.name)
 def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> None:
     result = regress("requant", config, fast=fast)
     assert result.cases == 18 + result.image_cases
-    assert result.image_cases == (5 if config.name in ("tiny", "wide", "shifts-alone") else 0)
+    pictures = config.name in ("tiny", "wide", "shifts-alone", "luts")
+    assert result.image_cases == (5 if pictures else 0)
     assert (result.patterns, result.cycles, result.words) == (9, *COMPARED[config.name])
 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize(("formats", "count"), [
-    ("uniform", 6), ("uniform+two-scale", 11),
-    pytest.param("uniform+log2", 9, marks=pytest.mark.slow),
-    pytest.param("uniform+table", 10, marks=pytest.mark.slow)])
+    later("uniform", 6), ("uniform+two-scale", 11), later("uniform+log2", 9),
+    later("uniform+table", 10)])
 def test_verilog_without_some_formats_equals_golden(formats: str, count: int, fast: bool) -> None:
     config = dataclasses.replace(TINY, name=formats.replace("+", "-"), formats=formats)
     result = regress("requant", config, fast=fast)

@@ -60,33 +60,48 @@ def test_a_model_with_a_word_too_many_is_refused():
         list(trace(case, WORDS, "flow", "flow"))
 
 
+#: What is wrong with the last buffer, by the number in a file; and how the difference is told.
+WRONG = {
+    1: (r"assign i__ready = ([^;]+);", r"assign i__ready = (\1) | broken[0] == 2'd1;",
+        r"i\.ready is 1, not 0"),
+    2: (r"assign o__valid = ([^;]+);", r"assign o__valid = (\1) ^ broken[0] == 2'd2;",
+        r"o\.valid is 1, not 0"),
+    3: (r"o__payload <= ([^;]+);", r"o__payload <= (\1) ^ (broken[0] == 2'd3);",
+        r"o\.payload is 0x"),
+}
+
+
 @pytest.mark.rtl
-@pytest.mark.parametrize(("pattern", "replacement", "message"), [
-    (r"assign i__ready = [^;]+;", "assign i__ready = 1'h1;", r"i\.ready is 1, not 0"),
-    (r"assign o__valid = ([^;]+);", r"assign o__valid = ~\1;", r"o\.valid is 1, not 0"),
-    (r"o__payload <= ([^;]+);", r"o__payload <= \1 ^ 1'h1;", r"o\.payload is 0x"),
-])
-def test_python_and_the_player_find_the_same_first_difference(tmp_path, monkeypatch, pattern,
-                                                              replacement, message):
+def test_python_and_the_player_find_the_same_first_difference(tmp_path, monkeypatch):
+    number = tmp_path / "broken.hex"
+
     def broken(unit, config):
+        """Generate a unit whose last buffer is wrong as the file says: one model for all."""
         design = elaborate(unit, config)
-        head, skid = design.verilog.rsplit("module ", 1)
+        before, skid = design.verilog.rsplit("module ", 1)
         assert skid.startswith("\\requant.skid")
-        skid, count = re.subn(pattern, replacement, skid, count=1)
-        assert count == 1
-        return dataclasses.replace(design, verilog=f"{head}module {skid}")
+        for pattern, replacement, _ in WRONG.values():
+            skid, count = re.subn(pattern, replacement, skid, count=1)
+            assert count == 1
+        head, body = skid.split(");\n", 1)
+        body = f'  reg [1:0] broken [0:0];\n  initial $readmemh("{number}", broken);\n{body}'
+        return dataclasses.replace(design, verilog=f"{before}module {head});\n{body}")
 
     monkeypatch.setattr(sim.run, "elaborate", broken)
     monkeypatch.setattr(sim.run, "all_cases", lambda *case: all_cases(*case)[:2])
-    found = []
-    for fast in (False, True):
-        with pytest.raises(SimulationError, match=message):
-            regress("requant", load("tiny"), fast=fast, directory=tmp_path / str(fast))
-        log, = (tmp_path / str(fast)).glob("*/run.log")
-        found.append(re.findall(r"Mismatch: (.*, gaps .*, stalls .*, cycle \d+: .*)",
-                                log.read_text()))
-    # Python goes on with the next pattern; the player speaks last, and ends with the first.
-    assert found[0][0] == found[1][-1]
+    for wrong, (_, _, message) in WRONG.items():
+        number.write_text(f"{wrong}\n")
+        found = []
+        for fast in (False, True):
+            with pytest.raises(SimulationError, match=message):
+                regress("requant", load("tiny"), fast=fast, directory=tmp_path / str(fast))
+            log, = (tmp_path / str(fast)).glob("*/run.log")
+            found.append(re.findall(r"Mismatch: (.*, gaps .*, stalls .*, cycle \d+: .*)",
+                                    log.read_text()))
+        # Python goes on with the next pattern; the player speaks last, and ends with the first.
+        assert found[0][0] == found[1][-1]
+    number.write_text("0\n")
+    regress("requant", load("tiny"), fast=True, directory=tmp_path / "True")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -340,7 +340,8 @@ RTL = [
     (Config(name="iexp-one-key", rows=4, cols=4, lanes=1, max_keys=1, exponential="iexp"),
      11, 8_473, 1_935),
 ]
-SLOW = ("lanes4-bits3", "linear-wide", "iexp-wide", "iexp-one-lane", "iexp-one-key")
+SLOW = ("lanes4-bits3", "lanes16-bits5", "linear-wide", "iexp-wide", "iexp-one-lane", "one-key",
+        "iexp-one-key")
 
 
 @pytest.mark.parametrize("exponential", ["shift", "iexp"])

@@ -102,8 +102,8 @@ def test_adder(tmp_path, monkeypatch):
 
 # Yosys writes words of 32 bits in decimal.
 @pytest.mark.synth
-@pytest.mark.parametrize(("width", "zero", "other"), [(8, "8'h00", "8'ha5"),
-                                                      (32, "32'd0", "32'd165")])
+@pytest.mark.parametrize(("width", "zero", "other"), [
+    (8, "8'h00", "8'ha5"), pytest.param(32, "32'd0", "32'd165", marks=pytest.mark.slow)])
 def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch, width, zero, other):
     """The netlist is that of the words one by one, contents of memories included."""
     class Two(wiring.Component):

@@ -6,10 +6,13 @@ import itertools
 
 import pytest
 import torch
+from amaranth.hdl import Module
+from amaranth.lib import wiring
 from array_bench import on_every_cycle
 
 from golden.units.systolic import SystolicModel, matmul
 from hw.array.systolic import SystolicArray
+from hw.lib.stream import delay
 from sim.cases.image import image_cases
 from sim.cases.systolic import Tile, cases, image_case, tile_case
 from sim.cases.trace import AFTERMATH, PATTERNS, trace
@@ -211,6 +214,42 @@ def test_component_on_every_cycle(config, flowing):
     on_every_cycle(unit, ("one word a tile, both", "random tiles", "corners"), flowing=flowing)
 
 
+class _Behind(wiring.Component):
+    """An array whose weights come after their words, with registers that make them late."""
+
+    def __init__(self, config, late):
+        self.config = config
+        self.array = SystolicArray(config, flowing=True, late=late)
+        self.words = self.array.words
+        super().__init__({name: self.array.signature.members[name] for name in ("w", "a", "o")})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.array = array = self.array
+        for name in ("w", "a"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(array, name))
+        wiring.connect(m, array.o, wiring.flipped(self.o))
+        m.d.comb += array.w.payload.weights.eq(delay(
+            m, self.w.payload.weights.as_value(), advance=1, cycles=array.late))
+        return m
+
+
+@pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.parametrize("config", [SHAPES[0], SHAPES[2]], ids=lambda config: config.name)
+def test_weights_may_come_after_their_words(config, late):
+    assert min(config.rows, config.cols) > 2
+    on_every_cycle(_Behind(config, late), ("one word a tile, both", "random tiles", "corners"),
+                   flowing=True)
+
+
+def test_weights_come_before_they_are_used():
+    config = SHAPES[0]
+    late = min(config.rows, config.cols)
+    on_every_cycle(_Behind(config, late - 1), ("one word a tile, both",), flowing=True)
+    with pytest.raises(ValueError, match=f"late must be less than the words of a tile, not {late}"):
+        _Behind(config, late).array.elaborate(None)
+
+
 def test_image_case_covers_the_product():
     config = Config(name="t", rows=3, cols=5, lanes=2)
     tensors = {"mantissa": _random(7, 10), "shift": torch.tensor(3),
@@ -232,11 +271,11 @@ def test_image_case_covers_the_product():
 @pytest.mark.parametrize(("config", "words", "cycles", "images"), [
     (SHAPES[0], 4_095, 15_571, 5),
     pytest.param(SHAPES[1], 4_095, 15_571, 5, marks=pytest.mark.slow),
-    (SHAPES[2], 4_527, 16_659, 0),
+    pytest.param(SHAPES[2], 4_527, 16_659, 0, marks=pytest.mark.slow),
     pytest.param(SHAPES[3], 4_995, 17_686, 5, marks=pytest.mark.slow),
     (SHAPES[4], 5_391, 18_935, 5),
     pytest.param(SHAPES[5], 4_419, 15_578, 0, marks=pytest.mark.slow),
-    (load("edge8"), 6_903, 25_392, 5),
+    pytest.param(load("edge8"), 6_903, 25_392, 5, marks=pytest.mark.slow),
     pytest.param(load("edge16"), 12_519, 44_889, 5, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))
 def test_verilog_on_every_cycle(config, words, cycles, images, fast):

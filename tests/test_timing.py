@@ -23,7 +23,8 @@ def test_cores_keep_what_is_promised():
                 max_channels=rows * chosen.randint(1, 1024 // rows),
                 max_keys=chosen.choice((64, 197, 1024)),
                 attention=chosen.choice(("log2", "uniform", "two-scale", "log-sqrt2", "table")),
-                rsqrt_bits=chosen.choice((8, 16, 18)), exp_table_bits=chosen.choice((0, 3, 6)))
+                rsqrt_bits=chosen.choice((8, 16, 18)), exp_table_bits=chosen.choice((0, 3, 6)),
+                drain_products=chosen.choice(("multipliers", "luts")))
             Core(config)     # compares them, or doesn't exist
         except ConfigError:
             continue
@@ -39,6 +40,9 @@ def test_presets_by_hand():
     # behind one of two words.
     assert Timing.of(dataclasses.replace(load("edge8"), cols=16)) == Timing(
         depth=14, sums=27, early=46, landed=55, revisit=9)
+    # Three registers more each for squares, variance and root.
+    assert Timing.of(dataclasses.replace(load("edge8"), drain_products="luts")) == Timing(
+        depth=14, sums=19, early=38, landed=64, revisit=5)
 
 
 def test_a_core_with_another_latency_is_refused(monkeypatch):

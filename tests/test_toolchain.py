@@ -107,16 +107,22 @@ def test_process_environment_is_left_alone(machine):
 
 
 @pytest.mark.rtl
+@pytest.mark.slow
 def test_found_toolchain_builds_a_program(tmp_path):
-    """Coroutines, precompiled headers and the linker: what the environment is for."""
+    """Coroutines, precompiled headers and the linker: what the environment is for.
+
+    `make test` has vectors with the first, an accelerator with the second, and all with the third.
+    """
     (tmp_path / "top.v").write_text(
         "module top;\n reg clk = 0; reg [7:0] q = 0;\n always #5 clk = !clk;\n"
         " always @(posedge clk) begin q <= q + 8'd1; if (q == 9) $finish; end\n"
         " final $display(\"q=%0d\", q);\nendmodule\n")
-    tools = find()
-    subprocess.run([tools.verilator, "--binary", "--timing", "-Wno-fatal", "--output-split", "1",
+    tools = find(optimisation="-O0")
+    # The library isn't shared with other models, so it isn't optimised either.
+    flags = tools.environment["MAKEFLAGS"].replace("OPT_GLOBAL=-O2", "OPT_GLOBAL=-O0")
+    subprocess.run([tools.verilator, "--binary", "--timing", "-Wno-fatal", "--output-split", "250",
                     "top.v"], cwd=tmp_path, check=True, capture_output=True,
-                   env={**os.environ, **tools.environment})
+                   env={**os.environ, **tools.environment, "MAKEFLAGS": flags})
     run = subprocess.run([tmp_path / "obj_dir" / "Vtop"], check=True, capture_output=True,
                          text=True)
     assert "q=10" in run.stdout
@@ -176,3 +182,38 @@ def test_object_cache_compiles_once_for_two_at_a_time(tmp_path):
     assert [process.wait(60) for process in both] == [0, 0]
     assert {(tmp_path / f"{number}.o").read_text() for number in range(2)} == {"object\n"}
     assert (tmp_path / "compiler.runs").read_text() == "x\n"
+
+
+def test_headers_are_compiled_once_for_all_models(tmp_path):
+    """Other arguments or headers are another one; a compiler that makes none compiles as ever."""
+    include, objects = tmp_path / "include", tmp_path / "objects"
+    include.mkdir()
+    for name in ("verilated_config.h", "verilated.h", "verilated_vpi.h"):
+        (include / name).write_text("")
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\necho "$@" >> "$0.runs"\n'
+                        'case "$*" in *-broken*c++-header*) exit 1;; esac\n'
+                        'while [ "$1" != -o ]; do shift; done\necho "$1" > "$2"\n')
+    compiler.chmod(0o755)
+
+    def build(*options: str) -> list[str]:
+        log = tmp_path / "compiler.runs"
+        log.write_text("")
+        assert objcache.main([str(objects), str(compiler), *options, "-MMD", f"-I{include}", "-c",
+                              "-o", str(tmp_path / "model.o"), "model.cpp"]) == 0
+        return log.read_text().splitlines()
+
+    made, first = build("-O0")
+    header, = objects.glob("*.h")
+    assert header.read_text() == "#include <verilated.h>\n#include <verilated_vpi.h>\n"
+    assert made.startswith(f"-O0 -I{include} -x c++-header -o ") and made.endswith(f" {header}")
+    assert header.with_suffix(".h.gch").is_file()
+    assert first == (f"-include {header} -O0 -MMD -I{include} -c -o {tmp_path / 'model.o'} "
+                     "model.cpp")
+    assert build("-O0") == [first]
+    assert len(build("-O1")) == len(build("-DX=1")) == 2
+    (include / "verilated.h").write_text("changed")
+    assert len(build("-O0")) == 2
+    assert build("-broken")[1].startswith("-broken -MMD")
+    assert build("-O0", "-include", "own.h") == [
+        f"-O0 -include own.h -MMD -I{include} -c -o {tmp_path / 'model.o'} model.cpp"]

@@ -9,6 +9,7 @@ import pytest
 from golden.machine.engines.unpacker import UnpackerModel, pack, words
 from hw.bus.unpacker import Unpacker
 from tests.engine_bench import Cycle, Trace, simulate
+from tests.sample import thinned
 from vitforge.spec.config import Config
 from vitforge.spec.packing import Packing
 
@@ -56,9 +57,10 @@ def _played(config, blocks, stream, gaps, stalls, rng, sent, received):
         align = last if ready and valid else rng.random() < 0.5
         takes = model.ready(ready, bits, align, span)
         outputs = {"i.ready": takes, "o.valid": valid}
-        if valid and bits == places[len(received)][0]:
+        if valid:
             # Elements beyond those of the word are anything.
-            mask = (1 << 8 * config.rows * places[len(received)][1]) - 1
+            width, length, *_ = places[len(received)]
+            mask = (1 << width * config.rows * length) - 1
             outputs["o.payload"] = partial(_same, wanted[len(received)], mask)
         yield Cycle({"i.valid": offered, "o.ready": ready, "bits": bits, "align": align,
                      "i.payload": beats[len(sent)] if offered else rng.getrandbits(width * 8),
@@ -84,10 +86,11 @@ def run(config, blocks, stream, *, gaps=0.0, stalls=0.0, seed=0):
     return sent, received
 
 
-@pytest.mark.parametrize(("gaps", "stalls"), [(0, 0), (0.5, 0), (0, 0.5), (0.3, 0.3)])
-@pytest.mark.parametrize("axi", [64, 128, 256, 512])
-@pytest.mark.parametrize("cols", [2, 4, 8, 16, 32, 64, 12])
-def test_every_element_arrives(cols, axi, gaps, stalls):
+@pytest.mark.parametrize(("cols", "axi", "random_ends"), thinned(
+    [2, 4, 8, 16, 32, 64, 12], [64, 128, 256, 512], [(0, 0), (0.5, 0), (0, 0.5), (0.3, 0.3)],
+    of=4))
+def test_every_element_arrives(cols, axi, random_ends):
+    gaps, stalls = random_ends
     config, rng = _config(cols, axi), random.Random(f"{cols} {axi}")
     blocks, stream = _blocks(config, rng, 9, longest=20 if cols < 32 else 8)
     run(config, blocks, stream, gaps=gaps, stalls=stalls, seed=cols)

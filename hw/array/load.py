@@ -39,12 +39,18 @@ class WeightLoader(wiring.Component):
       least ``N - j`` cycles later, to reach bus j at ``t + N`` at the earliest, N >= M. That is
       why the buses go along the longer side.
 
+    The elements of a word may come `late` cycles after it was accepted, if all that follows does:
+    of K words a tile, K = N or M, word k is accepted by ``s' - K + k``, and captured by
+    ``s' - K + k + late + lag + j`` or ``+ i``, before its swap passes at ``s' + lag + k + j`` or
+    ``+ i`` as long as ``late < K``. Nothing waits for that.
+
     Cycles are those in which the array advances.
 
     Members
     -------
     w : In(signature(word))
-        Weight words. Ready while a tile is incomplete and in the cycle of a swap.
+        Weight words, whose `weights` come `late` cycles after all else of them. Ready while a tile
+        is incomplete and in the cycle of a swap.
     advance : In(1)
         Whether the array moves in this cycle.
     swap : In(1)
@@ -65,9 +71,12 @@ class WeightLoader(wiring.Component):
         ``t_last + j``, before the next tile's change.
     """
 
-    def __init__(self, config: Config, word: Word, lag: int):
+    def __init__(self, config: Config, word: Word, lag: int, late: int = 0):
+        if late >= max(1, min(config.rows, config.cols)):
+            raise ValueError(f"late must be less than the words of a tile, not {late}")
         self.config = config
         self.lag = lag
+        self.late = late
         self.bits = next(item.bits for item in word.fields if item.name == "weights")
         self.tagged = any(item.name == "packed" for item in word.fields)
         self.long = max(config.rows, config.cols)
@@ -84,12 +93,12 @@ class WeightLoader(wiring.Component):
         })
 
     def _chain(self, m: Module, token: Value, cycles: int, name: str) -> list[Value]:
-        """Return `token` after 0 to `cycles` cycles."""
+        """Return `token` of a word 0 to `cycles` cycles after its weights."""
         chain = [token]
-        for index in range(cycles):
+        for index in range(self.late + cycles):
             chain.append(delay(m, chain[-1], advance=self.advance, init=0,
                                name=f"{name}_{index}"))
-        return chain
+        return chain[self.late:]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -55,6 +55,8 @@ class SystolicArray(wiring.Component):
         The shape and the widths.
     flowing
         Whoever takes the sums is always ready; the same on every cycle, with fewer LUTs.
+    late
+        Cycles from a weight word to its `weights`, for which nothing waits: less than both sides.
 
     Members
     -------
@@ -76,10 +78,11 @@ class SystolicArray(wiring.Component):
         `completes`, or 1 if a word that opens is offered.
     """
 
-    def __init__(self, config: Config, *, flowing: bool = False):
+    def __init__(self, config: Config, *, flowing: bool = False, late: int = 0):
         self.config = config
         check(config, Part.ARRAY)
         self.flowing = flowing
+        self.late = late
         self.element = Element(config)
         self.latency = array_latency(config)
         word = self.words(config)
@@ -122,7 +125,8 @@ class SystolicArray(wiring.Component):
 
         m.submodules.skid = skid = Skid(self.words(self.config)["o"],
                                           flowing=self.flowing)
-        m.submodules.loader = loader = WeightLoader(self.config, self.words(self.config)["w"], lag)
+        m.submodules.loader = loader = WeightLoader(self.config, self.words(self.config)["w"], lag,
+                                                    self.late)
         wiring.connect(m, wiring.flipped(self.w), loader.w)
         wiring.connect(m, skid.o, wiring.flipped(self.o))
         advance = Signal()

@@ -6,7 +6,7 @@ __all__ = ["WeightSource"]
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.array.bank import Bank
@@ -15,6 +15,7 @@ from hw.lib.layouts import mode_bits, weight_layout, weight_span_bits
 from hw.lib.stream import signature
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
+from vitforge.spec.packing import ELEMENT, Packing
 from vitforge.spec.sizes import ADDRESS_BITS, weight_words
 
 
@@ -25,6 +26,9 @@ class WeightSource(wiring.Component):
     the stationary bank.
 
     Rounding: none.
+
+    The weights of a word come `late` cycles after the word: a register where they are chosen, and
+    one where elements of `bits` bits have become weights. The array waits for neither.
 
     The words of a stationary pass wait until at most two passes before it haven't landed. They
     are read one a cycle, into a pipeline of three registers (address, and the bank's two) that
@@ -39,23 +43,27 @@ class WeightSource(wiring.Component):
     Members
     -------
     passes : In(stream.Signature(weight_layout(config)))
-    words : In(stream.Signature(cols * 8))
-        Weights of the stream's passes.
+    words, bits : In(stream.Signature(cols * 8)), In(4)
+        Weights of the stream's passes, and the width of an element of the word that is taken.
     landed : In(1)
         Pulse of the drain.
     read_enable, read, read_address : Out; data : In
         Read port of the stationary bank.
     w : Out(signature(SystolicArray.words(config)["w"]))
+        `weights` are those of the word `late` cycles before.
     w_takes : In(1)
         What ``w.ready`` will be in the next cycle.
     """
+
+    #: Cycles from a word to its weights.
+    late = 2
 
     def __init__(self, config: Config):
         self.config = config
         self.word = SystolicArray.words(config)["w"]
         super().__init__({
             "passes": In(stream.Signature(weight_layout(config))),
-            "words": In(stream.Signature(config.cols * 8)),
+            "words": In(stream.Signature(config.cols * ELEMENT)), "bits": In(4),
             "landed": In(1),
             "read_enable": Out(1), "read": Out(1), "read_address": Out(ADDRESS_BITS),
             "data": In(config.rows * 8),
@@ -70,7 +78,8 @@ class WeightSource(wiring.Component):
         place = Signal(range(self.config.cols))
         tile = Signal(len(current.tiles))
         address = Signal(ADDRESS_BITS, reset_less=True)
-        next_base = Signal(ADDRESS_BITS, reset_less=True)
+        base = Signal(ADDRESS_BITS, reset_less=True)            # of the tile
+        next_base = Signal(ADDRESS_BITS, reset_less=True)       # two cycles after the tile's first
         unlanded = Signal(3)
 
         advance = Signal()
@@ -87,7 +96,9 @@ class WeightSource(wiring.Component):
         flows = Signal()
         # A tile takes several words, so its number may be looked at a cycle late.
         final_tile = Signal()
+        # The next word is the last of its tile; the array takes one.
         end = Signal()
+        taken = Signal(init=1)
         bank = Cat(self.data.bit_select(index * 8, 8) ^ MIDDLE for index in range(rows))
         coming = self.passes.payload
         several = _Rows(m, self.config, current, advance) if weight_span_bits(self.config) \
@@ -95,11 +106,10 @@ class WeightSource(wiring.Component):
         # The last read of a row is the array's word, as is every one where a row is one.
         whole = pipeline[-1] & several.whole if several else pipeline[-1]
         m.d.comb += [
-            advance.eq(~whole | self.w.ready),
+            advance.eq(~whole | taken),
             issue.eq(active & current.stationary & (unlanded <= 2)),
             self.words.ready.eq(flows),
             take.eq(issue & advance | self.words.valid & self.words.ready),
-            end.eq(place == (several.final if several else rows - 1)),
             final.eq(take & end & final_tile),
             load.eq(~active | final),
             self.passes.ready.eq(load),
@@ -113,6 +123,7 @@ class WeightSource(wiring.Component):
             unlanded.eq(unlanded + final - self.landed),
             final_tile.eq(tile == current.tiles - 1),
             streams.eq(streaming), flows.eq(streaming & self.w_takes),
+            taken.eq(self.w_takes), next_base.eq(base + current.w_stride),
         ]
         m.d.comb += streaming.eq(Mux(load, self.passes.valid & ~self.passes.payload.stationary,
                                      active & ~current.stationary)
@@ -126,10 +137,11 @@ class WeightSource(wiring.Component):
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), place.eq(0), tile.eq(0),
-                address.eq(coming.w_base), next_base.eq(coming.w_base + coming.w_stride),
+                end.eq(0), address.eq(coming.w_base), base.eq(coming.w_base),
             ]
         with m.Elif(take):
-            m.d.sync += place.eq(Mux(end, 0, place + 1))
+            m.d.sync += [place.eq(Mux(end, 0, place + 1)),
+                         end.eq(place + 1 == (several.final if several else rows - 1))]
             with m.If(end):
                 m.d.sync += tile.eq(tile + 1)
         # Words of the stream have no address.
@@ -137,7 +149,7 @@ class WeightSource(wiring.Component):
             m.d.sync += address.eq(Mux(end, next_base, several.next(address) if several
                                        else address + 1))
             with m.If(end):
-                m.d.sync += next_base.eq(next_base + current.w_stride)
+                m.d.sync += base.eq(next_base)
         if several:
             several.step(m, load, coming, issue, end, next_base)
         return m
@@ -145,15 +157,34 @@ class WeightSource(wiring.Component):
     def _word(self, m: Module, bank: Value, several: "_Rows | None", reads: Value, streams: Value,
               current: Any) -> None:
         """Give the array the bank's row where there is one, else the word of the stream."""
-        weights: data.View = self.w.payload.weights
-        with m.If(reads):
-            m.d.comb += weights.as_value().eq(several.row(m, bank) if several else bank)
-        with m.Else():
-            m.d.comb += weights.as_value().eq(self.words.payload)
+        chosen = Signal(self.words.payload.shape(), reset_less=True)
+        bits = Signal(self.bits.shape(), reset_less=True)
+        row = several.row(m, bank) if several else bank
+        m.d.sync += [chosen.eq(Mux(reads, row, self.words.payload)),
+                     bits.eq(Mux(reads, ELEMENT, self.bits))]
+        weights = Signal(self.w.payload.weights.as_value().shape(), reset_less=True)
+        m.d.comb += self.w.payload.weights.as_value().eq(weights)
+        m.d.sync += weights.eq(self._elements(m, chosen, bits))
 
         for name in mode_bits(self.config):
             # Of pairs in the stream; keys and values are single.
             m.d.comb += self.w.payload.packed.eq(streams & current[name])
+
+    def _elements(self, m: Module, word: Value, bits: Value) -> Value:
+        """Return a word's elements of `bits` bits each, extended to `ELEMENT`."""
+        elements = Signal(len(word), name="elements")
+        *narrow, _ = Packing(self.config).widths
+        # The low bits of the width tell all apart.
+        with m.Switch(bits[:(ELEMENT - 1).bit_length()]):
+            for width in narrow:
+                with m.Case(width):
+                    m.d.comb += [
+                        elements.word_select(index, ELEMENT).eq(
+                            word[index * width:(index + 1) * width].as_signed())
+                        for index in range(self.config.cols)]
+            with m.Default():
+                m.d.comb += elements.eq(word)
+        return elements
 
 
 class _Rows:

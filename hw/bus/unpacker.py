@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From beats of the memory bus to words of elements of any width."""
+"""From beats of the memory bus to words, as wide as their elements make them."""
 
 __all__ = ["Unpacker"]
 
@@ -16,11 +16,11 @@ from vitforge.spec.packing import ELEMENT, Packing
 
 
 class Unpacker(wiring.Component):
-    """Cut the stream of the program into words of 8-bit elements: `rows`, or several times that.
+    """Cut the stream of the program into words of `rows` elements, or several times that.
 
-    Element 0 has the low bits. Elements are stored with `bits` bits, two's complement, and
-    extended to 8; a word is padded to whole bytes, words follow each other without gaps, and a
-    block of words begins at a multiple of 64 bytes.
+    Element 0 has the low bits. Elements have `bits` bits, and come as they are stored; a word is
+    padded to whole bytes, words follow each other without gaps, and a block of words begins at a
+    multiple of 64 bytes.
 
     A beat is cut into chunks; these go through `places` registers, the low one last. The next word
     is copied to the window when the chunks that it lies in are there, in the cycle in which the
@@ -42,11 +42,12 @@ class Unpacker(wiring.Component):
     bits : In(4)
         Width of the elements of this block; from when its first word is taken until its last is.
     span : In(weight_span_bits(config))
-        How many times `rows` elements a word of this block has, less one; as `bits`. Elements of
-        `o` beyond are anything. Only if an array has more columns than rows.
+        How many times `rows` elements a word of this block has, less one; as `bits`. Only if an
+        array has more columns than rows.
     align : In(1)
         The word that is taken in this cycle is the last of its block.
     o : Out(stream.Signature(cols * 8))
+        What is behind a word's elements is anything.
     """
 
     def __init__(self, config: Config):
@@ -135,7 +136,10 @@ class Unpacker(wiring.Component):
             with m.If(self.align):
                 m.d.sync += aligning.eq(1)
 
-        self._cut(m, load, Cat(chunks), place)
+        window = Signal(packing.largest * packing.unit * 8, reset_less=True)
+        with m.If(load):
+            m.d.sync += window.eq(self._shifted(Cat(chunks), place))
+        m.d.comb += self.o.payload.eq(window)
         return m
 
     def _size(self, m: Module) -> Signal:
@@ -168,20 +172,6 @@ class Unpacker(wiring.Component):
                 m.d.sync += [chunks[index].eq(payload), full[index].eq(valid)]
         m.d.comb += source.ready.eq(moves)
         return chunks, full
-
-    def _cut(self, m: Module, load: Value, chunks: Value, place: Value) -> None:
-        """Copy the word at `place` to the window on `load`, and offer its elements."""
-        packing = self.packing
-        window = Signal(packing.largest * packing.unit * 8, reset_less=True)
-        with m.If(load):
-            m.d.sync += window.eq(self._shifted(chunks, place))
-        with m.Switch(self.bits):
-            for bits in packing.widths:
-                with m.Case(bits):
-                    m.d.comb += [
-                        self.o.payload.word_select(index, ELEMENT).eq(
-                            window[index * bits:(index + 1) * bits].as_signed())
-                        for index in range(self.config.cols)]
 
     def _shifted(self, value: Value, place: Value) -> Value:
         """Return the largest word from `place` on: two inputs a bit for every bit of `place`."""

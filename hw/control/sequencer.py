@@ -57,7 +57,8 @@ class Sequencer(wiring.Component):
     Members
     -------
     words : In(stream.Signature(cols * 8)); bits, align, span : Out
-        Words of elements, the width of a packed element, whether the word that is taken now is the
+        Words of elements as they are stored (what is no weight has 8 bits an element), the width of
+        an element, whether the word that is taken now is the
         last of its block; and how many times `rows` elements it has, less one: of weights as many
         as a token gets words, and no more than the array has columns, otherwise one. `span` is
         there if an array has more columns than rows.

@@ -14,6 +14,7 @@ from hw.lib.memories import TokenState
 from hw.lib.stream import delay, layout
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
+from vitforge.spec.products import DrainProducts
 from vitforge.spec.sizes import token_bits
 
 
@@ -53,9 +54,12 @@ class ResidualStatistics(wiring.Component):
         self.config = config
         self.width = NormFormat(config)
         self._scale = PipelinedRowScale(config)
+        self._products = DrainProducts.of(config)
         #: Cycles from a group to its sums: decoded, squared, added up.
-        self._sums_at = 3 + self.width.levels
-        self.latency = self._sums_at + 1 + VARIANCE_STEPS + self._scale.latency
+        self._sums_at = 2 + self._products.squares + self.width.levels
+        #: Cycles from a row's sums to its variance.
+        self._variance_steps = VARIANCE_STEPS - 1 + self._products.variance
+        self.latency = self._sums_at + 1 + self._variance_steps + self._scale.latency
         super().__init__({
             "valid": In(1), "codes": In(data.ArrayLayout(8, config.lanes)), "zero_point": In(8),
             "token": In(token_bits(config)), "channels": In(self.width.count_bits),
@@ -76,7 +80,8 @@ class ResidualStatistics(wiring.Component):
             # Fits norm_bits, by the program.
             m.d.comb += element.eq(mantissa << self.shift[lane])
             elements.append(element)
-        total, squares = lane_sums(m, elements, advance=Const(1), config=self.config)
+        total, squares = lane_sums(m, elements, advance=Const(1), config=self.config,
+                                   registers=self._products.squares)
 
         # Every pass adds to what the passes before it have left.
         m.submodules.state = state = TokenState(width.sum_bits + width.square_bits,
@@ -109,21 +114,22 @@ class ResidualStatistics(wiring.Component):
         # All of this also happens to sums that nobody will look at.
         m.submodules.scale = scale = self._scale
         channels = delay(m, self.channels, advance=1, cycles=at + 1, name="channels")
-        done = delay(m, valid & end & last, advance=1, cycles=1 + VARIANCE_STEPS, name="done",
-                     init=0)
+        done = delay(m, valid & end & last, advance=1, cycles=1 + self._variance_steps,
+                     name="done", init=0)
         m.d.comb += [
             scale.i.valid.eq(done),
-            scale.i.payload.count.eq(delay(m, channels, advance=1, cycles=VARIANCE_STEPS,
+            scale.i.payload.count.eq(delay(m, channels, advance=1, cycles=self._variance_steps,
                                            name="count")),
-            scale.i.payload.total.eq(delay(m, running.total, advance=1, cycles=VARIANCE_STEPS,
+            scale.i.payload.total.eq(delay(m, running.total, advance=1, cycles=self._variance_steps,
                                            name="total")),
             scale.i.payload.variance.eq(variance(m, channels, running.total, running.squares,
-                                                 advance=Const(1), config=self.config)),
+                                                 advance=Const(1), config=self.config,
+                                                 registers=self._products.variance)),
         ]
         # Factors come in the order of the tokens: counting them is cheaper than taking a number
         # along.
         ending = delay(m, final, advance=1, name="ending",
-                       cycles=1 + VARIANCE_STEPS + scale.latency)
+                       cycles=1 + self._variance_steps + scale.latency)
         number = Signal.like(self.token)
         with m.If(scale.o.valid):
             m.d.sync += number.eq(Mux(ending, 0, number + 1))

@@ -14,6 +14,7 @@ from hw.layernorm.statistics import totals_word
 from hw.lib.stream import delay, layout
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
+from vitforge.spec.products import DrainProducts
 from vitforge.spec.rsqrt_table import rsqrt_table
 from vitforge.spec.words import Word
 
@@ -33,7 +34,8 @@ class PipelinedRowScale(wiring.Component):
     Rounding: downwards only, as there.
 
     Takes totals on any cycle and never stalls; the factors are valid for the one cycle that comes
-    ``latency = 7 + ceil(bits of NormFormat.pairs / 2)`` cycles later (9 for 4 to 15 pairs).
+    ``latency = 7 + ceil(bits of NormFormat.pairs / 2)`` cycles later (9 for 4 to 15 pairs), and
+    more where the table's product is made of LUTs (`vitforge.spec.products`).
     Initiation interval 1. The same bits as `RowScale`, those of a variance of 0 included.
 
     A step is four leading zero bits of V; one more position, of two bits, may follow the steps.
@@ -50,7 +52,8 @@ class PipelinedRowScale(wiring.Component):
         self.config = config
         self.width = NormFormat(config)
         self._stages = -(-self.width.pairs.bit_length() // STAGE)
-        self.latency = 7 + self._stages
+        self._registers = DrainProducts.of(config).root
+        self.latency = 6 + self._stages + self._registers
         super().__init__({"i": In(_flow(totals_word(config))),
                           "o": Out(_flow(factors_word(config)))})
 
@@ -88,7 +91,7 @@ class PipelinedRowScale(wiring.Component):
         fine = late(Value.cast(Array(Const(n % phases, max(1, (phases - 1).bit_length()))
                                      for n in counts)[steps]),
                     cycles=self.latency - 4, name="fine")
-        single = late(single, cycles=4, name="single")
+        single = late(single, cycles=3 + self._registers, name="single")
         for name, shape in (("count", unsigned(width.count_bits + width.coarse_step - 2)),
                             ("total", signed(width.sum_bits + width.coarse_step - 2))):
             row = late(totals[name], cycles=self.latency - 2, name=name)
@@ -97,7 +100,8 @@ class PipelinedRowScale(wiring.Component):
                 shifted.eq(row << (fine << 1)),
                 self.o.p[name].eq(Mux(single, shifted << 1, shifted)),
             ]
-        m.d.sync += self.o.p.root.eq(tangent(m, argument, position, self.config.rsqrt_bits))
+        m.d.sync += self.o.p.root.eq(tangent(m, argument, position, self.config.rsqrt_bits,
+                                           self._registers))
         m.d.comb += [
             self.o.p.coarse.eq(coarse),
             self.o.valid.eq(late(self.i.valid, cycles=self.latency, name="valid", init=0)),

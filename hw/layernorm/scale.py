@@ -9,7 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.layernorm.statistics import totals_word
-from hw.lib.stream import signature
+from hw.lib.products import lut_product
+from hw.lib.stream import delay, signature
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.rsqrt_table import GUARD, rsqrt_table
@@ -161,7 +162,8 @@ class RowScale(wiring.Component):
         return count, total, coarse
 
 
-def tangent(m: Module, argument: Value, position: Value, bits: int) -> Value:
+def tangent(m: Module, argument: Value, position: Value, bits: int, registers: int = 1
+            ) -> Value:
     """Look up ``1/sqrt(v)``: table, its register, product; the difference is unregistered.
 
     Parameters
@@ -172,11 +174,13 @@ def tangent(m: Module, argument: Value, position: Value, bits: int) -> Value:
         Lower bits of the argument, two cycles later.
     bits
         Significant bits of the root.
+    registers
+        Of the product (`hw.lib.products.product`).
 
     Returns
     -------
     Value
-        The root, three cycles after `argument`.
+        The root, two cycles and those of the product after `argument`.
     """
     table = rsqrt_table(bits)
     rows = [base | slope << table.base_bits
@@ -189,11 +193,15 @@ def tangent(m: Module, argument: Value, position: Value, bits: int) -> Value:
     fall = Signal(table.slope_bits + table.step_bits, reset_less=True)
     base = Signal(table.base_bits, reset_less=True)
     m.d.comb += [port.addr.eq(argument[table.step_bits:]), port.en.eq(1)]
-    m.d.sync += [
-        # A block memory is slow enough to deserve a register of its own.
-        entry.eq(port.data),
-        fall.eq(entry[table.base_bits:] * position),
-        base.eq(entry[:table.base_bits]),
-    ]
+    # A block memory is slow enough to deserve a register of its own.
+    m.d.sync += entry.eq(port.data)
+    slope = entry[table.base_bits:]
+    if registers == 1:
+        m.d.sync += [fall.eq(slope * position), base.eq(entry[:table.base_bits])]
+    else:
+        m.d.comb += [
+            fall.eq(lut_product(m, slope, position, registers=registers, advance=1, name="drop")),
+            base.eq(delay(m, entry[:table.base_bits], advance=1, cycles=registers, name="kept")),
+        ]
     # Never negative and below 2**bits, by the table's construction.
     return (base - (fall >> table.slope_shift)) >> GUARD

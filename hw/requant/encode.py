@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.lib.products import shift_right
 from hw.lib.stream import delay, register
 from hw.requant.multiply import FINE, STEPS, multiply, shift_power
 from vitforge.spec.config import Config
@@ -27,7 +28,8 @@ class Encode(wiring.Component):
     region lies between thresholds 3 and 11. The first two steps are one: three comparisons with
     what is the same for all lanes cost no more than two with a multiplexer. So the region is known
     before the shift, and one shifter serves both regions: y times ``2**(16 - shift)``. A count
-    goes the same way, as ``8 * (count * 2**13)``. Where the configuration lacks the formats that
+    goes the same way, as ``8 * (count * 2**13)``. (Where the drain's products are made of LUTs, the
+    shifter is one, and takes the count itself.) Where the configuration lacks the formats that
     need them, there is no comparison, no memory and no multiplexer. With uniform codes alone the
     search's time is free: all comes a step `early`, and the last step's registers, whose bits of
     one place have a synchronous reset for all lanes, are the mask without logic.
@@ -110,6 +112,25 @@ class Encode(wiring.Component):
         count = register(m, Cat(y[2] >= last, found), advance=self.advance, name="count")
         return high, count
 
+    def _shifted(self, m: Module, operand: Signal, amount: Value, count: Value | None) -> Value:
+        """Shift the operand, which comes a step after amount and count; `STEPS` steps later.
+
+        One bit more than that is left below. With `search` the amount is 0, the result ``2*count``.
+        """
+        if self.config.drain_products == "luts":
+            amount = delay(m, amount, advance=self.advance, name="amount_late")
+            value = Cat(Const(0, 1), operand).as_signed()
+            if count is not None:
+                count = delay(m, count, advance=self.advance, name="count_late")
+                searched = delay(m, self.search, advance=self.advance, name="searched")
+                value = Mux(searched, Cat(Const(0, 1), count, Const(0, 1)).as_signed(), value)
+            shifted = shift_right(m, value.as_signed(), amount, advance=self.advance, name="shift")
+            return delay(m, shifted, advance=self.advance, cycles=STEPS - 2,
+                         name="shifted").as_signed()
+        power = shift_power(m, amount, advance=self.advance, other=count, use_other=self.search)
+        return multiply(m, operand, power, advance=self.advance, name="shifted", low=FINE - 1,
+                        high=FINE + len(operand)).as_signed()
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         y = [self.y]
@@ -128,10 +149,8 @@ class Encode(wiring.Component):
         shift = (self.encode_shift + more_shift)[:4]
         amount = register(m, shift if count is None else Mux(self.early_search, 0, shift),
                           advance=self.advance, name="amount")
-        power = shift_power(m, amount, advance=self.advance, other=count, use_other=self.search)
         # Bit 0 is the rounding bit.
-        shifted = multiply(m, operand, power, advance=self.advance, name="shifted", low=FINE - 1,
-                           high=FINE + len(operand)).as_signed()
+        shifted = self._shifted(m, operand, amount, count)
 
         # The lowest column adds the constant 1 to the rounding bit. With 8 bits x below a sign of
         # 1, the sum means ``x - 256``.

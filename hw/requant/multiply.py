@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shifts by multiplication: a pipelined multiplier, and the power of two that it takes."""
+"""Products and shifts of the requantizer: a pipelined multiplier, and powers of two for it."""
 
 __all__ = ["FINE", "STEPS", "multiply", "shift_power"]
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 
+from hw.lib.products import lut_product
 from hw.lib.stream import delay, register
 
 #: Steps of `multiply`.
@@ -16,13 +17,15 @@ GROUP = 4
 
 
 def multiply(m: Module, a: Value, b: Value, *, advance: ValueLike, name: str, low: int = 0,
-             high: int | None = None) -> Signal:
+             high: int | None = None, luts: bool = False) -> Signal:
     """Bits `low` to `high` of a product, `STEPS` steps after its operands; signed as the product.
 
     Half of a clock cycle passes in a multiplier block, whose place on the chip is given. So the
     registers of the operands and of the product stand beside it, and reach their own neighbours
-    in steps of their own.
+    in steps of their own. With `luts` all steps are those of `hw.lib.products.lut_product`.
     """
+    if luts:
+        return lut_product(m, a, b, registers=STEPS, advance=advance, name=name)
     a = delay(m, a, advance=advance, name=f"{name}_a")
     b = delay(m, b, advance=advance, name=f"{name}_b")
     product = a * b

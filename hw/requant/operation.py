@@ -82,7 +82,8 @@ class Operation(wiring.Component):
 
         # Value plus product, in steps of y; the lowest column carries the rounding bit in.
         drop = config.factor_bits + width - bits
-        product = multiply(m, operand, self.factor, advance=self.advance, name="scaled")
+        product = multiply(m, operand, self.factor, advance=self.advance, name="scaled",
+                           luts=config.drain_products == "luts")
         base_late = delay(m, base, advance=self.advance, cycles=STEPS, name="base")
         idle = ~(self.late_residual | self.late_gelu)
         scaled = Mux(self.late_residual, self.residual << width - config.norm_bits,

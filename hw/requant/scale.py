@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.lib.products import shift_right
 from hw.lib.stream import delay, register
 from hw.requant.multiply import FINE, STEPS, multiply, shift_power
 from vitforge.spec.config import Config
@@ -25,7 +26,8 @@ class Scale(wiring.Component):
     because of ``-(w + r) == ~w + 1 - r`` a magnitude is rounded like a positive number: with w the
     shifted complement and r the bit below it, ``|v| = w + r`` for both signs. The coarse shift by
     0, 16, 32 or 48 is a multiplexer; the fine one, by f = 0 to 15, multiplies two digits by
-    ``2**(16-f)`` and adds them, with the rounding in the same carry chain.
+    ``2**(16-f)`` and adds them, with the rounding in the same carry chain. Where the drain's
+    products are made of LUTs it is a shifter, and the sum's high digit is multiplied by LUTs.
 
     Widths: ``|acc + bias| <= 2**acc_bits`` takes ``acc_bits + 1`` bits, and the product
     ``acc_bits + multiplier_bits + 1``, all signed; nothing is cut before the saturation.
@@ -49,6 +51,7 @@ class Scale(wiring.Component):
 
     def __init__(self, config: Config):
         self.config = config
+        self._luts = config.drain_products == "luts"
         self._index_bits = (len(bump_table(config)) - 1).bit_length()
         super().__init__({
             "advance": In(1),
@@ -75,7 +78,7 @@ class Scale(wiring.Component):
             return product, self._late_shift(m)
         low = multiply(m, total[:digit], multiplier, advance=self.advance, name="low")
         high = multiply(m, total.shift_right(digit), multiplier, advance=self.advance,
-                        name="high")
+                        name="high", luts=self._luts)
 
         # The sum fits the high product's width because the whole product fits acc + multiplier + 1.
         upper = Signal.like(high)
@@ -146,6 +149,21 @@ class Scale(wiring.Component):
                        for step in range(3)).any() | above_early[3]
         return Cat(window), overflow, register(m, sign, advance=self.advance, name="sign")
 
+    def _fine_shift(self, m: Module, window: Value, fine: Value) -> tuple[Value, Value]:
+        """Shift the window right, `STEPS` steps later: two numbers that add up to it.
+
+        The window comes a step after `fine`.
+        """
+        if self._luts:
+            fine = delay(m, fine, advance=self.advance, name="fine_late")
+            shifted = shift_right(m, window, fine, advance=self.advance, name="shifted")
+            shifted = delay(m, shifted, advance=self.advance, cycles=STEPS - 2, name="settled")
+            return shifted, Const(0, len(shifted))
+        power = shift_power(m, fine, advance=self.advance)
+        return (multiply(m, window[:FINE], power, advance=self.advance, name="low_digit",
+                         low=FINE),
+                multiply(m, window[FINE:], power, advance=self.advance, name="high_digit"))
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bits = self.config.value_bits
@@ -153,10 +171,7 @@ class Scale(wiring.Component):
         window, above, sign = self._window(m, product, shift)
 
         fine = register(m, shift[:4], advance=self.advance, name="fine")
-        power = shift_power(m, fine, advance=self.advance)
-
-        low = multiply(m, window[:FINE], power, advance=self.advance, name="low_digit", low=FINE)
-        high = multiply(m, window[FINE:], power, advance=self.advance, name="high_digit")
+        low, high = self._fine_shift(m, window, fine)
         above = delay(m, above, advance=self.advance, cycles=STEPS, name="above_late")
         sign = delay(m, sign, advance=self.advance, cycles=STEPS, name="sign_late")
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from amaranth.hdl import Array, Const, Module, Mux, Shape, Signal, Value, ValueLike, signed
 
+from hw.lib.products import lut_product, product
 from hw.lib.stream import delay, register
 from vitforge.spec.softmax_widths import SLOPE_FRACTION, Segments, ShiftWidths
 
@@ -42,17 +43,24 @@ def mask(score: Value, keep: Value) -> Value:
 
 
 def exponent(m: Module, score: Value, multiplier: Value, widths: ShiftWidths, *,
-             advance: ValueLike, name: str) -> Signal:
-    """Register ``floor(score * multiplier)`` in steps of ``2**-exp_fraction_bits``.
+             advance: ValueLike, name: str, registers: int = 1) -> Signal:
+    """Return ``floor(score * multiplier)`` in steps of ``2**-exp_fraction_bits``.
+
+    `registers` cycles later (`hw.lib.products.product`).
 
     ``|score * multiplier| <= 2**(score_bits+16)`` fits an 18x18 multiplier's product, and 9 integer
     bits with the sign (`ShiftWidths`).
     """
     surplus = widths.multiplier_fraction - widths.fraction
-    product = score * multiplier
-    floor = product >> surplus if surplus >= 0 else product << -surplus
-    return register(m, floor, advance=advance, name=name,
-                    shape=signed(widths.integer + widths.fraction))
+    whole: Value = score * multiplier if registers == 1 else lut_product(
+        m, score, multiplier, registers=registers, advance=advance, name=f"{name}_product")
+    floor = whole >> surplus if surplus >= 0 else whole << -surplus
+    shape = signed(widths.integer + widths.fraction)
+    if registers == 1:
+        return register(m, floor, advance=advance, name=name, shape=shape)
+    result = Signal(shape, name=name)
+    m.d.comb += result.eq(floor)
+    return result
 
 
 def _lookup(entries: Sequence[int], index: Value) -> Value:
@@ -63,14 +71,16 @@ def _lookup(entries: Sequence[int], index: Value) -> Value:
 
 
 def power_pipeline(m: Module, fraction: Value, table: Segments, *, advance: ValueLike,
-                   name: str) -> Value:
-    """Evaluate `table` at `fraction`: two registers (slope, product), then the sum, unregistered.
+                   name: str, registers: int = 1) -> Value:
+    """Evaluate `table` at `fraction`: registers of slope and product, then the sum, unregistered.
+
+    One register of the slope, and `registers` of the product (`hw.lib.products.product`).
 
     The value is below ``2**len(fraction)`` by the construction of the table.
     """
     late = partial(delay, m, advance=advance)
     index: Value = Const(0, 0)
-    product: Value = Const(0)
+    scaled: Value = Const(0)
     slope: Value = Const(table.slope[0])
     if table.index_bits:
         index = fraction[table.rest_bits:]
@@ -78,6 +88,7 @@ def power_pipeline(m: Module, fraction: Value, table: Segments, *, advance: Valu
         index = late(index, name=f"{name}_index")
     if table.rest_bits:
         rest = late(fraction[:table.rest_bits], name=f"{name}_rest")
-        product = late(slope * rest, name=f"{name}_product")
-    intercept = late(_lookup(table.intercept, index), name=f"{name}_intercept")
-    return (intercept + (product >> SLOPE_FRACTION))[:len(fraction)]
+        scaled = product(m, slope, rest, registers=registers, advance=advance,
+                         name=f"{name}_product_1")
+    intercept = late(_lookup(table.intercept, index), cycles=registers, name=f"{name}_intercept")
+    return (intercept + (scaled >> SLOPE_FRACTION))[:len(fraction)]

