@@ -1,38 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m formal``: prove what the designs promise, without bound, in several configurations."""
+"""``python -m formal``: prove what designs promise, without bound, in several configurations."""
 
-__all__ = ["CONFIGS", "main"]
+__all__ = ["main"]
 
 import argparse
 import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from formal.checker import PROPERTY
-from formal.designs import DESIGNS
-from formal.prove import LIMIT, Verdict, prove
+from formal.options import CONFIGS, PROPERTY, RESULTS, Verdict, command_line, good
 from vitforge.base import markdown
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
 from vitforge.base.progress import progress_bars
-from vitforge.spec.config import Config, load
-
-OUTPUT = Path("build/formal")
-RESULTS = "formal.json"
-#: Presets, and machines that differ from them in what the proofs depend on.
-CONFIGS = {config.name: config for config in (
-    load("tiny"), load("edge8"),
-    Config(name="wide-bus", rows=4, cols=8, lanes=4, max_keys=8, max_channels=8, max_tokens=16,
-           axi_bits=128, burst_beats=4, fetch_beats=16, modes="single+pair"),
-    Config(name="one-lane", rows=2, cols=2, lanes=1, max_keys=16, max_channels=16, max_tokens=16,
-           axi_bits=64, burst_beats=16, fetch_beats=32, exponential="iexp"))}
-
-
-def good(verdict: Verdict) -> bool:
-    """Whether a property holds, or a situation comes true."""
-    return verdict.status == ("proved" if verdict.name.startswith(PROPERTY) else "disproved")
 
 
 def _summary(results: dict[str, dict[str, list[Verdict]]]) -> str:
@@ -49,6 +30,8 @@ def _summary(results: dict[str, dict[str, list[Verdict]]]) -> str:
 
 
 def _prove(args: argparse.Namespace) -> int:
+    from formal.designs import DESIGNS  # the gateware
+    from formal.prove import prove
     for what, given, known in (("design", args.designs, DESIGNS), ("--config", args.config,
                                                                    CONFIGS)):
         for name in given or ():
@@ -89,26 +72,9 @@ def _prove(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m formal", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Prove the promises of the generated Verilog without bound, with Yosys and\n"
-                    "ABC (Debian's berkeley-abc). What is proved already is not proved again.",
-        epilog="example: python -m formal skid writer --config tiny\n\n"
-               f"designs: {', '.join(DESIGNS)}\nconfigurations: {', '.join(CONFIGS)}")
-    parser.add_argument("designs", nargs="*", metavar="DESIGN", help="default: all")
-    parser.add_argument("--config", action="append", metavar="C",
-                        help="only this configuration; repeatable")
-    parser.add_argument("--limit", type=int, default=LIMIT, metavar="SECONDS",
-                        help="for each property, until it is undecided (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT, metavar="DIR",
-                        help=f"{RESULTS} and the files of each proof (default: %(default)s)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Prove; exit code 1 if something is not proved, 2 with one line for bad input."""
-    return run_command(_prove, _parser(), argv)
+    return run_command(_prove, command_line(), argv)
 
 
 if __name__ == "__main__":

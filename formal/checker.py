@@ -16,7 +16,7 @@ from typing import Any
 from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib.wiring import In
 
-PROPERTY, ASSUMPTION, SITUATION = "p_", "a_", "c_"
+from formal.options import ASSUMPTION, PROPERTY, SITUATION
 
 
 class Checker(Elaboratable):

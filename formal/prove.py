@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove the statements of a checker without bound: Yosys to AIGER, then ABC's `pdr`."""
 
-__all__ = ["Verdict", "prove"]
+__all__ = ["ABC", "prove", "solver"]
 
 import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
-from formal.checker import ASSUMPTION, PROPERTY, SITUATION, Checker
+from formal.checker import Checker
+from formal.options import ASSUMPTION, LIMIT, PROPERTY, SITUATION, Verdict
 from gen.convert import convert
 from gen.synthesis.yowasp import SynthesisError, run, version
 from vitforge.base import stamps
@@ -19,32 +19,13 @@ from vitforge.base.files import replace
 
 #: Names of ABC's program: Debian's, and that of Yosys' own.
 ABC = ("berkeley-abc", "yosys-abc", "abc")
-#: Seconds for a property, and more until ABC, which looks at its clock now and then, is stopped.
-LIMIT, PATIENCE = 120, 30
+#: Seconds beyond the limit until ABC, which looks at its clock now and then, is stopped.
+PATIENCE = 30
 
 #: Where verdicts are kept.
 VERDICTS = "verdicts.json"
 _COMMANDS = "read_aiger top.aig; fold; strash; cone -O {index} -s; scleanup; pdr -T {limit}"
 _ASSERTED = re.compile(r"was asserted in frame +(\d+)")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of a property.
-
-    Attributes
-    ----------
-    name
-        Of the property.
-    status
-        "proved", "disproved" or "undecided".
-    frame
-        Cycle of the counterexample; -1 without one.
-    """
-
-    name: str
-    status: str
-    frame: int = -1
 
 
 def solver() -> str:

@@ -23,7 +23,7 @@ def fetch_buffer(config: Config) -> Checker:
     promised(check, "o", design.o)
     inside = ordered(check, "words", design.i, design.o, held=depth + 2)
     check.prove("ready_with_room", design.i.ready | (inside >= depth))
-    soon(check, "offered_within_two_cycles", (inside != 0) & ~design.o.valid, cycles=2)
+    soon(check, "offered_within_a_cycle", (inside != 0) & ~design.o.valid, cycles=1)
     return check
 
 
