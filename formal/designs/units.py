@@ -9,7 +9,7 @@ from typing import Any
 from amaranth.hdl import Signal
 
 from formal.checker import Checker
-from formal.streams import promised, soon
+from formal.streams import promised
 from hw.units import UNITS, create, words
 from vitforge.spec.config import Config
 
@@ -36,9 +36,6 @@ def unit(name: str, config: Config) -> Checker:
         check.reach(f"{port}_held", still & check.past(still, f"{port}_still"))
     for port, stream in sinks.items():
         check.reach(f"{port}_refused", stream.valid & ~stream.ready)
-        first = stream.valid & ~stream.ready & ~arrived[port]
-        if port != "p":
-            soon(check, f"{port}_first_word_is_taken", first, cycles=1)
     return check
 
 
