@@ -63,6 +63,8 @@ class Row:
         Classified alike by the last two.
     simulated_loss, integer_loss
         Points less right than the float network, with the 95 % interval (`benchmarks.intervals`).
+    gap
+        Points that integers have less right than the simulation, with the same interval.
     observe_seconds, simulate_seconds, integer_seconds
         Processor time: of all calibration, and of an image by the two quantized networks.
     weight_bytes, datapath
@@ -83,6 +85,7 @@ class Row:
     alike: int | None = None
     simulated_loss: str = ""
     integer_loss: str = ""
+    gap: str = ""
     observe_seconds: float = 0.0
     simulate_seconds: float = 0.0
     integer_seconds: float = 0.0
@@ -98,8 +101,8 @@ class Row:
 
 
 _COLUMNS = ("method", "widths", "options", "simulated", "integer", "simulated %", "integer %",
-            "simulated loss", "integer loss", "alike", "calibration s", "simulation ms",
-            "integers ms", "weight bytes", "datapath")
+            "simulated loss", "integer loss", "integers behind", "alike", "calibration s",
+            "simulation ms", "integers ms", "weight bytes", "datapath")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -115,7 +118,7 @@ def table(rows: Sequence[Row]) -> str:
                 "" if row.simulated_right is None else row.simulated_right,
                 "" if row.integer_right is None else row.integer_right,
                 share(row.simulated_right, row.images), share(row.integer_right, row.images),
-                row.simulated_loss, row.integer_loss,
+                row.simulated_loss, row.integer_loss, row.gap,
                 "" if row.alike is None else row.alike, f"{row.observe_seconds:.1f}",
                 f"{row.simulate_seconds * 1e3:.0f}", f"{row.integer_seconds * 1e3:.0f}",
                 f"{row.weight_bytes:,}" if row.weight_bytes else "",

@@ -40,8 +40,8 @@ from golden.deploy.network import deploy, suited
 from golden.deploy.widths import weight_bytes
 from golden.float import models
 from golden.float.models import Preprocessing
+from golden.float.preprocessing import one_deviation
 from golden.float.swin import Swin
-from golden.float.vit import Vit
 from golden.formats.formats import Shifted, TwoScale
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
@@ -109,18 +109,16 @@ class _Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.how: Preprocessing = models.lookup(args.model).preprocessing
         self.config = load(args.config)
         classes = read_classes(args.classes) if args.classes else ()
         self.calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
         evaluation = Folder.open(args.evaluate, classes)
         self.evaluation = evaluation.choose(args.limit, 0) if args.limit else evaluation
         model = models.load(args.model, args.checkpoint)
-        self.uneven: dict[str, Tensor] = {}
-        self.model: Vit | Swin = model
+        self.model, self.how = one_deviation(model, models.lookup(args.model).preprocessing)
         if args.spread is not None:
-            self.model = rescaled(model, args.spread)
-            self.uneven = changes(model, self.model)
+            self.model = rescaled(self.model, args.spread)
+        self.uneven = changes(model, self.model)
         self.batches = {name: _Batches(folder, self.how, args.batch, resize)
                         for name, folder, resize in (("calibration", self.calibration, True),
                                                      ("evaluation", self.evaluation,
@@ -173,7 +171,7 @@ class _Bench:
         return found
 
     def float_right(self, advance: Progress) -> int:
-        code = digest("golden.float.models", "golden.data.imagenet")
+        code = digest("golden.float.preprocessing", "golden.data.imagenet")
         found = self.read("float", code)
         if not found:
             found = {"classes": self.classes(self.model, advance, _Clock())}
@@ -215,7 +213,7 @@ class _Bench:
             method, self.model, record, images, silent, units,
             say=lambda text: print(f"python -m benchmarks.methods: {row.name}: {text}",
                                    file=sys.stderr))
-        units.clear()
+        # The units stay: integers of other code are measured without training again.
         return statistics, record
 
     def measure(self, row: Row, method: Method, advance: Progress) -> Row:
@@ -226,14 +224,17 @@ class _Bench:
         codes = {"code": code, "integer_code": integer_code}
         kept = self.kept(row, code, integer_code)
         simulated: list[int] = kept.pop("classes", [])
+        integers: list[int] = kept.pop("integer_classes", [])
         row = Row(**kept) if kept else row
 
         def write(row: Row) -> Row:
-            self.write(row.name, {**codes, **dataclasses.asdict(row), "classes": simulated})
+            self.write(row.name, {**codes, **dataclasses.asdict(row), "classes": simulated,
+                                  "integer_classes": integers})
             return row
 
         if kept and (row.refused or not (wanted and row.integer_right is None)):
             return row
+        integers = []
         clocks = [_Clock() for _ in range(3)]
         with clocks[0].running():
             try:
@@ -258,19 +259,21 @@ class _Bench:
         integers = self.classes(pixel_network(network, self.how), advance, clocks[2])
         return write(dataclasses.replace(
             row, integer_right=sum(self.hits(integers)), integer_loss=self.loss(integers),
+            gap=str(paired(self.hits(integers), self.hits(simulated))),
             integer_seconds=clocks[2].seconds / total,
             alike=sum(map(int.__eq__, simulated, integers)), weight_bytes=weight_bytes(network),
             datapath=datapath(network)))
 
 
 #: Of a row, what is measured of the integer network.
-_INTEGERS = ("integer_right", "integer_loss", "integer_seconds", "alike", "weight_bytes",
+_INTEGERS = ("integer_right", "integer_loss", "gap", "integer_seconds", "alike", "weight_bytes",
              "datapath", "refused")
 
 
 def _codes(method: Method) -> tuple[str, str]:
     """Digests of the code that decides and simulates, and of that which makes integers."""
-    decides = [type(method).__module__, "golden.ptq.method", "golden.data.imagenet"]
+    decides = [type(method).__module__, "golden.ptq.method", "golden.data.imagenet",
+               "golden.float.preprocessing"]
     if plan_of(method) is not None:
         decides.append("golden.ptq.reconstruction_run")
     return digest(*decides), digest("golden.deploy.network", "golden.network.fast")

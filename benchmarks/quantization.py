@@ -32,6 +32,7 @@ from golden.data.imagenet import Folder, read_classes
 from golden.data.parallel import one_thread
 from golden.deploy.network import deploy, suited
 from golden.float import models
+from golden.float.preprocessing import one_deviation
 from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.network.fast import pixel_network
@@ -133,11 +134,12 @@ def _measure(args: argparse.Namespace) -> int:
         raise ValueError("--images, --limit, --batch and --runs must be at least 1, "
                          "--operators at least 0")
     method = configured(args.method, Setting(args.setting).widths(args.method), args.set)
-    how, config = models.lookup(args.model).preprocessing, load(args.config)
+    config = load(args.config)
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     chosen = Folder.open(args.evaluate, classes).choose(args.limit, 0)
-    model = models.load(args.model, args.checkpoint)
+    model, how = one_deviation(models.load(args.model, args.checkpoint),
+                               models.lookup(args.model).preprocessing)
     if isinstance(model, Swin):
         raise ValueError(f"{args.model} has no integer network to measure")
     evaluation = list(chosen.batches(how, args.batch, resize=not args.no_resize))

@@ -18,6 +18,7 @@ from golden.commands.options import WEIGHTS
 from golden.data import mnist
 from golden.data.imagenet import Folder, read_classes
 from golden.float import checkpoint, models
+from golden.float.preprocessing import one_deviation
 from golden.float.vit import Vit
 from vitforge.base import stamps
 
@@ -53,7 +54,7 @@ class Data:
     model
         The network, which takes normalised images.
     how
-        Its preprocessing.
+        Its preprocessing, of one deviation for all channels.
     """
 
     def __init__(self, pictures: Mapping[str, Any]) -> None:
@@ -62,10 +63,12 @@ class Data:
             self.model: Vit = checkpoint.load(WEIGHTS)
             self.how = models.lookup("mnist_vit").preprocessing
             return
-        model = models.load(self.pictures.network, Path(self.pictures.checkpoint))
+        model, self.how = one_deviation(
+            models.load(self.pictures.network, Path(self.pictures.checkpoint)),
+            models.lookup(self.pictures.network).preprocessing)
         if not isinstance(model, Vit):
             raise ValueError(f"{self.pictures.network} has no integers on this datapath")
-        self.model, self.how = model, models.lookup(self.pictures.network).preprocessing
+        self.model = model
 
     @functools.cached_property
     def _classes(self) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m gen.registers``: the register map as Markdown, C header, JSON and Verilog macros.
+"""``python -m gen.registers``: the register map for people, programs and other tools.
+
+Markdown, C header, JSON, Verilog macros, SystemRDL (`gen.ip.rdl`) and CMSIS-SVD (`gen.ip.svd`).
 
 All are printed from `vitforge.spec.register_map`, which the gateware is made from as well.
 """
@@ -12,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gen.ip.rdl import system_rdl
+from gen.ip.svd import svd
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
 from vitforge.spec.config import Config, load, preset_names
@@ -22,7 +26,7 @@ from vitforge.spec.register_map import (
     VERSION,
     BitField,
     Register,
-    constants,
+    reset_value,
 )
 
 _INTRODUCTION = f"""\
@@ -52,12 +56,6 @@ every HIGH register, until another LOW is read. A start clears the counters.
 """
 
 
-def _constant(register: Register, config: Config | None) -> int | None:
-    """Return the register's value after reset, if it is known."""
-    return register.reset if config is None else constants(config).get(register.name,
-                                                                       register.reset)
-
-
 def _bits(item: BitField) -> str:
     return str(item.low) if item.width == 1 else f"{item.low + item.width - 1}:{item.low}"
 
@@ -73,7 +71,7 @@ def markdown(config: Config | None = None) -> str:
     rows = []
     details = []
     for register in REGISTERS:
-        value = _constant(register, config)
+        value = reset_value(register, config)
         reset = "of the configuration" if value is None else f"`0x{value:08x}`" if value else "0"
         rows.append((f"`0x{register.offset:03x}`", f"`{register.name}`", register.access, reset,
                      register.text))
@@ -99,7 +97,7 @@ def _identifier(text: str) -> str:
 
 
 def _definitions(register: Register, config: Config | None) -> str:
-    value = _constant(register, config)
+    value = reset_value(register, config)
     parts = [f"\n/* {register.name} ({register.access}): {register.text} */\n",
              _macro(f"{register.name}_OFFSET", f"0x{register.offset:03x}u")]
     if value:
@@ -156,7 +154,7 @@ def to_json(config: Config | None = None) -> str:
     """
     registers = [{
         "name": register.name, "offset": register.offset, "access": register.access,
-        "reset": _constant(register, config), "locked_while_busy": register.locked,
+        "reset": reset_value(register, config), "locked_while_busy": register.locked,
         "text": register.text,
         "fields": [{
             "name": item.name, "low": item.low, "width": item.width, "text": item.text,
@@ -172,7 +170,8 @@ def to_json(config: Config | None = None) -> str:
 #: File names in the output folder, and what makes them.
 FILES: dict[str, Callable[[Config | None], str]] = {
     "registers.md": markdown, "vitforge_registers.h": header, "registers.json": to_json,
-    "vitforge_registers.vh": lambda config: verilog(),
+    "vitforge_registers.vh": lambda config: verilog(), "vitforge.rdl": system_rdl,
+    "vitforge.svd": svd,
 }
 
 
@@ -189,7 +188,8 @@ def _generate(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gen.registers", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Write the register map as Markdown, C header, JSON and Verilog macros.",
+        description="Write the register map as Markdown, C header, JSON, Verilog macros,\n"
+                    "SystemRDL and CMSIS-SVD.",
         epilog="example: python -m gen.registers --config edge8 -o build/registers")
     parser.add_argument("--config", metavar="C",
                         help=f"{', '.join(preset_names())} or a .toml file, whose constants are "

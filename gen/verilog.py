@@ -4,9 +4,9 @@
 The folder holds the accelerator, or one unit or all, as one Verilog file each, a file list, a
 FuseSoC core file, clock constraints, lint waivers for whatever is built with it (the Verilog itself
 has its own), a description of every port, and a manifest; with the accelerator its registers as
-Markdown, C header, JSON and Verilog macros, and a bench in Verilog that runs what
-``python -m gen.program`` writes. The same configuration gives the same bytes. Needs Amaranth and
-NumPy only.
+`gen.registers` writes them, IP-XACT and a script for Vivado's catalogue (`gen.ip`), and a bench in
+Verilog that runs what ``python -m gen.program`` writes. The same configuration gives the same
+bytes. Needs Amaranth and NumPy only.
 """
 
 __all__ = ["main", "package"]
@@ -24,7 +24,10 @@ from typing import Any
 from gen.convert import WAIVERS
 from gen.elaborate import Design, elaborate
 from gen.fusesoc import core_file
-from gen.registers import header, markdown, to_json, verilog
+from gen.ip.buses import annotate
+from gen.ip.ipxact import component
+from gen.ip.vivado import package_script
+from gen.registers import FILES as REGISTER_FILES
 from hw.units import DESIGNS, UNITS
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
@@ -103,8 +106,20 @@ def _constraints(frequency: float) -> dict[str, str]:
     return {
         "constraints/clock.sdc": f"create_clock -name clk -period {1e3 / frequency:.3f} "
                                  "[get_ports clk]\n",
+        "constraints/clock.xdc": f"create_clock -name clk -period {1e3 / frequency:.3f} "
+                                 "[get_ports clk]\n",
         "constraints/clock.lpf": f'FREQUENCY PORT "clk" {frequency:g} MHZ;\n',
     }
+
+
+def _catalogue(design: Design, config: Config, files: Sequence[str]) -> dict[str, str]:
+    """Return what tools for block designs take the accelerator by."""
+    version = importlib.metadata.version("vitforge")
+    sets = {"rtl": [name for name in files if name.startswith("rtl/")],
+            "constraints": ["constraints/clock.xdc"],
+            "registers": [name for name in files if name.startswith("registers/")]}
+    return {"component.xml": component(design, config, version, sets),
+            "package_ip.tcl": package_script(design, config, version)}
 
 
 def package(units: Sequence[str], config: Config, frequency: float = 100.0, prefix: str = "",
@@ -127,18 +142,16 @@ def package(units: Sequence[str], config: Config, frequency: float = 100.0, pref
     for done, unit in enumerate(units, 1):
         designs.append(elaborate(unit, config, prefix))
         progress(done)
-    files = {f"rtl/{design.top}.v": design.verilog for design in designs}
+    files = {f"rtl/{design.top}.v": annotate(design, config) if design.unit == "accelerator"
+             else design.verilog for design in designs}
     name = f"{prefix}{config.name}"
     files[f"{name}.f"] = "".join(f"rtl/{design.top}.v\n" for design in designs)
     files[f"{name}.core"] = core_file(units, config, importlib.metadata.version("vitforge"),
                                       [path.name for path in BENCH], prefix)
     files |= copies | _constraints(frequency)
     if "accelerator" in units:
-        files["registers/registers.md"] = markdown(config)
-        files["registers/vitforge_registers.h"] = header(config)
-        files["registers/registers.json"] = to_json(config)
-        files["registers/vitforge_registers.vh"] = verilog()
-        files |= _bench(prefix)
+        files |= {f"registers/{name}": make(config) for name, make in REGISTER_FILES.items()}
+        files |= _bench(prefix) | _catalogue(designs[0], config, list(files))
     files["README.md"] = _describe(designs, config)
     files["manifest.json"] = json.dumps(_manifest(designs, config, files), indent=2) + "\n"
     return files

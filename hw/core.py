@@ -24,6 +24,7 @@ from hw.control.registers import COUNTED, FAULT_LAYOUT
 from hw.control.sequencer import Sequencer
 from hw.drain.drain import Drain
 from hw.lib.layouts import span_bits, start_layout, weight_span_bits
+from hw.lib.products import few_times
 from hw.lib.queue import Queue
 from hw.operand.path import OperandPath
 from vitforge.spec.config import Config
@@ -266,7 +267,7 @@ class Core(wiring.Component):
         ready = drains.o.valid & (collected != 0)
         result = drains.o.payload.tokens << (config.rows * 4).bit_length() - 1
         if span_bits(config):
-            result = drains.o.payload.tokens * (drains.o.payload.words + 1) \
+            result = few_times(drains.o.payload.tokens, drains.o.payload.words + 1) \
                 << (config.rows * 4).bit_length() - 1
         m.d.comb += [
             start.eq(drain.start.valid & drain.start.ready),

@@ -2,7 +2,8 @@
 """What some tests need that `make test` doesn't bring: not every user has it, and none must.
 
 A test without it is skipped, and says what brings it. `.ci/run` installs all of it first, and on a
-machine for continuous integration fails if it can't, so nothing is skipped there.
+machine for continuous integration fails if it can't, so nothing is skipped there. What only the
+long regressions need (`SOC`) it doesn't install.
 """
 
 import shutil

@@ -15,7 +15,7 @@ from golden.data.imagenet import Folder
 from golden.float import checkpoint, models
 from golden.network.ops import products
 from golden.network.topology import operations
-from golden.ptq import METHODS
+from golden.ptq import METHODS, reconstruction
 
 #: SCALE-Sim 3.0.0's own totals without stalls, for the three dataflows.
 TOTALS = {8: (21_265_028, 21_889_486, 21_747_406), 16: (5_953_720, 6_123_442, 6_200_950),
@@ -187,7 +187,20 @@ def test_a_reconstructed_row_takes_all_images(digits, tmp_path):
                          "-o", str(out)]) == 0
     found = [json.loads(path.read_text()) for path in sorted((out / "rows").glob("fima*.json"))]
     assert len(found) == 2 and found[0]["code"] != found[1]["code"]
-    assert not list((out / "rows").glob("*.units"))
+
+
+def test_integers_of_a_reconstructed_row_are_measured_without_training_again(digits, tmp_path,
+                                                                             monkeypatch):
+    out = tmp_path / "out"
+    command = [*digits, "--methods", "fima-q", "--settings", "4/4", "--variants",
+               "steps=3 probes=2", "--limit", "10", "-o", str(out)]
+    assert methods.main([*command, "--no-integers"]) == 0
+    monkeypatch.setattr(reconstruction._Training, "run", None)
+    assert methods.main(command) == 0
+    row = json.loads((out / "rows" / "fima-q_4_4_steps=3_probes=2.json").read_text())
+    assert len(row["classes"]) == len(row["integer_classes"]) == 10
+    gap = row["simulated_right"] - row["integer_right"]
+    assert row["alike"] <= 10 and row["gap"].startswith(f"{10 * gap:+.2f} (")
 
 
 def test_a_refused_setting_is_a_row_and_the_others_follow(digits, tmp_path, monkeypatch, capsys):

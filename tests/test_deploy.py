@@ -25,6 +25,7 @@ from golden.deploy.network import deploy, suited
 from golden.deploy.notes import Note, load_notes, save_notes, summary
 from golden.deploy.weights import deploy_head, deploy_weights, folded_embedding
 from golden.float import checkpoint, models
+from golden.float.preprocessing import one_deviation
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 from golden.formats.formats import Shifted, TwoScale, Uniform
@@ -225,6 +226,33 @@ def test_parameters_of_the_record_are_used(model, decided):
     changed = dataclasses.replace(record, parameters={"head.bias": bias})
     whole, _ = deploy(model, changed, TINY, statistics=statistics, preprocessing=HOW)
     assert inference.run(whole, images(3, 2)).argmax(1).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_with_one_deviation_the_first_layer_is_what_was_decided(model, bits):
+    even, how = one_deviation(model, HOW)
+    assert set(how.std) == {0.25} and how.mean == HOW.mean and even is not model
+    codes, mean = images(8, 4), torch.tensor(how.mean)[:, None, None]
+    pictures = (codes / 255 - mean) / 0.25
+    with torch.inference_mode():   # the same network
+        assert torch.allclose(even(pictures), model(normalised(codes)), atol=1e-4)
+    chosen = method("repq-vit", bits)
+    statistics = chosen.observe(even, [pictures])
+    record = chosen.decide(statistics)
+    whole, notes = deploy(even, record, suited(TINY, record), statistics=statistics,
+                          preprocessing=how)
+    name = "patch_embed.proj.weight"
+    item, codes_of = record.formats[name], whole.weights["patch_embed.proj"]
+    assert name not in {note.tensor for note in notes}
+    real = simulate(even.get_parameter(name).detach().double(), item).flatten(1)
+    step = torch.tensor(item.scale, dtype=torch.float64)[:, None]
+    assert torch.allclose(codes_of.T * step, real, rtol=1e-9)
+    # With deviations of their own some codes or steps are others.
+    uneven = chosen.observe(model, [normalised(codes)])
+    record = chosen.decide(uneven)
+    _, notes = deploy(model, record, suited(TINY, record), statistics=uneven, preprocessing=HOW)
+    assert name in {note.tensor for note in notes}
+    assert one_deviation(even, how) == (even, how)
 
 
 def test_the_networks_digits():

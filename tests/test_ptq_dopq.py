@@ -10,6 +10,7 @@ from torch import Tensor
 
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
+from golden.deploy.network import deploy, suited
 from golden.float import checkpoint
 from golden.float.vit import Vit
 from golden.formats.tangent import tangent_levels, tangent_thresholds
@@ -22,6 +23,8 @@ from golden.ptq.repqvit import RepqVit, RepqVitSettings, channel_affine
 from golden.ptq.weights import SHARES as WEIGHT_SHARES
 from tests.records import differences
 from tests.tangent import tangent_table
+from vitforge.spec.config import load
+from vitforge.spec.probability_levels import SLOPES, tangent_integers
 
 SHARES = (0.999, 0.9999, 0.99999)
 
@@ -158,6 +161,30 @@ def test_two_slopes_are_worth_it():
     assert squared_error(x, free) < squared_error(x, logarithmic)
 
 
+@pytest.mark.parametrize("bits", [3, 4])
+def test_attention_is_a_table_of_the_core(model, batches, bits):
+    """So that integers have the levels that were decided, and trained with."""
+    method = DopqVit(DopqVitSettings(weights=4, activations=bits))
+    statistics = method.observe(model, batches)
+    record = method.decide(statistics)
+    network, notes = deploy(model, record, suited(load("edge8"), record), statistics=statistics)
+    changed = {note.tensor for note in notes}
+    for block in range(4):
+        name = f"blocks.{block}.attn.softmax"
+        item, found = record.formats[name], network.formats[name]
+        assert (item.values, item.scale) == (found.values, found.scale) and name not in changed
+        # Nothing that the core has is better, and of all slopes not much is.
+        rows = statistics.observed[name].all_rows
+        error = squared_error(rows, item)
+        others = [TensorFormat(kind="table", bits=bits, scale=2.0 ** (step / 128) / 255,
+                               values=tangent_integers(bits, slopes))
+                  for slopes in SLOPES for share in SHARES
+                  for step in [round(math.log2(Values(rows).quantile(share)) * 128)]]
+        assert error == min(squared_error(rows, other) for other in others)
+        assert error < 1.2 * squared_error(rows, tangent_search(rows, bits, SHARES, 31, 255))
+        assert error < 0.7 * squared_error(rows, tangent_search(rows, bits, SHARES, 31, 255, True))
+
+
 def test_a_table_needs_room():
     with pytest.raises(ValueError, match="top must be larger than 16 for attention of 4 bits"):
         tangent_search(attention(), 4, (1.0,), 1, 16)
@@ -214,7 +241,7 @@ def test_without_its_components_it_is_repq_vit(model, batches):
 
 @pytest.mark.parametrize("top", [0, 255])
 def test_records_are_kept_whole(model, batches, tmp_path, top):
-    method = DopqVit(DopqVitSettings(weights=4, activations=4, top=top))
+    method = DopqVit(DopqVitSettings(weights=4, activations=4, top=top, core=False))
     record = method.decide(method.observe(model, batches))
     item = record.formats["blocks.0.attn.softmax"]
     assert (item.kind, item.bits) == ("table" if top else "tangent", 4)

@@ -178,12 +178,23 @@ def test_units_of_another_run_and_broken_files_count_for_nothing(tmp_path):
     assert not (tmp_path / "units").exists()
 
 
-def test_a_rate_that_diverges_leaves_the_best_weights(model, images, record):
-    wild, losses = dataclasses.replace(PLAN, rate=0.9, scale_rate=0.9, steps=40), {}
-    found = reconstruct(model, record, images, wild,
+@pytest.mark.parametrize("loss", ["mse", "fisher"])
+def test_a_rate_that_diverges_leaves_the_weights_of_the_beginning(model, images, record, loss):
+    """And says so, unit by unit, when a stopped run goes on too."""
+    wild = dataclasses.replace(PLAN, rate=0.9, scale_rate=0.9, steps=40, loss=loss, probes=8)
+    losses, said, again = {}, [], []
+    found = reconstruct(model, record, images, wild, say=said.append,
                         save=lambda unit, result: losses.update({unit: result}))
-    assert all(result.after <= result.before * 1.001 for result in losses.values())
-    assert all(bool(value.isfinite().all()) for value in found.parameters.values())
+    assert [line.split()[1] for line in said] == list(losses)
+    assert all(f"{unit} got no better in 40 steps" in line for unit, line
+               in zip(losses, said, strict=True))
+    plain = reconstruct(model, record, images, dataclasses.replace(PLAN, steps=1, rate=1e-12,
+                                                                   scale_rate=0))
+    assert found.formats == plain.formats
+    assert all(torch.allclose(value, plain.parameters[name], atol=1e-6)
+               for name, value in found.parameters.items())
+    assert reconstruct(model, record, images, wild, load=losses.get, say=again.append) == found
+    assert again == said
 
 
 def test_a_loss_that_is_not_finite_ends_a_unit_with_a_line(model, images, record, monkeypatch):

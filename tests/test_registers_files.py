@@ -98,7 +98,7 @@ def test_a_compiler_reads_the_same_numbers_from_the_header(tmp_path, config):
 
 
 @pytest.mark.parametrize("config", [None, "tiny"])
-def test_command_writes_the_three_files(tmp_path, capsys, config):
+def test_command_writes_its_files(tmp_path, capsys, config):
     arguments = [] if config is None else ["--config", config]
     assert main([*arguments, "-o", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in FILES]

@@ -110,14 +110,15 @@ def test_two_runs_give_the_same_bytes_and_need_amaranth_and_numpy_alone(tmp_path
     assert main(["--config", "tiny", "-o", str(tmp_path / "two")]) == 0
     names = sorted(str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*")
                    if path.is_file())
-    assert len(names) == 16
+    assert len(names) == 21
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), \
             name
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--config", "huge", "-o", "x"], "no configuration 'huge': give one of edge16, edge8, tiny"),
+    (["--config", "huge", "-o", "x"], ("no configuration 'huge': give one of ecp5-85k-w4, "
+                                       "ecp5-85k-w8, edge16, edge8, tiny")),
     (["--unit", "gelu", "-o", "x"], "invalid choice: 'gelu'"),
     (["--name", "8x8", "-o", "x"], "must be letters, digits and underscores, and begin with no"),
     (["--config", "tiny"], "the following arguments are required: -o/--output"),

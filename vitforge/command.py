@@ -30,7 +30,7 @@ class Subcommand:
 #: By name, in the order of a design's life.
 SUBCOMMANDS = {
     "verilog": Subcommand("gen.verilog", "Verilog of the accelerator or a unit, for an FPGA flow"),
-    "registers": Subcommand("gen.registers", "the registers as manual, C header and JSON"),
+    "registers": Subcommand("gen.registers", "the registers as manual, C header, SystemRDL, ..."),
     "program": Subcommand("gen.program", "a network as program, memory image and listing"),
     "sim": Subcommand("sim", "a unit or a network on the Verilog, against the golden model"),
     "vectors": Subcommand("sim.vectors", "stimulus and expected outputs for any simulator"),
@@ -45,7 +45,7 @@ SUBCOMMANDS = {
     "mnist": Subcommand("golden.mnist", "MNIST as folders of pictures"),
     "cifar10": Subcommand("golden.cifar10", "CIFAR-10 as folders of pictures"),
     "board": Subcommand("examples.litex.board", "bitstream and firmware for a board"),
-    "files": Subcommand("vitforge.files", "write out the C driver, the benches or ready spaces"),
+    "files": Subcommand("vitforge.files", "write out the drivers, the benches or ready spaces"),
 }
 
 #: What `--version` names, by the distribution that brings it.

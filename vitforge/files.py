@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``vitforge files``: what comes with ViTForge and is no Python, written into a folder."""
+"""``vitforge files``: what comes with ViTForge to be copied, written into a folder."""
 
 __all__ = ["KINDS", "main"]
 
@@ -23,7 +23,8 @@ class Kind:
 
 
 KINDS = {
-    "driver": Kind("vitforge.driver", (".c", ".h", ".md"), "the C driver, its ports and example"),
+    "driver": Kind("vitforge.driver", (".c", ".h", ".md", "_driver.py"),
+                   "the drivers in C and Python, ports and example"),
     "benches": Kind("sim", (".v", ".vlt"), "memory, host and top in Verilog, and lint waivers"),
     "spaces": Kind("explore", (".toml",), "the ready spaces of the exploration"),
 }
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = "\n".join(f"  {name:8} {kind.text}" for name, kind in KINDS.items())
     parser = argparse.ArgumentParser(
         prog="vitforge files", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Write out files that come with ViTForge and are no Python.",
+        description="Write out files that come with ViTForge to be copied.",
         epilog=f"kinds:\n{kinds}\n\nexample: vitforge files driver -o build/driver")
     parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",

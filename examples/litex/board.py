@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from examples.litex.options import BOARDS, Board, board_line
 from vitforge.base.cli import parse_first, replace_folder, run_command
-from vitforge.base.progress import progress_bar
+from vitforge.base.progress import Bar, Bars, progress_bars
 
 if __name__ == "__main__":
     parse_first(board_line(), "golden", "synth", "soc")   # what comes next takes seconds
@@ -43,19 +43,41 @@ _PARTS = ("VexRiscv", "accelerator.core.array", "accelerator.core.operand",
           "accelerator.core.drain", "accelerator.core", "accelerator")
 
 
+#: In the folder of a stage that is kept: what it took when it was done.
+_SECONDS = "seconds.txt"
+
+
 @dataclass
 class _Clock:
     """Seconds of each stage, and the bar that shows where the build is."""
 
-    show: Any
+    bars: Bars
+    bar: Bar
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self.show(STAGES.index(name), f"{name}:")
+        number = STAGES.index(name)
+        self.bar.update(number, name)
         start = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - start
+        self.bars.say(f"{number + 1}/{len(STAGES)} {name}: {self.seconds[name]:.0f} s")
+
+    def kept(self, name: str, folder: Path) -> None:
+        """Take over what a stage took when its folder was filled."""
+        if (folder / _SECONDS).exists():
+            self.seconds[name] = float((folder / _SECONDS).read_text(encoding="ascii"))
+
+
+def _stage(cache: Path, key: Sequence[str], fill: Callable[[Path], object]) -> Path:
+    """Keep what `fill` makes, and the seconds that it took."""
+    def timed(folder: Path) -> None:
+        start = time.monotonic()
+        fill(folder)
+        (folder / _SECONDS).write_text(f"{time.monotonic() - start:.1f}", encoding="ascii")
+
+    return cached(cache, key, timed)
 
 
 def _network(args: argparse.Namespace) -> tuple[Network, Tensor]:
@@ -89,7 +111,7 @@ def _synthesize(sources: Path, verilog: Sequence[Path], cache: Path) -> Path:
 
     key = [version(YOSYS), script, *(f"{name} {text}" for name, text in texts.items()),
            *(f"{name} {text}" for name, text in memories.items())]
-    return cached(cache, key, fill)
+    return _stage(cache, key, fill)
 
 
 def _place(netlist: Path, pins: Path, board: Board, frequency: float, seed: int,
@@ -105,13 +127,13 @@ def _place(netlist: Path, pins: Path, board: Board, frequency: float, seed: int,
         (folder / "soc.lpf").write_text(text, encoding="utf-8")
         run(NEXTPNR, options, folder)
 
-    return cached(cache, [version(NEXTPNR), text, *options], fill)
+    return _stage(cache, [version(NEXTPNR), text, *options], fill)
 
 
 def _pack(placed: Path, cache: Path) -> Path:
     options = ["--compress", f"../{placed.name}/soc.config", "--bit", "soc.bit"]
-    return cached(cache, [version(ECPPACK), *options],
-                  lambda folder: run(ECPPACK, options, folder) and None)
+    return _stage(cache, [version(ECPPACK), *options],
+                  lambda folder: run(ECPPACK, options, folder))
 
 
 def _areas(cells: dict[str, str]) -> Iterator[tuple[str, ...]]:
@@ -176,8 +198,8 @@ def _board(args: argparse.Namespace) -> int:
     output = args.output.absolute()
     work, cache = output / "work", output / "work" / "cache"
     work.mkdir(parents=True, exist_ok=True)
-    with progress_bar(args.board, len(STAGES)) as show:
-        clock = _Clock(show)
+    with progress_bars() as bars:
+        clock = _Clock(bars, bars.add(args.board, len(STAGES)))
         with clock.stage("Verilog and program"):
             job = prepare(network, images, work, args.frequency)
         with clock.stage("LiteX and its BIOS"):
@@ -205,6 +227,8 @@ def _board(args: argparse.Namespace) -> int:
         reached, asked = min(slow, key=lambda rate: rate[0] / rate[1])
         print(f"timing not met: {reached:.1f} of {asked:g} MHz", file=sys.stderr)
         return 1
+    for name, folder in (("Yosys", mapped), ("nextpnr", placed), ("ecppack", packed)):
+        clock.kept(name, folder)
     text = _report(job, args, mapped, placed, clock.seconds)
     files = {f"{args.board}.bit": (packed / "soc.bit").read_bytes(),
              "firmware.bin": image.read_bytes(), "report.md": text.encode()}

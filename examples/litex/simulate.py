@@ -154,8 +154,8 @@ def simulate(args: argparse.Namespace) -> int:
         update(5)
         code, text = _terminal(model, system / "gateware", lambda count: update(5 + count))
     (output / "uart.log").write_text(text, encoding="utf-8")
-    start = text.find("probe:")
-    print(text[max(start, 0):], end="")
+    said = text[max(text.find("probe:"), 0):]
+    print(said.partition("memory:")[0], end="")
     print(f"terminal: {output / 'uart.log'}")
     found = None if code == 3 else read(text)
     if code or found is None or found.equal != len(images):

@@ -25,7 +25,7 @@ from litex.soc.interconnect.csr_eventmanager import EventManager, EventSourceLev
 #: Signals of each channel beside valid and ready, and whether its source is the bus's master.
 _LITE = {"aw": ("addr", True), "w": ("data strb", True), "b": ("resp", False),
          "ar": ("addr", True), "r": ("data resp", False)}
-_ADDRESS = "id addr len size burst cache prot"
+_ADDRESS = "id addr len size burst lock cache prot qos region"
 _FULL = {"aw": (_ADDRESS, True), "w": ("data strb last", True), "b": ("id resp", False),
          "ar": (_ADDRESS, True), "r": ("id data resp last", False)}
 

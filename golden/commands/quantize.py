@@ -32,7 +32,7 @@ from golden.deploy.notes import Note, load_notes, save_notes
 from golden.deploy.widths import stored_widths
 from golden.float import models
 from golden.float.models import Preprocessing
-from golden.float.preprocessing import chosen, dump, usual
+from golden.float.preprocessing import chosen, dump, one_deviation, usual
 from golden.float.preprocessing_options import ANY
 from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
@@ -336,11 +336,11 @@ def _run(args: argparse.Namespace) -> int:
     if plan:
         refuse(plan, len(calibration))
         seen = Folder(calibration.files[:few], calibration.labels[:few])
-    model, how = _opened(args, config)
-    uneven: dict[str, Tensor] = {}
+    checkpoint, how = _opened(args, config)
+    model, how = one_deviation(checkpoint, how)
     if args.spread is not None:
-        model, before = rescaled(model, args.spread), model
-        uneven = changes(before, model)
+        model = rescaled(model, args.spread)
+    uneven = changes(checkpoint, model)
     ledger = _ledger(args, calibration, evaluation)
     with progress_bars() as bars:
         def bar(text: str, total: int) -> Callable[[int], object]:

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """How pictures become the input of a network: by its name, its shape, and options."""
 
-__all__ = ["chosen", "dump", "of_text", "usual"]
+__all__ = ["chosen", "dump", "of_text", "one_deviation", "usual"]
 
 import argparse
+import copy
 import dataclasses
 import json
+
+import torch
 
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing_options import ANY
-from golden.float.vit import VitSpec
+from golden.float.swin import Swin
+from golden.float.vit import Vit, VitSpec
 
 
 def usual(spec: VitSpec, name: str) -> Preprocessing:
@@ -57,6 +61,24 @@ def chosen(args: argparse.Namespace, how: Preprocessing) -> Preprocessing:
     if args.interpolation is not None:
         changes["interpolation"] = args.interpolation
     return dataclasses.replace(how, **changes)   # type: ignore[arg-type]
+
+
+def one_deviation(model: Vit | Swin, how: Preprocessing) -> tuple[Vit | Swin, Preprocessing]:
+    """Return a ViT for pictures whose channels are all divided by the mean of their deviations.
+
+    It computes the same: the weights of its first layer make up for the difference, and are
+    quantized with it. An integer network reads pictures as bytes, of one step for all channels;
+    what deviations differ by can't go into weights of few bits afterwards. Swin stays as it is.
+    """
+    if isinstance(model, Swin) or len(set(how.std)) == 1:
+        return model, how
+    std = torch.tensor(how.std, dtype=torch.float64)
+    mean = float(std.mean())
+    changed = copy.deepcopy(model)
+    weight = changed.patch_embed.proj.weight
+    with torch.no_grad():
+        weight.copy_(weight.double() * (mean / std)[:, None, None])
+    return changed, dataclasses.replace(how, std=(mean,) * len(std))
 
 
 def dump(how: Preprocessing) -> str:

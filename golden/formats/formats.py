@@ -311,8 +311,8 @@ class Table(Probability):
     def level(self, levels: Levels) -> int:
         tables = [levels.values(number) for number in range(levels.tables)]
         if self.values not in tables:
-            slopes = " or ".join(map(str, SLOPES))
-            raise ValueError(f"values of the attention's table must be those of a tangent of slope "
+            slopes = " or ".join(f"{low} and {high}" for low, high in SLOPES)
+            raise ValueError("values of the attention's table must be those of a tangent of slopes "
                              f"{slopes}, not {self.values}")
         return tables.index(self.values)
 

@@ -9,6 +9,9 @@ How it is done here is reconstructed:
 
 - TanQ: `golden.formats.tangent`, from 0 to the largest value. That value, one of RepQ-ViT's
   quantiles, and the slopes of both ends are those of least squared error;
+- up to 4 bits the table is one of the two that the datapath has, whose error is nearly the least
+  (`vitforge.spec.probability_levels.SLOPES`), so that integers are what was simulated, and trained
+  with; ``core=false`` takes any;
 - levels are integers of a table, as the datapath multiplies them, or real numbers (`top` of 0);
 - MOSF: the median minimizes the mean absolute deviation of the channels' scales; the common zero
   point is the median of their zero points. It can't change a code: of a channel's scale s and zero
@@ -21,7 +24,7 @@ schedule is not known: here I&S-ViT's (`golden.ptq.reconstruction`), on which it
 symmetric, so that the datapath has them in as many bits; ``symmetric=false`` is RepQ-ViT's.
 """
 
-__all__ = ["DopqVit", "DopqVitSettings", "tangent_format", "tangent_search"]
+__all__ = ["DopqVit", "DopqVitSettings", "core_search", "tangent_format", "tangent_search"]
 
 import math
 from collections.abc import Sequence
@@ -38,6 +41,8 @@ from golden.ptq.codebook import Values
 from golden.ptq.formats import TensorFormat
 from golden.ptq.repqvit import RepqVit, RepqVitSettings
 from golden.ptq.weights import WIDE_SHARES
+from vitforge.spec.formats import ATTENTION
+from vitforge.spec.probability_levels import FRACTION, SLOPES, TOP, tangent_integers
 
 _LEAST = 1e-8
 
@@ -50,6 +55,8 @@ class DopqVitSettings(RepqVitSettings):
     ----------
     tanq
         False: the attention map has RepQ-ViT's format.
+    core
+        False: attention of up to 4 bits is not one of the datapath's tables, but searched.
     mosf
         False: the common scale and zero point are means, as RepQ-ViT's.
     slopes
@@ -64,6 +71,7 @@ class DopqVitSettings(RepqVitSettings):
     reconstruct: str = "quick"
     weight_shares: tuple[float, ...] = WIDE_SHARES
     tanq: bool = True
+    core: bool = True
     mosf: bool = True
     slopes: int = 31
     tied: bool = False
@@ -124,6 +132,27 @@ def tangent_search(x: Tensor, bits: int, shares: Sequence[float], slopes: int, t
     return item
 
 
+def core_search(x: Tensor, bits: int, shares: Sequence[float]) -> TensorFormat:
+    """Return the datapath's table, and its highest level, of least squared error.
+
+    Parameters
+    ----------
+    x
+        Values of at least 0.
+    shares
+        Quantiles that are tried as the highest level, rounded to the datapath's grid.
+    """
+    values = Values(x)
+    peaks = [2.0 ** (round(math.log2(max(values.quantile(share), _LEAST)) * (1 << FRACTION))
+                     / (1 << FRACTION)) for share in shares]
+    tried = [TensorFormat(kind="table", bits=bits, scale=peak / TOP,
+                          values=tangent_integers(bits, slopes))
+             for slopes in SLOPES for peak in peaks]
+    levels, thresholds = (torch.tensor(found, dtype=torch.float64)
+                          for found in zip(*map(_levels, tried), strict=True))
+    return tried[int(values.errors(levels, thresholds).argmin())]
+
+
 @cache
 def _codebooks(bits: int, slopes: int, top: int,
                tied: bool) -> tuple[tuple[tuple[float, float], ...], Tensor, Tensor]:
@@ -162,6 +191,8 @@ class DopqVit(RepqVit):
         settings = self.settings
         if not settings.tanq:
             return super().attention(rows, bits)
+        if settings.core and bits <= ATTENTION["table"]:
+            return core_search(rows, bits, settings.shares)
         return tangent_search(rows, bits, settings.shares, settings.slopes,
                               settings.top, settings.tied)
 

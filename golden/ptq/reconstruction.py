@@ -241,7 +241,8 @@ class _Training:
         draw = torch.Generator().manual_seed(
             plan.seed * 1_000_003 + self.number * 2 + (stage == "weights"))
         first = least = self.judged()
-        best, note = [value.detach().clone() for value in values], ""
+        start = best = [value.detach().clone() for value in values]
+        note = ""
         checks = {plan.steps * (n + 1) // _CHECKS for n in range(_CHECKS)} - {0}
         looks = {plan.steps * n // loss.looks for n in range(1, loss.looks)} - {0}
         for step in range(plan.steps):
@@ -259,15 +260,20 @@ class _Training:
             self.advance(1)
             if step + 1 in checks and (now := self.judged()) < least:
                 least, best = now, [value.detach().clone() for value in values]
-        with torch.no_grad():
-            for value, kept in zip(values, best, strict=True):
-                value.copy_(kept)
-                value.requires_grad_(False)
-        self.net.keep(self.unit, 1.0)
-        last = self.judged()
-        if not note and last > first * 1.0001 and loss.looks == 1:
-            note = f"{self.unit.name} did not get better"
+        first_again, last = (self.put(values, kept) for kept in (start, best))
+        if not last < first_again:   # by the last loss, which may be another than the first
+            last = self.put(values, start)
+            note = note or f"{self.unit.name} got no better in {plan.steps} steps"
+        for value in values:
+            value.requires_grad_(False)
         return first, last, note
+
+    def put(self, values: list[Tensor], kept: list[Tensor]) -> float:
+        """Take weights back, and return their loss."""
+        with torch.no_grad():
+            for value, found in zip(values, kept, strict=True):
+                value.copy_(found)
+        return self.judged()
 
     def descend(self, adam: torch.optim.Adam, values: list[Tensor], draw: torch.Generator) -> bool:
         """Make one step; False if the loss or a gradient is not finite, and nothing was done."""
@@ -351,10 +357,10 @@ def reconstruct(model: Vit | Swin, record: Record, images: Tensor, plan: Plan, *
                 found = _Training(net, unit, rest, plan, (quantized, real), targets, pool,
                                   advance).run()
                 save(unit.name, found)
-                if found.note:
-                    say(f"reconstruction: {found.note}; it keeps its best weights")
             else:
                 advance(plan.work(1))
+            if found.note:
+                say(f"reconstruction: {found.note}; it keeps its best weights")
             net.take(unit, found)
             formats |= found.formats
             parameters |= found.tensors

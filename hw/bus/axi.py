@@ -9,7 +9,10 @@ and neither Vivado's inference nor bus models recognise these::
     ...
     m.d.comb += [*join(self, "m_axi", reader.axi), *join(self, "m_axi", writer.axi)]
 
-Every burst is incrementing, of full-width beats, with the one identifier 0.
+Every burst is incrementing, of full-width beats, with the one identifier 0. What interconnects want
+to know besides never changes: ``lock`` 0, no exclusive access; ``cache`` 0b0011, normal memory that
+is not cached but may be buffered, so bursts may be cut and merged on the way, and nothing is
+allocated; ``prot`` 0b000, data, secure, unprivileged; ``qos`` 0, takes no part; ``region`` 0, one.
 """
 
 __all__ = ["ADDRESS_BITS", "BEAT_ADDRESSES", "CACHE", "INCREMENTING", "constants", "flat",
@@ -31,8 +34,9 @@ def _address(letter: str) -> dict[str, Member]:
     prefix = f"a{letter}"
     return {
         f"{prefix}id": Out(1), f"{prefix}addr": Out(ADDRESS_BITS), f"{prefix}len": Out(8),
-        f"{prefix}size": Out(3), f"{prefix}burst": Out(2), f"{prefix}cache": Out(4),
-        f"{prefix}prot": Out(3), f"{prefix}valid": Out(1), f"{prefix}ready": In(1),
+        f"{prefix}size": Out(3), f"{prefix}burst": Out(2), f"{prefix}lock": Out(1),
+        f"{prefix}cache": Out(4), f"{prefix}prot": Out(3), f"{prefix}qos": Out(4),
+        f"{prefix}region": Out(4), f"{prefix}valid": Out(1), f"{prefix}ready": In(1),
     }
 
 
@@ -57,8 +61,8 @@ def write_channels(data_bits: int) -> Signature:
 
 def constants(axi: Any, letter: str, data_bits: int) -> list[Any]:
     """Drive what is the same for every burst of the channel ``AR`` or ``AW``."""
-    values = {"id": 0, "size": BEAT_ADDRESSES[data_bits], "burst": INCREMENTING, "cache": CACHE,
-              "prot": 0}
+    values = {"id": 0, "size": BEAT_ADDRESSES[data_bits], "burst": INCREMENTING, "lock": 0,
+              "cache": CACHE, "prot": 0, "qos": 0, "region": 0}
     return [getattr(axi, f"a{letter}{name}").eq(value) for name, value in values.items()]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Mux, Value
 
 from hw.lib.layouts import span_bits, weight_span_bits
+from hw.lib.products import few_times
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
@@ -79,7 +80,7 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
         if paired(config):
             strange |= fields.mode[1] | Mux(fields.mode == MODES["pair"], fields.stationary,
                                             fields.words[wide:].any())
-        result = fields.tokens * (fields.words[:several] + 1) \
+        result = few_times(fields.tokens, fields.words[:several] + 1) \
             << (config.rows * 4).bit_length() - 1
     return [
         (~is_pass & ~is_load & (fields.opcode != OPCODES["END"]), "unknown opcode",

@@ -100,11 +100,12 @@ class Simulation:
         """Return the part of a buffer that the memory has."""
         return address, max(0, min(size, self.size - address))
 
-    def run(self, case: Case,
-            progress: Callable[[int], object] = lambda cycles: None) -> list[Outcome]:
+    def run(self, case: Case, progress: Callable[[int], object] = lambda cycles: None,
+            module: str = "sim.accelerator.bench") -> list[Outcome]:
         """Run the jobs of a case, in order, without a reset between.
 
-        `progress` is called with the cycles that are done, now and then.
+        `progress` is called with the cycles that are done, now and then. `module` is the host, in
+        cocotb.
 
         Raises
         ------
@@ -115,13 +116,13 @@ class Simulation:
             raise ValueError(f"the memory must have at most {self.size} bytes, "
                              f"not {len(case.data)}")
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.folder.resolve()))
-        outcomes = self._run(case, folder, progress)
+        outcomes = self._run(case, folder, progress, module)
         if not self._waves:
             shutil.rmtree(folder)
         return outcomes
 
-    def _run(self, case: Case, folder: Path,
-             progress: Callable[[int], object]) -> list[Outcome]:
+    def _run(self, case: Case, folder: Path, progress: Callable[[int], object],
+             module: str) -> list[Outcome]:
         step = self.config.axi_bits // 8
         data = case.data + bytes(-len(case.data) % max(step, LINE))
         image, jobs, results, told, log = (folder / name for name in (
@@ -139,7 +140,7 @@ class Simulation:
         try:
             with watching(told, lambda lines: progress(int(lines[-1]) if lines else 0)):
                 report = self._runner.test(
-                    test_module="sim.accelerator.bench", hdl_toplevel="accelerator_top",
+                    test_module=module, hdl_toplevel="accelerator_top",
                     hdl_toplevel_lang="verilog", build_dir=self.folder.resolve(),
                     test_dir=folder, extra_env=environment, waves=self._waves, log_file=log,
                     plusargs=[f"+{name}={value}" for name, value in plusargs.items()])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every generation-time parameter of ViTForge, in one frozen dataclass.
 
-A configuration is a named preset
-(``tiny``, ``edge8``, ``edge16``) or a TOML file with any of the fields below; a field that is not
-given keeps its default, which is the one of ``edge16``.
+A configuration is a named preset (``tiny``, ``edge8``, ``edge16``; ``ecp5-85k-w8``,
+``ecp5-85k-w4``) or a TOML file with any of the fields below; a field that is not given keeps its
+default, which is the one of ``edge16``.
 """
 
 __all__ = ["Config", "ConfigError", "load", "preset_names"]

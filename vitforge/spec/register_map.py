@@ -5,7 +5,7 @@ Plain data: no Amaranth here, so the generators and a host need nothing else.
 """
 
 __all__ = ["ACCESS", "ADDRESS_BITS", "BUFFERS", "COUNTERS", "FAULTS", "MAGIC", "REGISTERS",
-           "VERSION", "BitField", "Choice", "Register", "constants", "find"]
+           "VERSION", "BitField", "Choice", "Register", "constants", "find", "reset_value"]
 
 from dataclasses import dataclass
 
@@ -270,6 +270,12 @@ def constants(config: Config) -> dict[str, int]:
         "CONFIG_HASH": int(config.hash(), 16),
         "CAPABILITY": sum(value << capability.field(name).low for name, value in sizes.items()),
     }
+
+
+def reset_value(register: Register, config: Config | None) -> int | None:
+    """Return a register's value after reset; ``None`` if it is that of an unknown `config`."""
+    return register.reset if config is None else constants(config).get(register.name,
+                                                                       register.reset)
 
 
 def _check() -> None:
