@@ -24,6 +24,7 @@ COMMANDS = {
     "sim.vectors": ("--unit", "softmax", "-o", "F"),
     "gen.synth": ("-o", "F"),
     "explore": ("units", "-o", "F"),
+    "formal": (),
     "gen.registers": ("-o", "F"),
     "sim accelerator": ("-o", "F"),
     "sim softmax": ("-o", "F"),
