@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe of the project's Swin: its start, the smaller image that is seen at first, its step."""
+"""The recipe of the project's Swin: its start, the smaller image that it sees first, its step."""
 
 import torch
 from torch.nn import functional
