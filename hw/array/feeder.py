@@ -78,11 +78,6 @@ class Feeder(wiring.Component):
         move = Signal()
         begin = Signal()
         load = Signal()
-        with m.If(first_tile):
-            m.d.comb += gate.eq((unreleased <= 1)
-                                & (unlanded <= Mux(late, current.pending, 2)))
-        with m.Else():
-            m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
         m.d.comb += [
             issue.eq(active & (~first_token | gate)),
             self.waiting.eq(active & ~issue),
@@ -96,6 +91,20 @@ class Feeder(wiring.Component):
                      unlanded.eq(unlanded + begin - self.landed)]
 
         coming = self.passes.payload
+        # What a first word waits for is found a cycle ahead, for each of what may happen: it is
+        # still the same word, the next tile's, or the next pass's. Nobody looks at it before a word
+        # that isn't a first one. A first word of a pass that goes is one more that has begun.
+        begins = active & first_token & first_tile
+        unreleased_next = [unreleased + more - self.released for more in (0, begins)]
+        unlanded_next = [unlanded + more - self.landed for more in (0, begins)]
+        same = Mux(first_tile,
+                   (unreleased_next[0] <= 1)
+                   & (unlanded_next[0] <= Mux(late, current.pending, 2)),
+                   ~late | (unlanded_next[0] <= current.pending + 1))
+        tile_next = ~(late | (until_late == 1)) | (unlanded_next[1] <= current.pending + 1)
+        pass_next = (unreleased_next[1] <= 1) \
+            & (unlanded_next[1] <= Mux(coming.late == 0, coming.pending, 2))
+        m.d.sync += gate.eq(Mux(load, pass_next, Mux(move & final_token, tile_next, same)))
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
