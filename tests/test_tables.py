@@ -108,6 +108,19 @@ def test_a_residual_that_has_not_landed_is_refused() -> None:
     hazards([made[0], *others, made[1]], config)
 
 
+def test_a_residual_under_the_results_is_refused() -> None:
+    """Unless it is where the results go: a word is read long before it is written."""
+    config = SHAPES[0]
+    for offset, good in ((0, True), (1, False), (7, False), (8, True)):
+        made = [copy(config, tokens=8, d_base=0, offset=offset,
+                     operation=OPERATIONS["residual"])]
+        if good:
+            assert hazards(made, config)
+            continue
+        with pytest.raises(ValueError, match="pass 0 writes over what it adds"):
+            hazards(made, config)
+
+
 def test_a_gathered_word_is_waited_for() -> None:
     """The table says that the word is one of those that the pass before makes."""
     config = SHAPES[0]

@@ -9,7 +9,8 @@ last `pending`. So
   and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
   makes none of them, `pending` is 1;
 - stationary weights, and a residual with an address of its own, are made by the third pass before
-  or earlier;
+  or earlier; and such a residual lies apart from the pass's results, which are written while it is
+  read;
 - the sums of a pass of less than `SHORT` tokens and several tiles are read again so soon that the
   accumulators' last reads of the second pass before it must be over: that is as short, raw, or
   waited for;
@@ -100,8 +101,8 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     Raises
     ------
     ValueError
-        If a pass reads what no `late` protects, or writes a word twice: the message says which and
-        why.
+        If a pass reads what no `late` protects, writes a word twice, or writes over its residual:
+        the message says which and why.
     """
     writers = _Writers(config)
     users = [_LONG_AGO, _LONG_AGO]
@@ -122,9 +123,13 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
                 raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
         if tables(config) and fields["operation"] == OPERATIONS["residual"] \
                 and fields["offset"] != fields["d_base"]:
-            latest = int(writers.of("residual", residual_addresses(fields, config)).max())
+            added = residual_addresses(fields, config)
+            latest = int(writers.of("residual", added).max())
             if latest > recent:
                 raise ValueError(f"pass {number} adds a residual that pass {latest} makes")
+            if fields["destination"] == DESTINATIONS["residual"] \
+                    and np.isin(added, result_addresses(fields, config)).any():
+                raise ValueError(f"pass {number} writes over what it adds")
         late, pending = _late(fields, writers, number)
         if number - 2 > max(landed, number - 1 - pending if late == 0 else -1) \
                 and _collides(fields, passes[number - 2]):
