@@ -13,11 +13,11 @@ import torch
 from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing_options import ANY
-from golden.float.swin import Swin
+from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 
 
-def usual(spec: VitSpec, name: str) -> Preprocessing:
+def usual(spec: VitSpec | SwinSpec, name: str) -> Preprocessing:
     """Return the preprocessing of a named network, of any other DeiT's, for a shape.
 
     With one channel, unless the named network has one too, pixels of 0..1 are the input.

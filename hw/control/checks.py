@@ -20,7 +20,7 @@ from vitforge.spec.instruction import (
     OPERATIONS,
     STATISTICS,
 )
-from vitforge.spec.sizes import paired
+from vitforge.spec.sizes import paired, tables
 from vitforge.spec.softmax_widths import ShiftWidths
 
 
@@ -63,7 +63,10 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
         | (fields.statistics == STATISTICS["softmax"])
     wide_factor = scales & (fields.multiplier2 >> config.factor_bits).any()
 
-    wrong = (load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
+    unknown = load.destination > DESTINATIONS["residual"]
+    if tables(config):
+        unknown = load.destination[1] & ~(load.destination[0] & load.inline)
+    wrong = unknown | Cat(counts).any()
     if smallest := (config.lanes - 1).bit_length():
         wrong |= load.piece < smallest
     result = fields.tokens << (config.rows * 4).bit_length() - 1

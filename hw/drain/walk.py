@@ -57,11 +57,11 @@ class Walk:
         words = few_times(fields.tokens, fields.words + 1) if self._several else fields.tokens
         return words * self._of_word
 
-    def begin(self, m: Module, fields: Any) -> None:
-        """Let the next group be the first of a pass."""
+    def begin(self, m: Module, fields: Any, base: Value) -> None:
+        """Let the next group be the first of a pass, whose words begin at `base`."""
         if self._several:
             m.d.sync += [self._place.eq(0), self._word.eq(0), self._words.eq(fields.words),
-                         self._first.eq(fields.d_base), self._pitch.eq(fields.d_pitch)]
+                         self._first.eq(base), self._pitch.eq(fields.d_pitch)]
 
     def following(self, address: Value) -> Value:
         """Return the address of the next token's first word."""
