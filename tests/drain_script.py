@@ -15,8 +15,8 @@ from golden.machine.places import result_addresses
 from golden.units.encoding import Encoding, thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
-from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import columns, most_words, stream_tokens, tables
+from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, PACKS, STATISTICS
+from vitforge.spec.sizes import columns, doubled, most_words, stream_tokens, tables
 
 #: The encoding whose thresholds a run holds, beside uniform ones.
 KINDS = {
@@ -138,6 +138,8 @@ class Script:
                                             else config.max_tokens - tokens + 1)
         if most_words(config) > 1:
             found |= {"words": words - 1, "d_pitch": rng.getrandbits(24)}
+        if doubled(config):
+            found["pack"] = 0 if operation == "residual" else rng.randrange(len(PACKS))
         if operation == "residual":
             last = words - 1
             found["d_base"] = rng.randrange(self.words // (last + 1) - tokens + 1)
