@@ -8,6 +8,9 @@ last `pending`. So
 - operands that one of the two passes before makes are read from tile `late` on only, and LayerNorm
   and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
   makes none of them, `pending` is 1;
+- operands come from the residual bank only when no pass that adds a residual is being drained,
+  whatever words these are: the bank has one port to read from. LayerNorm's statistics see to that
+  where all such operands are normalised; where there are tables the pass waits;
 - stationary weights, and a residual with an address of its own, are made by the third pass before
   or earlier; and such a residual lies apart from the pass's results, which are written while it is
   read;
@@ -74,6 +77,7 @@ class _Writers:
                       for name in _BANKS.values()}
         self.factors = np.full(stream_tokens(config), _LONG_AGO)
         self.table = np.zeros(config.table_tokens, np.int64)
+        self.adding = _LONG_AGO     # the last pass that adds a residual
         self.probabilities = np.full((2, config.max_tokens), _LONG_AGO)
 
     def of(self, bank: str, index: Array) -> Array:
@@ -88,6 +92,8 @@ class _Writers:
             if len(np.unique(halves)) < halves.size:
                 raise ValueError(f"pass {number} writes words twice")
             self.banks[_BANKS[fields["destination"]]][places] = number
+        if fields["operation"] == OPERATIONS["residual"]:
+            self.adding = number
         if pass_keeps(fields, self.config):
             kept = fields["tiles"] * -(-fields["tokens"] // 2)
             self.banks["scratch"][fields["offset"]:fields["offset"] + kept] = \
@@ -197,6 +203,9 @@ def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[in
     if words.size:
         makers = writers.of(bank, operand_addresses(fields, words)).max(0)
     makers[0] = max(makers[0], statistics)
+    if fields["from_residual"] and tables(writers.config):
+        # The bank has one port to read from, and a drain that adds doesn't wait for it.
+        makers[0] = max(makers[0], writers.adding)
     if makers.max() <= recent:
         return LATE_NEVER, 0
     return int((makers > recent).argmax()), int(number - 1 - makers.max())

@@ -123,6 +123,8 @@ LIMITS = (
            lambda c: c.norm_bits >= c.mantissa_bits),
     _limit("value_bits", "ACCELERATOR NETWORK", "at least norm_bits ({norm_bits})",
            lambda c: c.value_bits >= c.norm_bits),
+    _limit("table_tokens", "ACCELERATOR", "0 (modes are {modes}, whose tokens go two by two)",
+           lambda c: not c.table_tokens or "quad" not in c.modes),
     _limit("max_tokens", "ACCELERATOR", "at least 2", lambda c: c.max_tokens >= 2),
     _limit("max_channels", "ACCELERATOR", "a multiple of rows ({rows})",
            lambda c: c.max_channels % c.rows == 0),
