@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's own Swin: a picture through the Verilog, and what its files say."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from gen.compiler.command import input_buffer
+from gen.compiler.compile import compile_network
+from golden.float import checkpoint, models
+from golden.machine.execute import execute
+from golden.machine.program import read_logits
+from golden.network import inference
+from golden.network.calibrate import calibrate
+from tests.test_not_square import Work, compare
+from vitforge.spec.config import load
+
+WEIGHTS = Path(models.__file__).parents[1] / "weights" / "cifar10_swin.safetensors"
+OWN = dataclasses.replace(load("edge8"), name="swin-own", max_tokens=256, max_channels=256,
+                          table_tokens=2048, scratch_words=8192, residual_words=4096,
+                          stationary_words=2048)
+
+
+@pytest.mark.rtl
+def test_a_picture_through_the_projects_swin() -> None:
+    """Bytes and counters; calibrated on noise, since none of CIFAR-10's pictures come along."""
+    model = models.load("cifar10_swin", WEIGHTS)
+    pictures = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    network = calibrate(model, pictures.to(torch.uint8), OWN)
+    found = compile_network(network)
+    image = input_buffer(pictures[:1].to(torch.uint8), found)
+    run = execute(found.program, image, OWN, found.output_bytes)
+    assert read_logits(run.output, 10, OWN).tolist() == inference.run(
+        network, pictures[:1].to(torch.uint8))[0].tolist()
+    compare(OWN, [Work(found.program, image, run.output)], stalls=False, most=500_000)
+
+
+def test_the_projects_weights_are_as_their_log_says() -> None:
+    state, notes = checkpoint.read(WEIGHTS)
+    assert sum(value.numel() for value in state.values()) < 600_000
+    last = WEIGHTS.with_suffix(".csv").read_text().splitlines()[-1].split(",")
+    assert last[0] == "14" and float(last[2]) == float(notes["accuracy"])
