@@ -5,11 +5,7 @@ __all__ = ["Feeder"]
 
 from typing import Any
 
-<<<<<<< ours
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
-=======
-from amaranth.hdl import Module, Mux, Signal, Value
->>>>>>> theirs
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -98,11 +94,6 @@ class Feeder(wiring.Component):
         move = Signal()
         begin = Signal()
         load = Signal()
-        with m.If(first_tile):
-            m.d.comb += gate.eq((unreleased <= 1)
-                                & (unlanded <= Mux(late, current.pending, 2)))
-        with m.Else():
-            m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
         m.d.comb += [
             issue.eq(active & (~first_token | gate)),
             self.waiting.eq(active & ~issue),
@@ -116,7 +107,6 @@ class Feeder(wiring.Component):
                      unlanded.eq(unlanded + begin - self.landed)]
 
         coming = self.passes.payload
-<<<<<<< ours
         words = self._words(m, coming)
         if doubled(self.config):
             m.d.comb += self.keeps.eq(Cat(begin & current.keep, current.offset[:ADDRESS_BITS]))
@@ -129,8 +119,6 @@ class Feeder(wiring.Component):
                 (0, late | (until_late == 1), current.pending),
                 (1, coming.late == 0, coming.pending)))
         m.d.sync += gate.eq(Mux(load, next_pass, Mux(move & final_token, next_tile, same)))
-=======
->>>>>>> theirs
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
@@ -165,7 +153,6 @@ class Feeder(wiring.Component):
                       valid_rows=Mux(final_tile, current.valid, self.config.rows))
         return m
 
-<<<<<<< ours
     def _opens(self, unreleased: Value, unlanded: Value, first_tile: ValueLike, late: Value,
                pending: Value) -> Value:
         """Return whether the first word of a tile may go in the next cycle.
@@ -193,8 +180,6 @@ class Feeder(wiring.Component):
             m.d.sync += [*(request[name].eq(value) for name, value in parts.items()),
                          *(request[name].eq(current[name]) for name in names)]
 
-=======
->>>>>>> theirs
     def _index(self, m: Module, load: Signal, move: Signal, final_token: Signal, coming: Any,
                current: Any) -> Value:
         """Read the table a token ahead; return the index of the token that is issued now."""
