@@ -7,6 +7,7 @@
 #                  `.venv/bin/pip install '.[soc]'`
 #   make test      lint, types, tests and short regressions
 #   make regress   the long regressions
+#   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
 #   make clean     remove what was built; `make distclean` removes .venv as well
 #
 # PIP_FLAGS=... is passed to pip: PyTorch's index of CPU builds has much smaller ones, for instance.
@@ -14,7 +15,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test lint check regress venv clean distclean tools
+.PHONY: demo soc test lint check formal regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -43,6 +44,9 @@ lint: venv
 	$(BIN)/mypy
 
 check: test
+
+formal: venv
+	$(BIN)/python -m formal
 
 regress: venv
 	$(BIN)/python -m pytest -n $(JOBS) -q -m slow

@@ -24,8 +24,8 @@ PICTURE = ROOT / "docs" / "images" / "house.svg"
 #: Every room, and the colour of its arrows.
 ROOMS = {
     "vitforge.spec": "#6b7280", "vitforge.base": "#9ca3af", "hw": "#b45309", "golden": "#a16207",
-    "gen": "#15803d", "sim": "#0e7490", "explore": "#4338ca", "benchmarks": "#a21caf",
-    "examples": "#be123c", "vitforge": "#111827",
+    "gen": "#15803d", "sim": "#0e7490", "formal": "#7c3aed", "explore": "#4338ca",
+    "benchmarks": "#a21caf", "examples": "#be123c", "vitforge": "#111827",
 }
 
 

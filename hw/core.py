@@ -24,13 +24,15 @@ from hw.control.registers import COUNTED, FAULT_LAYOUT
 from hw.control.sequencer import Sequencer
 from hw.drain.drain import Drain
 from hw.lib.layouts import span_bits, start_layout, weight_span_bits
+from hw.lib.products import few_times
 from hw.lib.queue import Queue
 from hw.operand.path import OperandPath
 from vitforge.spec.config import Config
-from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS
+from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS, TABLE
 from vitforge.spec.limits import check
 from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.register_map import FAULTS
+from vitforge.spec.sizes import tables
 from vitforge.spec.timing import Timing
 
 Engine = TypeVar("Engine", bound=Elaboratable)
@@ -75,6 +77,7 @@ class Core(wiring.Component):
         check(config)
         self.config = config
         self.operand = OperandPath(config)
+        self.feeder = Feeder(config)
         self.array = SystolicArray(config, flowing=True, late=WeightSource.late)
         # With w = depth + latency + 3, the sums of the next pass's token t are written w + t cycles
         # after its first word was issued, which is one cycle or more after the release. The drain's
@@ -161,6 +164,10 @@ class Core(wiring.Component):
                                                for name in inline.shape().members)]
         with m.Else():
             m.d.sync += loaded.eq(placer.write)
+        if tables(config):
+            write = self.feeder.table_write
+            m.d.comb += [write.en.eq(loaded.en & (loaded.destination == TABLE)),
+                         write.address.eq(loaded.address), write.data.eq(loaded.data)]
         self.banks = {name: Bank(config, depth) for name, depth in depths.items()}
         for name, bank in self.banks.items():
             self._engine(m, name, bank)
@@ -180,7 +187,8 @@ class Core(wiring.Component):
         config, sequencer = self.config, self.sequencer
         engine = partial(self._engine, m)
         operand, array, drain = self.operand, self.array, self.drain
-        feeder = engine("feeder", Feeder(config))
+        feeder = self.feeder
+        engine("feeder", feeder)
         source = engine("source", WeightSource(config))
         engine("operand", operand)
         engine("array", array)
@@ -266,7 +274,7 @@ class Core(wiring.Component):
         ready = drains.o.valid & (collected != 0)
         result = drains.o.payload.tokens << (config.rows * 4).bit_length() - 1
         if span_bits(config):
-            result = drains.o.payload.tokens * (drains.o.payload.words + 1) \
+            result = few_times(drains.o.payload.tokens, drains.o.payload.words + 1) \
                 << (config.rows * 4).bit_length() - 1
         m.d.comb += [
             start.eq(drain.start.valid & drain.start.ready),
@@ -311,6 +319,8 @@ class Core(wiring.Component):
         overflow = Value.cast(0)
         for bank in self.banks.values():
             overflow = overflow | bank.overflow
+        if tables(self.config):
+            overflow = overflow | self.feeder.overflow
         found(own, overflow, FAULTS["scratchpad overflow"])
         found(own, self.placer.overrun, FAULTS["bad length"])
         found(own, program.valid, program.kind, program.address)

@@ -16,7 +16,7 @@ from golden.units.encoding import Encoding, thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import columns, most_words
+from vitforge.spec.sizes import columns, most_words, stream_tokens, tables
 
 #: The encoding whose thresholds a run holds, beside uniform ones.
 KINDS = {
@@ -132,6 +132,10 @@ class Script:
             "multiplier2": rng.getrandbits(16), "offset": rng.getrandbits(32),
             "bank": len(self.passes) % 2,
         } | fields
+        if tables(config):
+            found["f_base"] = rng.randrange(stream_tokens(config) - tokens + 1
+                                            if statistics != "softmax"
+                                            else config.max_tokens - tokens + 1)
         if most_words(config) > 1:
             found |= {"words": words - 1, "d_pitch": rng.getrandbits(24)}
         if operation == "residual":
@@ -143,7 +147,10 @@ class Script:
             found["destination"] = DESTINATIONS["residual"]
         residual = codes = sums = None
         if operation == "residual":
-            places = result_addresses({"d_pitch": 0} | found, config)
+            if tables(config):   # from a place of its own
+                found["offset"], found["d_base"] = found["d_base"], rng.randrange((1 << 24) - 64)
+            places = result_addresses({"d_pitch": 0} | found | ({"d_base": found["offset"]}
+                                                                if tables(config) else {}), config)
             residual = self.residual[torch.from_numpy(places)]
         if operation == "raw":
             # Sums have no codes to gather statistics of.

@@ -10,6 +10,7 @@ import shutil
 
 import pytest
 
+import formal.prove
 from examples.litex.needs import missing
 from sim.toolchain import find
 from sim.waves import fst
@@ -27,5 +28,7 @@ ICARUS = pytest.mark.skipif(not shutil.which("iverilog"),
                             reason="no Icarus Verilog: apt install iverilog")
 FST = pytest.mark.skipif(not _writes_fst(),
                          reason="waves are VCD here: apt install liblz4-dev zlib1g-dev")
+ABC = pytest.mark.skipif(not any(map(shutil.which, formal.prove.ABC)),
+                         reason="no ABC: apt install berkeley-abc")
 _WITHOUT_SOC = missing()
 SOC = pytest.mark.skipif(_WITHOUT_SOC is not None, reason=str(_WITHOUT_SOC))

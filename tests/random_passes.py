@@ -8,7 +8,7 @@ import numpy as np
 from gen.compiler.check import hazards
 from gen.compiler.image import inline_load
 from gen.compiler.steps import pass_fields
-from golden.machine.places import result_addresses
+from golden.machine.places import residual_addresses, result_addresses
 from golden.machine.program import Instruction, assemble
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import (
@@ -18,11 +18,14 @@ from vitforge.spec.instruction import (
     OPERATIONS,
     PARAMETER,
     STATISTICS,
+    TABLE,
 )
-from vitforge.spec.sizes import most_words, paired, weight_words
+from vitforge.spec.sizes import ENTRY, most_words, paired, tables, weight_words
 
 #: Words of every bank that are used.
 WORDS = 128
+#: The largest index of a table.
+FARTHEST = 20
 
 
 def _parameters(channels: int, rng: np.random.Generator, raw: bool) -> dict[str, np.ndarray]:
@@ -74,10 +77,17 @@ class _Passes:
         }
         if raw:
             fields |= {"offset": self.output, "d_pitch": 0}
+        reach = tokens
+        if tables(config):
+            reach = max(tokens, FARTHEST + 1)
+            fields |= {"gathers": int(rng.integers(2)), "f_base": int(rng.integers(8)),
+                       "a_table": int(rng.integers(config.table_tokens - tokens + 1))}
+            if operation == OPERATIONS["residual"]:
+                fields["offset"] = _base(rng, (words - 1) * fields["d_pitch"] + tokens)
         fields |= given
         inside = config.cols if fields["by_column"] else \
             config.rows + (words - 1) * fields["w_pitch"]
-        fields |= {"a_base": _base(rng, (tiles - 1) * fields["a_stride"] + tokens),
+        fields |= {"a_base": _base(rng, (tiles - 1) * fields["a_stride"] + reach),
                    "w_base": _base(rng, (tiles - 1) * fields["w_stride"] + inside)}
         if not raw:
             fields = {"d_base": _base(rng, (words - 1) * fields["d_pitch"] + tokens)} | fields
@@ -115,13 +125,13 @@ class _Passes:
         return made
 
 
-def _certain(made: list[Instruction], config: Config) -> bool:
+def _certain(loads: list[Instruction], made: list[Instruction], config: Config) -> bool:
     """Whether the last pass takes nothing that the passes just before make, and waits for nothing.
 
     Nothing waits for a residual that a drain adds, and its bank has one port to read from.
     """
     try:
-        hazards(made, config)
+        hazards([*loads, *made], config)
     except ValueError:
         return False
     fields, before = made[-1].fields, [item.fields for item in made[-4:-1]]
@@ -130,7 +140,7 @@ def _certain(made: list[Instruction], config: Config) -> bool:
         return False
     if fields["operation"] != OPERATIONS["residual"]:
         return True
-    taken = set(result_addresses(fields, config).flat)
+    taken = set(residual_addresses(fields, config).flat)
     return all(taken.isdisjoint(result_addresses(other, config).flat) for other in before
                if other["destination"] == DESTINATIONS["residual"])
 
@@ -145,15 +155,21 @@ def program(config: Config, seed: int, passes: int) -> tuple[bytes, int]:
     drawn = _Passes(config, rng)
     loads = [Instruction("LOAD", inline_load(0, WORDS, config) | {"destination": bank},
                          data=rng.bytes(WORDS * config.rows)) for bank in (0, 1)]
+    if tables(config):
+        several = config.rows * 8 // ENTRY
+        words = config.table_tokens // several
+        index = rng.integers(0, FARTHEST + 1, words * several).astype("<u2")
+        loads.append(Instruction("LOAD", inline_load(0, words, config) | {"destination": TABLE},
+                                 data=index.tobytes()))
     made = drawn.fill()
     while len(made) < passes:
         before = drawn.output
         raw = {"operation": OPERATIONS["raw"]} if rng.integers(3) == 0 else {}
         made.append(drawn.draw(**raw))
-        if not _certain(made, config):
+        if not _certain(loads, made, config):
             made.pop()
             drawn.output = before
-    waits = hazards(made, config)
+    waits = hazards([*loads, *made], config)
     ordered = [Instruction("PASS", dict(item.fields) | {"late": late, "pending": pending},
                            item.norm, item.parameters, item.weights)
                for item, (late, pending) in zip(made, waits, strict=True)]

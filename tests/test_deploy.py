@@ -26,7 +26,6 @@ from golden.deploy.notes import Note, load_notes, save_notes, summary
 from golden.deploy.weights import deploy_head, deploy_weights, folded_embedding
 from golden.float import checkpoint, models
 from golden.float.preprocessing import one_deviation
-from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 from golden.formats.formats import Shifted, TwoScale, Uniform
 from golden.machine.execute import execute
@@ -522,14 +521,10 @@ def test_refusals(model, decided):
     statistics, record = decided("minmax", 8)
     formats = dict(record.formats)
 
-    def refused(match: str, changed: Record = record, config: Config = TINY,
-                network: Vit | Swin = model) -> None:
+    def refused(match: str, changed: Record = record, config: Config = TINY) -> None:
         with pytest.raises(ValueError, match=match):
-            deploy(network, changed, config, statistics=statistics)
+            deploy(model, changed, config, statistics=statistics)
 
-    small = SwinSpec(image_size=32, patch_size=4, classes=3, dim=8, depths=(1, 1), heads=(1, 2),
-                     window=4)
-    refused("only ViT and DeiT", network=Swin(small))
     refused("tensor 'nowhere' is not part",
             dataclasses.replace(record, formats={**formats, "nowhere": formats["norm"]}))
     less = {name: item for name, item in formats.items() if name != "blocks.1.mlp.fc2.weight"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import designs
-from vitforge.spec.config import load
+from vitforge.spec.config import Config, load
 
 
 def test_a_design_is_made_once_for_a_configuration_and_a_prefix(
@@ -23,3 +23,10 @@ def test_a_design_is_made_once_for_a_configuration_and_a_prefix(
     assert shared("layernorm", config, "other_").top == "other_layernorm"
     assert shared("layernorm", dataclasses.replace(config, lanes=4)).verilog != wanted.verilog
     assert len(made) == 3
+
+    class Watched(Config):
+        """What exploration generates with; the fields that are read must be."""
+
+    watched = Watched(**config.to_dict())
+    assert shared("layernorm", watched) == shared("layernorm", watched) == wanted
+    assert len(made) == 5

@@ -37,6 +37,9 @@ SHORT_WORDS = Config(name="short", rows=4, cols=8, lanes=4, max_tokens=16, max_c
 #: Products of LUTs take more cycles; without segments a table's are as wide as can be.
 LUTS = replace(SMALL, name="luts", drain_products="luts")
 WIDE_LUTS = replace(TINY, name="wide-luts", drain_products="luts", value_bits=18, exp_table_bits=0)
+#: A residual has a place of its own, and a pass's tokens numbers of a stream.
+STREAM = replace(SMALL, name="stream", table_tokens=20, stream_tokens=100)
+WIDE_STREAM = replace(DOUBLE, name="wide-stream", table_tokens=20, stream_tokens=37)
 THIRDS = Config(name="thirds", rows=12, cols=12, lanes=4, max_tokens=8, max_channels=96,
                 max_keys=96)
 
@@ -146,6 +149,8 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     (SMALL, "signed two-scale", 5, 0.5, 4),
     later(SMALL, "log2", 1000, 1.0, 2),
     (WHOLE, "log2", 1, 0.1, 2),
+    (STREAM, "two-scale", 2, 0.5, 4),
+    (WIDE_STREAM, "log2", 3, 0.5, 4),
     (SINGLE, "two-scale", 20, 0.9, 0),
     (THIRDS, "table", 7, 0.5, 1),
     later(DOUBLE, "two-scale", 5, 0.5, 4),

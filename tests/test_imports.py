@@ -12,7 +12,8 @@ from benchmarks import house
 from benchmarks.house import MODULES, imports, room
 
 SPEC, BASE = "vitforge.spec", "vitforge.base"
-_ALL = {SPEC, BASE, "vitforge", "hw", "golden", "gen", "sim", "explore", "benchmarks", "examples"}
+_ALL = {SPEC, BASE, "vitforge", "hw", "golden", "gen", "sim", "formal", "explore", "benchmarks",
+        "examples"}
 #: What of the project a room may import, beside itself.
 ROOMS = {
     SPEC: set[str](), BASE: set[str](),
@@ -20,6 +21,7 @@ ROOMS = {
     "golden": {SPEC, BASE},
     "gen": {SPEC, BASE, "hw", "golden"},
     "sim": {SPEC, BASE, "hw", "golden", "gen"},
+    "formal": {SPEC, BASE, "hw", "gen"},
     "explore": _ALL, "benchmarks": _ALL, "examples": _ALL, "vitforge": _ALL,
 }
 #: What no file of a room may import, anywhere in it.

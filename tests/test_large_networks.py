@@ -35,7 +35,7 @@ def compile_named(name: str) -> None:
 
 def test_every_vit_and_deit_can_be_compiled_by_name() -> None:
     assert set(NAMES) == {"mnist"} | {name for name in MODELS
-                                      if not name.startswith(("swin", "mnist"))}
+                                      if not name.startswith(("swin", "mnist", "cifar10_swin"))}
     assert {"vit_large_patch16_224", "vit_large_patch16_384", "deit_base_patch16_384"} < set(NAMES)
 
 

@@ -43,7 +43,7 @@ def filled(model: Model) -> dict[str, Tensor]:
 
 
 def test_names_are_those_of_the_reference() -> None:
-    assert set(MODELS) == {"mnist_vit", "cifar10_vit", *FAMILIES}
+    assert set(MODELS) == {"mnist_vit", "cifar10_vit", "cifar10_swin", *FAMILIES}
     assert [(o["name"], o["images"]) for o in TIMM["outputs"]] == [(c[0], c[2]) for c in CASES]
     assert all(name == model.name for name, model in MODELS.items())
 

@@ -145,7 +145,7 @@ def damage(folder: Path, what: str) -> None:
         case "another version":
             text.write_text(json.dumps(content | {"version": 99}))
         case "another topology":
-            content["network"]["topology"] = "swin"
+            content["network"]["topology"] = "mlp"
             text.write_text(json.dumps(content))
         case "a list":
             text.write_text("[1, 2]")
@@ -169,7 +169,7 @@ DAMAGES = {"a bit": "model.safetensors is not the file", "truncated tensors": "i
            "no tensors": "can't read .*model.safetensors: No such file",
            "truncated text": "holds no integer network", "not text": "holds no integer network",
            "another version": r"holds no integer network \(version 99, not one of 1, 2\)",
-           "another topology": "topology must be one of vit, not 'swin'",
+           "another topology": "topology must be one of vit, swin, not 'mlp'",
            "a list": "holds no integer network",
            "no network": r"holds no integer network \(Config\)",
            "an unknown type": "holds no integer network", "an unknown tensor": "'nowhere'",

@@ -15,6 +15,7 @@ from gen.compiler.compile import compile_network
 from golden.commands.report_layers import noise
 from golden.deploy.network import deploy
 from golden.float import models
+from golden.float.swin import SwinSpec
 from golden.float.vit import Vit, VitSpec, observe
 from golden.network import inference, ops, topology
 from golden.network.calibrate import calibrate
@@ -45,6 +46,7 @@ from golden.network.ops import (
 )
 from golden.network.plan import Matrix, Plan, build
 from golden.network.topology import TOPOLOGIES, operations, vit
+from golden.network.topology_swin import swin
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 from golden.ptq.sites import ROLES, layers, sites, source
@@ -225,7 +227,7 @@ def test_every_call_is_of_an_operation_in_order(whole: Network):
 def test_every_type_is_in_the_list_of_types_and_occurs():
     types = {item for item in vars(ops).values() if isinstance(item, type)
              and issubclass(item, Operation)} - {Operation, Multiply}
-    assert types == set(OPERATIONS) == {type(item) for item in vit(SPEC)}
+    assert types == set(OPERATIONS) == {type(item) for item in (*vit(SPEC), *swin(SwinSpec()))}
 
 
 @dataclass(frozen=True)
@@ -314,23 +316,27 @@ def test_a_report_refuses_an_operation_too(setting: Setting, monkeypatch: pytest
 def test_a_role_that_a_consumer_does_not_know_is_refused(
         name: str, setting: Setting, monkeypatch: pytest.MonkeyPatch):
     def other(spec: VitSpec) -> tuple[Operation, ...]:
-        return tuple(dataclasses.replace(item, roles=("pool",)) if "gelu" in item.roles else item
+        return tuple(dataclasses.replace(item, roles=("input",)) if "gelu" in item.roles else item
                      for item in vit(spec))
 
     monkeypatch.setitem(TOPOLOGIES, "vit", other)
     with pytest.raises(UnknownOperationError) as caught:
         CONSUMERS[name](setting)
-    assert str(caught.value) == (f"{name} doesn't know the role 'pool' of Requantize, at "
+    assert str(caught.value) == (f"{name} doesn't know the role 'input' of Requantize, at "
                                  "blocks.0.mlp.fc1")
 
 
 def test_an_unknown_topology_is_refused(whole: Network):
-    message = "topology must be one of vit, not 'swin'"
+    message = "topology must be one of vit, swin, not 'mlp'"
     with pytest.raises(ValueError) as caught:
-        operations(SPEC, "swin")
+        operations(SPEC, "mlp")
     assert str(caught.value) == message
     with pytest.raises(ValueError, match=message):
-        inference.run(dataclasses.replace(whole, topology="swin"), pictures(1))
+        inference.run(dataclasses.replace(whole, topology="mlp"), pictures(1))
+    with pytest.raises(ValueError, match="topology must be 'vit' for this shape, not 'swin'"):
+        operations(SPEC, "swin")
+    with pytest.raises(ValueError, match="topology must be 'swin' for this shape, not 'vit'"):
+        operations(SwinSpec(), "vit")
 
 
 def test_another_topology_is_another_function(whole: Network, monkeypatch: pytest.MonkeyPatch):

@@ -3,12 +3,14 @@
 
 import itertools
 import random
+import re
 
 import pytest
 from amaranth.hdl import Module, Shape, Signal, signed, unsigned
 from amaranth.sim import Simulator
 
-from hw.lib.products import lut_product, product, shift_right
+from gen.elaborate import generate
+from hw.lib.products import few_times, lut_product, product, shift_right
 from tests.sample import thinned
 from vitforge.spec.config import load
 from vitforge.spec.products import DrainProducts, levels
@@ -78,3 +80,19 @@ def test_a_bound_cuts_a_product():
 def test_registers_are_those_of_the_additions():
     assert [levels(width) for width in (1, 2, 3, 4, 5, 8, 9, 16, 17)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
     assert DrainProducts.of(load("edge8")) == DrainProducts()
+
+
+def test_a_count_of_few_bits_takes_adders():
+    m, value, count = Module(), Signal(5), Signal(3)
+    found = Signal(8)
+    m.d.sync += found.eq(few_times(value, count))
+    _play(m, (value, count), found, [((x, n), x * n) for x in range(32) for n in range(8)], 1)
+
+
+@pytest.mark.parametrize(("name", "count"), [
+    ("edge8", 131), ("ecp5-85k-w4", 156), pytest.param("ecp5-85k-w8", 156, marks=pytest.mark.slow)])
+def test_an_lfe5u_85f_has_multipliers_enough(name, count):
+    """Products by constants are none; every other one is a multiplier of its own."""
+    lines = generate("accelerator", load(name)).splitlines()
+    products = [line for line in lines if " * " in line and not re.search(r" \* \d+'h", line)]
+    assert len(products) == count <= 156

@@ -92,8 +92,8 @@ def test_no_memory_could_be_smaller(name: str) -> None:
 
 def test_what_no_configuration_holds_is_refused() -> None:
     config = load("edge16")
-    for changes, message in (({"dim": 1280, "heads": 16}, "max_channels would have to be 1280"),
-                             ({"image_size": 140}, "max_keys would have to be 1226")):
+    for changes, message in (({"dim": 2560, "heads": 16}, "max_channels would have to be 2560"),
+                             ({"image_size": 280}, "max_tokens would have to be 4901")):
         with pytest.raises(ValueError, match=f"{message} for this network, and may be at most"):
             room(VitSpec(**changes), config)
 
@@ -106,7 +106,8 @@ def test_the_file_of_a_configuration_has_all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    (["swin_tiny_patch4_window7_224"], "Swin has no integers on this datapath yet"),
+    (["swin_tiny_patch4_window7_224", "--random", "1"], "max_tokens must be at least 3136"),
+    (["cifar10_swin", "--random", "1"], "table_tokens must be more than 0 for windows"),
     (["deit_small_distilled_patch16_224"], "a distilled DeiT, whose second token"),
     (["resnet50"], "the network must be one of mnist, .*, or vit, not 'resnet50'"),
     (["vit"], "vit needs --checkpoint and --calibration"),

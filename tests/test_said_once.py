@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.house import MODULES, imports
 
-ROOMS = ("vitforge", "hw", "golden", "gen", "sim", "explore")
+ROOMS = ("vitforge", "hw", "golden", "gen", "sim", "formal", "explore")
 #: Lines of the longest function, docstring and all.
 LONGEST = 90
 #: Functions of which there is one: its name, however many underscores stand before it.

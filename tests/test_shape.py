@@ -21,6 +21,7 @@ from golden.float.models import DIGITS, IMAGENET, INCEPTION
 from golden.float.preprocessing import usual
 from golden.float.shape import open_checkpoint
 from golden.float.vit import Vit, VitSpec
+from golden.network import file as network_file
 from tests.data.make_timm_reference import CASES, REFERENCE, images, parameters
 
 ODD = len(CASES) - 1
@@ -202,7 +203,7 @@ def test_golden_quantize_takes_its_options_to_the_pictures(
         size=12, crop=0.75, interpolation="bilinear", mean=(0.5,) * 3, std=(0.3, 0.4, 0.5))}
 
 
-def test_a_swin_says_that_it_has_no_integers(colours: Path, tmp_path: Path,
+def test_a_swin_goes_by_its_name(colours: Path, tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     name = "swin_tiny_patch4_window7_224"
@@ -215,8 +216,10 @@ def test_a_swin_says_that_it_has_no_integers(colours: Path, tmp_path: Path,
              str(colours), "--evaluate", str(colours)]
     assert quantize.main([*given, "--model", name]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["float", "simulated", "integer"]
-    assert lines[-1] == "integer     none: Swin has no integers on this datapath yet"
+    assert [line.split()[0] for line in lines] == ["float", "simulated", "integer", "deployed"]
+    assert quantize.main([*given, "--model", name, "-o", str(tmp_path / "out")]) == 0
+    assert network_file.load(tmp_path / "out").spec == spec
+    assert "patch merging" in (tmp_path / "out" / "report.md").read_text()
     assert quantize.main([*given, "--model", name, "--heads", "2"]) == 2
     assert "--heads does not go with swin_tiny" in capsys.readouterr().err
     assert quantize.main(given) == 2

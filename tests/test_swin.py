@@ -81,8 +81,9 @@ def test_observe_sees_every_intermediate_in_order() -> None:
     first, second = ([f"layers.{layer}.blocks.{n}.{name}" for n in range(2) for name in block]
                      for layer in range(2))
     merging = [f"layers.1.downsample.{name}" for name in ("merged", "norm", "reduction")]
-    assert list(seen) == ["patch_embed.proj", "patch_embed.norm", "layers.0.downsample", *first,
-                          *merging, *second, "norm", "head.pool", "head.fc"]
+    assert list(seen) == ["patch_embed.proj", "patch_embed.tokens", "patch_embed.norm",
+                          "layers.0.downsample", *first, *merging, *second, "norm", "head.pool",
+                          "head.fc"]
     assert seen["layers.0.blocks.1.attn.softmax"].shape == (32, 2, 9, 9)
     assert seen["layers.1.blocks.0.attn.position"].shape == (3, 9, 9)
     assert seen["layers.1.downsample.merged"].shape == (2, 6, 6, 24)

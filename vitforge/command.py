@@ -37,6 +37,7 @@ SUBCOMMANDS = {
     "synth": Subcommand("gen.synth", "area and clock rate"),
     "networks": Subcommand("benchmarks.networks", "cycles, utilisation and traffic of whole "
                                                   "networks"),
+    "formal": Subcommand("formal", "proofs without bound of what the Verilog promises"),
     "explore": Subcommand("explore", "the best design for a budget"),
     "quantize": Subcommand("golden.quantize", "a float checkpoint as an integer network"),
     "rotate": Subcommand("golden.rotate", "the same float ViT with other weights"),

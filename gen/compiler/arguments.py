@@ -19,9 +19,9 @@ from golden.data.mnist_inputs import read_image
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, of_text, usual
 from golden.float.preprocessing_options import ANY
-from golden.float.vit import VitSpec
 from golden.network import file as network_file
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from vitforge.spec.config import Config, load
 
 
@@ -43,7 +43,7 @@ def configuration(args: argparse.Namespace) -> Config:
 
 
 def network(args: argparse.Namespace, config: Config,
-            suit: Callable[[VitSpec, Config], Config] = lambda spec, config: config) -> Network:
+            suit: Callable[[Spec, Config], Config] = lambda spec, config: config) -> Network:
     """Return the integer network that the options name.
 
     Parameters
@@ -74,7 +74,7 @@ def _name(args: argparse.Namespace) -> str:
     return network_file.about(args.model)["model"] if _stored(args) else str(args.model)
 
 
-def _how(args: argparse.Namespace, spec: VitSpec) -> Preprocessing:
+def _how(args: argparse.Namespace, spec: Spec) -> Preprocessing:
     """How pictures are read: as they were for calibration, unless options say otherwise."""
     about = network_file.about(args.model) if _stored(args) else {}
     name = _name(args)
@@ -82,7 +82,7 @@ def _how(args: argparse.Namespace, spec: VitSpec) -> Preprocessing:
                   else usual(spec, "mnist_vit" if name == MNIST else name))
 
 
-def pictures(args: argparse.Namespace, spec: VitSpec, count: int) -> Tensor:
+def pictures(args: argparse.Namespace, spec: Spec, count: int) -> Tensor:
     """Return `count` inputs, uint8 ``[N, channels, H, W]`` or ``[N, H, W]``.
 
     Raises

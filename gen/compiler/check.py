@@ -8,10 +8,12 @@ last `pending`. So
 - operands that one of the two passes before makes are read from tile `late` on only, and LayerNorm
   and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
   makes none of them, `pending` is 1;
-- stationary weights are made by the third pass before or earlier;
+- stationary weights, and a residual with an address of its own, are made by the third pass before
+  or earlier; and such a residual lies apart from the pass's results, which are written while it is
+  read;
 - the sums of a pass of less than `SHORT` tokens and several tiles are read again so soon that the
-  accumulators' last reads of the second pass before it must be over: that is as short, raw, or has
-  landed;
+  accumulators' last reads of the second pass before it must be over: that is as short, raw, or
+  waited for;
 - norm parameters are fetched while up to three passes before are under way, so a half of their
   memory is written again only if the fourth pass before is its last user or an earlier one.
 
@@ -25,13 +27,25 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from gen.compiler.memory import bank_words
-from golden.machine.places import result_addresses, weight_addresses
+from golden.machine.places import (
+    operand_addresses,
+    residual_addresses,
+    result_addresses,
+    weight_addresses,
+)
 from golden.machine.program import Array, Instruction
 from golden.units.softmax_bound import row_bound
 from vitforge.spec.config import Config
 from vitforge.spec.formats import CODE_BITS, FORMATS, MIDDLE
-from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import SHORT
+from vitforge.spec.instruction import (
+    DESTINATIONS,
+    LATE_NEVER,
+    OPERANDS,
+    OPERATIONS,
+    STATISTICS,
+    TABLE,
+)
+from vitforge.spec.sizes import ENTRY, SHORT, stream_tokens, tables
 
 #: A pass that has landed whenever one asks.
 _LONG_AGO = -10
@@ -47,8 +61,9 @@ class _Writers:
         self.config = config
         self.banks = {name: np.full(bank_words(name, config), _LONG_AGO)
                       for name in _BANKS.values()}
-        self.factors = _LONG_AGO
-        self.probabilities = [_LONG_AGO, _LONG_AGO]
+        self.factors = np.full(stream_tokens(config), _LONG_AGO)
+        self.table = np.zeros(config.table_tokens, np.int64)
+        self.probabilities = np.full((2, config.max_tokens), _LONG_AGO)
 
     def of(self, bank: str, index: Array) -> Array:
         return self.banks[bank][index]
@@ -59,10 +74,25 @@ class _Writers:
             if len(np.unique(places)) < places.size:
                 raise ValueError(f"pass {number} writes words twice")
             self.banks[_BANKS[fields["destination"]]][places] = number
+        tokens = np.arange(fields["tokens"]) + fields["f_base"]
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["norm"]:
-            self.factors = number
+            self.factors[tokens] = number
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["softmax"]:
-            self.probabilities[fields["probability_slot"]] = number
+            self.probabilities[fields["probability_slot"], tokens] = number
+
+    def load(self, item: Instruction) -> None:
+        """Note the indices of a LOAD of a table; what else a LOAD brings is there."""
+        if item.fields["destination"] == TABLE and item.data is not None:
+            start = item.fields["base"] * self.config.rows * 8 // ENTRY
+            index = np.frombuffer(item.data, "<u2")[:max(0, len(self.table) - start)]
+            self.table[start:start + len(index)] = index
+
+    def tokens(self, fields: Mapping[str, int]) -> Array:
+        """Tokens whose words a pass reads, but for a blank first one."""
+        found = np.arange(fields["tokens"])
+        if fields["gathers"] and len(self.table):
+            found = self.table[fields["a_table"] + found]
+        return found[fields["blank_first"]:]
 
 
 def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[int, int]]:
@@ -71,25 +101,41 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     Raises
     ------
     ValueError
-        If a pass reads what no `late` protects, writes a word twice, or is too short behind a
-        longer one: the message says which and why.
+        If a pass reads what no `late` protects, writes a word twice, or writes over its residual:
+        the message says which and why.
     """
     writers = _Writers(config)
     users = [_LONG_AGO, _LONG_AGO]
     needed: list[tuple[int, int]] = []
-    passes = [item.fields for item in instructions if item.kind == "PASS"]
+    passes: list[Mapping[str, int]] = []
     landed = -1                     # the last pass that has landed when this one begins
-    for number, fields in enumerate(passes):
+    for item in instructions:
+        if item.kind == "LOAD":
+            writers.load(item)
+        if item.kind != "PASS":
+            continue
+        number, fields = len(passes), item.fields
+        passes.append(fields)
         recent = number - _LANDED
         if fields["stationary"]:
             latest = int(writers.of("stationary", weight_addresses(fields, config)).max())
             if latest > recent:
                 raise ValueError(f"pass {number} takes stationary weights that pass {latest} makes")
+        if tables(config) and fields["operation"] == OPERATIONS["residual"] \
+                and fields["offset"] != fields["d_base"]:
+            added = residual_addresses(fields, config)
+            latest = int(writers.of("residual", added).max())
+            if latest > recent:
+                raise ValueError(f"pass {number} adds a residual that pass {latest} makes")
+            if fields["destination"] == DESTINATIONS["residual"] \
+                    and np.isin(added, result_addresses(fields, config)).any():
+                raise ValueError(f"pass {number} writes over what it adds")
         late, pending = _late(fields, writers, number)
+        if number - 2 > max(landed, number - 1 - pending if late == 0 else -1) \
+                and _collides(fields, passes[number - 2]):
+            late, pending = 0, 1 if late == LATE_NEVER else min(pending, 1)
         needed.append((late, pending))
         landed = max(landed, number - 1 - pending) if late == 0 else landed
-        if number - 2 > landed and _collides(fields, passes[number - 2]):
-            raise ValueError(f"pass {number} has too few tokens behind pass {number - 2}")
         if fields["operand"] == OPERANDS["norm"]:
             slot = fields["norm_slot"]
             if fields["has_norm"] and users[slot] > recent - 1:
@@ -110,16 +156,16 @@ def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[in
     """First tile that needs something of the two passes before, and how many of them may wait."""
     recent = number - _LANDED
     statistics = _LONG_AGO
-    if fields["operand"] == OPERANDS["norm"]:
-        statistics = writers.factors
-    if fields["operand"] == OPERANDS["softmax"]:
-        statistics = writers.probabilities[fields["probability_slot"]]
-    starts = fields["a_base"] + fields["a_stride"] * np.arange(fields["tiles"])
-    tokens = np.arange(fields["blank_first"], fields["tokens"])
+    tokens = writers.tokens(fields)
+    if tokens.size and fields["operand"] == OPERANDS["norm"]:
+        statistics = int(writers.factors[fields["f_base"] + tokens].max())
+    if tokens.size and fields["operand"] == OPERANDS["softmax"]:
+        statistics = int(writers.probabilities[fields["probability_slot"],
+                                               fields["f_base"] + tokens].max())
     bank = "residual" if fields["from_residual"] else "scratch"
     makers = np.full(fields["tiles"], _LONG_AGO)
     if tokens.size:
-        makers = writers.of(bank, starts[:, None] + tokens).max(1)
+        makers = writers.of(bank, operand_addresses(fields, tokens)).max(0)
     makers[0] = max(makers[0], statistics)
     if makers.max() <= recent:
         return LATE_NEVER, 0

@@ -5,21 +5,24 @@ __all__ = ["Compiled", "compile_network", "supported"]
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from gen.compiler.check import bound, hazards
-from gen.compiler.image import Patches, inline_load
+from gen.compiler.image import Blocks, Patches, inline_load
 from gen.compiler.memory import DoesNotFitError, allocate, lives
-from gen.compiler.schedule import STYLES, Schedule, Style, schedule
-from gen.compiler.steps import Region, Step
-from golden.float.vit import VitSpec
+from gen.compiler.schedule import STYLES, Style, schedule
+from gen.compiler.steps import Load, Region, Schedule, Step
+from golden.float.swin import SwinSpec
 from golden.machine.program import Instruction, assemble, output_bytes
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from golden.units.encoding import thresholds
 from vitforge.spec.config import Config
-from vitforge.spec.instruction import DESTINATIONS
+from vitforge.spec.instruction import DESTINATIONS, TABLE
 from vitforge.spec.limits import check, check_format, fits
+from vitforge.spec.sizes import ENTRY
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,7 @@ class Compiled:
         Sizes of the buffers.
     """
 
-    spec: VitSpec
+    spec: Spec
     config: Config
     program: bytes
     instructions: tuple[Instruction, ...]
@@ -56,7 +59,7 @@ class Compiled:
     output_bytes: int
 
 
-def supported(spec: VitSpec, config: Config) -> None:
+def supported(spec: Spec, config: Config) -> None:
     """Refuse shapes and configurations that the accelerator doesn't do.
 
     Raises
@@ -65,9 +68,10 @@ def supported(spec: VitSpec, config: Config) -> None:
         The message names the field.
     """
     check(config)
-    fits(config, max_tokens=spec.tokens, max_keys=spec.tokens,
-         max_channels=-(-spec.dim // config.rows) * config.rows)
-    Patches(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
+    fits(config, max_tokens=spec.tokens, max_keys=spec.keys,
+         max_channels=-(-spec.widest // config.rows) * config.rows)
+    order = Blocks if isinstance(spec, SwinSpec) else Patches
+    order(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
 
 
 def compile_network(network: Network) -> Compiled:
@@ -86,7 +90,7 @@ def compile_network(network: Network) -> Compiled:
     refusal: ValueError | None = None
     for style in STYLES:
         plan = schedule(network, style)
-        regions = lives(plan.steps, (plan.patches, plan.stream))
+        regions = lives(plan.steps, plan.loaded)
         try:
             needed = allocate(regions, config)
         except DoesNotFitError as error:
@@ -97,7 +101,7 @@ def compile_network(network: Network) -> Compiled:
         return Compiled(
             spec=spec, config=config, program=program, instructions=tuple(instructions),
             steps=plan.steps, regions=tuple(regions), needed=needed, style=style,
-            input_bytes=Patches(spec, config).bytes,
+            input_bytes=plan.order.bytes,
             output_bytes=output_bytes(spec.classes, config))
     assert refusal is not None
     raise refusal
@@ -117,11 +121,12 @@ def _add_thresholds(passes: list[Instruction], plan: Schedule, config: Config) -
 
 
 def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
-    spec, config = network.spec, network.config
-    image = Patches(spec, config).load(plan.patches.base)
+    config = network.config
+    image = plan.order.load(plan.patches.base)
     image["destination"] = DESTINATIONS["scratch"]
     passes = [step.instruction() for step in plan.steps]
-    for number, (late, pending) in enumerate(hazards(passes, config)):
+    table = _table(plan.indices, config)
+    for number, (late, pending) in enumerate(hazards([*table, *passes], config)):
         fields = dict(passes[number].fields) | {"late": late, "pending": pending}
         passes[number] = dataclasses.replace(passes[number], fields=fields)
     _add_thresholds(passes, plan, config)
@@ -134,8 +139,24 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
         if reach >= top:
             raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
                              f"whose sums may reach {reach}")
-    position = inline_load(plan.stream.base, plan.stream.words, config)
-    position["destination"] = DESTINATIONS["residual"]
-    data = plan.position.astype(np.uint8).tobytes()
-    return [Instruction("LOAD", image), Instruction("LOAD", position, data=data), *passes,
-            Instruction("END", {})]
+    return [Instruction("LOAD", image), *map(partial(_loaded, config), plan.loads), *table,
+            *passes, Instruction("END", {})]
+
+
+def _loaded(config: Config, load: Load) -> Instruction:
+    """Return the LOAD of a region's words."""
+    fields = inline_load(load.region.base, len(load.words), config)
+    return Instruction("LOAD", fields | {"destination": DESTINATIONS[load.region.bank]},
+                       data=load.words.astype(np.uint8).tobytes())
+
+
+def _table(indices: tuple[int, ...], config: Config) -> list[Instruction]:
+    """Return the LOAD of a table of tokens, if there is one."""
+    if not indices:
+        return []
+    fits(config, table_tokens=len(indices))
+    several = config.rows * 8 // ENTRY
+    index = np.zeros(-(-len(indices) // several) * several, "<u2")
+    index[:len(indices)] = indices
+    fields = inline_load(0, len(index) // several, config) | {"destination": TABLE}
+    return [Instruction("LOAD", fields, data=index.tobytes())]

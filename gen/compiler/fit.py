@@ -9,26 +9,30 @@ from dataclasses import fields
 
 from gen.compiler.memory import allocate, bank_words, lives
 from gen.compiler.schedule import STYLES, schedule
-from golden.float.vit import VitSpec
+from golden.float.swin import SwinSpec
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from vitforge.spec.config import Config
 
 _BANKS = ("scratch", "residual", "stationary")
 _LIMITS = {item.name: item.metadata for item in fields(Config)}
 
 
-def room(spec: VitSpec, config: Config) -> Config:
+def room(spec: Spec, config: Config) -> Config:
     """Return a configuration whose rows are as long as a network's, and no longer.
 
-    The rows of softmax, LayerNorm and the accumulators: `max_keys`, `max_channels`, `max_tokens`.
+    The rows of softmax, LayerNorm and the accumulators: `max_keys`, `max_channels`, `max_tokens`. A
+    table of tokens, where one is needed, is as large as can be: `fit` makes it smaller.
 
     Raises
     ------
     ValueError
         If a row is longer than there can be; the message names the field.
     """
-    channels = -(-spec.dim // config.rows) * config.rows
-    return _changed(config, max_tokens=max(2, spec.tokens), max_keys=max(spec.tokens, config.lanes),
+    channels = -(-spec.widest // config.rows) * config.rows
+    table = {"table_tokens": _LIMITS["table_tokens"]["high"]} if isinstance(spec, SwinSpec) else {}
+    return _changed(config, **table, max_tokens=max(2, spec.tokens),
+                    max_keys=max(spec.keys, config.lanes),
                     max_channels=max(2, channels, config.lanes))
 
 
@@ -50,7 +54,9 @@ def fit(network: Network) -> Config:
     needs = []
     for style in STYLES:
         plan = schedule(network, style)
-        needs.append(allocate(lives(plan.steps, (plan.patches, plan.stream)), endless))
+        needs.append(allocate(lives(plan.steps, plan.loaded), endless))
+    if plan.indices:
+        config = _changed(config, table_tokens=len(plan.indices))
     least = min(needs, key=lambda needed: sum(needed.values()))
     return _changed(config, **{f"{bank}_words": max(_LIMITS[f"{bank}_words"]["low"], words)
                                for bank, words in least.items()})

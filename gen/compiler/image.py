@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from golden.float.vit import VitSpec
 from golden.machine.program import lines
+from golden.network.topology import Spec
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS
 
@@ -46,8 +46,10 @@ class Patches:
         If no piece of at least `lanes` values tiles a patch row.
     """
 
-    spec: VitSpec
+    spec: Spec
     config: Config
+
+    first = 1   # place of the first patch among the tokens
 
     def __post_init__(self) -> None:
         if self.piece < self.config.lanes:
@@ -108,7 +110,7 @@ class Patches:
     def load(self, base: int) -> dict[str, int]:
         """Fields of the LOAD that scatters an image over tiles of `tokens` words from `base`.
 
-        Token 0 is the class token and gets no values.
+        Token 0 is the class token, if there is one, and gets no values.
         """
         part, row, channel, _ = self._digits
         word = self.config.rows // self.piece
@@ -121,7 +123,78 @@ class Patches:
 
         nest = [*placed(part), Loop(across, word), *placed(row), Loop(across, across * word),
                 *placed(channel)]
-        return _fields(nest, piece=self.piece, base=(base + 1) * word, size=self.bytes)
+        return _fields(nest, piece=self.piece, base=(base + self.first) * word, size=self.bytes)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The shape of an image that is cut."""
+
+    image_size: int
+    patch_size: int
+    in_channels: int
+    tokens: int
+
+
+class Blocks(Patches):
+    """Patches without a class token; such as are less than `lanes` wide come in blocks of them.
+
+    A word of the scratchpad's bank of activations is written `lanes` values at a time. So a block
+    of patches is placed as if it were one patch, and the embedding makes the patches of a block one
+    after the other, each with weights of 0 for the others' pixels. The tokens are then in another
+    order: the first patch of every block, then the second of every block, and so on.
+
+    Attributes
+    ----------
+    count
+        Blocks of an image.
+    blocks
+        For each patch of a block, and each place of a block's words, the index of the value in its
+        patch, -1 for those of others.
+    tokens
+        The patch, counted row by row over the image, that each token is.
+    """
+
+    first = 0
+
+    def __init__(self, spec: Spec, config: Config) -> None:
+        side, size = spec.image_size // spec.patch_size, 1
+        while side % (2 * size) == 0 and min(
+                _largest_power(spec.patch_size * size), config.rows) < config.lanes:
+            size *= 2
+        grid = _Grid(spec.image_size, spec.patch_size * size, spec.in_channels,
+                     (side // size) ** 2)
+        super().__init__(grid, config)   # type: ignore[arg-type]
+        object.__setattr__(self, "small", spec.patch_size)
+        object.__setattr__(self, "size", size)
+
+    small: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        return self.spec.tokens
+
+    @cached_property
+    def blocks(self) -> list[Array]:
+        whole, small = self.spec.patch_size, self.small
+        channel, rest = np.divmod(self.order, whole * whole)
+        row, column = np.divmod(rest, whole)
+        found = []
+        for down in range(self.size):
+            for right in range(self.size):
+                inside = (self.order >= 0) & (row // small == down) & (column // small == right)
+                index = (channel * small + row % small) * small + column % small
+                found.append(np.where(inside, index, -1))
+        return found
+
+    @cached_property
+    def tokens(self) -> tuple[int, ...]:
+        across = self.spec.image_size // self.small
+        blocks = across // self.size
+        return tuple((y * self.size + down) * across + x * self.size + right
+                     for down in range(self.size) for right in range(self.size)
+                     for y in range(blocks) for x in range(blocks))
 
 
 def inline_load(base: int, words: int, config: Config) -> dict[str, int]:

@@ -49,11 +49,10 @@ def carried(normed: Normed) -> Normed:
     return Normed(normed.slot, normed.fields | {"has_norm": 0}, normed.parameters)
 
 
-def probability_fields(layer: Attention) -> dict[str, int]:
+def probability_fields(scale: ShiftScale | PolynomialScale, probability: Format) -> dict[str, int]:
     """Fields of a PASS that say how scores become operands."""
-    scale = layer.scale
     assert isinstance(scale, ShiftScale)
-    fields = {"softmax_multiplier": scale.multiplier, **layer.probability.probability_fields()}
+    fields = {"softmax_multiplier": scale.multiplier, **probability.probability_fields()}
     if isinstance(scale, LevelScale):
         fields |= {"softmax_shift": scale.shift, "operand_m": scale.m}
     return fields

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,13 +22,17 @@ from golden.float.models import Preprocessing
 from golden.float.preprocessing import usual
 from golden.float.preprocessing_options import ANY
 from golden.float.shape import open_checkpoint
-from golden.float.vit import Vit, VitSpec
+from golden.float.swin import Swin, SwinSpec
+from golden.float.vit import Vit
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
+from golden.network.topology import Spec
 from vitforge.spec.config import Config
 
+Net = TypeVar("Net", Vit, Swin, Vit | Swin)
 
-def fold(model: Vit, how: Preprocessing) -> Vit:
+
+def fold(model: Net, how: Preprocessing) -> Net:
     """Return the network that takes pixels of 0..1: the normalisation goes into its first layer.
 
     ``w * (x - mean) / std + b == (w / std) * x + (b - sum(w * mean / std))``; a patch has no
@@ -74,7 +79,7 @@ class Reading:
 
     heads: int | None = None
     how: Callable[[Preprocessing], Preprocessing] = lambda usual: usual
-    suit: Callable[[VitSpec, Config], Config] = lambda spec, config: config
+    suit: Callable[[Spec, Config], Config] = lambda spec, config: config
     say: Callable[[str], object] = lambda text: None
 
 
@@ -109,9 +114,6 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         If there is no such network, a file or folder is missing or can't be used, or the
         configuration can't run it.
     """
-    if name.startswith("swin"):
-        raise ValueError(f"{name}: Swin has no integers on this datapath yet (golden.quantize "
-                         "simulates it)")
     if name not in (*NAMES, ANY):
         if "distilled" in name:
             models.lookup(name)
@@ -127,7 +129,6 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
     name = "mnist_vit" if name == MNIST else name
     if seed is not None and name != ANY:
         model = models.lookup(name).build()
-        assert isinstance(model, Vit)
         config = reading.suit(spec := model.spec, config)
         supported(spec, config)
         size = (2, spec.in_channels, spec.image_size, spec.image_size)
@@ -137,6 +138,14 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
     if file is None or calibration is None or seed is not None:
         raise ValueError(f"{name} needs --checkpoint and --calibration"
                          + ("" if name == ANY else ", or --random"))
+    if name != ANY and isinstance((spec := models.lookup(name).spec), SwinSpec):
+        if reading.heads is not None:
+            raise ValueError(f"--heads does not go with {name}, whose shape goes by its name")
+        config = reading.suit(spec, config)
+        supported(spec, config)
+        how = reading.how(usual(spec, name))
+        return calibrate(fold(models.load(name, file), how), codes(calibration, how, images),
+                         config, weight_bits, gelu=gelu)
     found = open_checkpoint(file, name, reading.heads)
     if name == ANY:
         reading.say(f"{file}: {found}")

@@ -21,7 +21,8 @@ MNIST = "mnist"
 NAMES = (MNIST, "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224",
          "deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224",
          "vit_small_patch16_384", "vit_base_patch16_384", "vit_large_patch16_384",
-         "deit_base_patch16_384", "cifar10_vit")
+         "deit_base_patch16_384", "swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224",
+         "swin_base_patch4_window7_224", "cifar10_vit", "cifar10_swin")
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:

@@ -11,7 +11,7 @@ scores and its use of them. How far ahead that is, and whether the last heads' s
 ahead too, is a `Style`: more of both costs more words of the scratchpad.
 """
 
-__all__ = ["STYLES", "Schedule", "Style", "schedule"]
+__all__ = ["STYLES", "Style", "schedule"]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,10 +23,13 @@ import torch
 from gen.compiler.image import Patches
 from gen.compiler.layers import Attention, Linear, Normed, carried, probability_fields
 from gen.compiler.modes import Mode, choose
+from gen.compiler.schedule_swin import schedule_swin
 from gen.compiler.steps import (
     Array,
+    Load,
     Place,
     Region,
+    Schedule,
     Step,
     Vectors,
     padded,
@@ -37,6 +40,8 @@ from gen.compiler.steps import (
     take_matrix,
     tiles_of,
 )
+from golden.float.swin import SwinSpec
+from golden.float.vit import VitSpec
 from golden.formats.formats import Shifted
 from golden.machine.program import output_bytes
 from golden.network import ops
@@ -46,6 +51,7 @@ from golden.units.layernorm import offset
 from golden.units.requant import Requantization
 from golden.units.softmax import ShiftScale
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
+from vitforge.spec.sizes import tables
 
 
 @dataclass(frozen=True)
@@ -73,21 +79,14 @@ _RAW = Encoding()
 STYLES = (Style(2, True), Style(2, False), Style(1, False), Style(0, False))
 
 
-@dataclass(frozen=True, eq=False)
-class Schedule:
-    """Steps in their order, with the two regions that are loaded."""
-
-    steps: tuple[Step, ...]
-    patches: Region
-    stream: Region
-    position: Array
-
-
 def schedule(network: Network, style: Style) -> Schedule:
-    """Make the steps of a network."""
+    """Make the steps of a network; of a Swin there is one order alone."""
+    if isinstance(network.spec, SwinSpec):
+        return schedule_swin(network)
     builder = _Builder(network, style)
     steps = tuple(builder.steps())
-    return Schedule(steps, builder.patches, builder.stream, builder.loaded)
+    position = Load(builder.stream, builder.loaded.reshape(-1, builder.width))
+    return Schedule(steps, builder.order, builder.patches, (position,))
 
 
 def _refusal(operation: ops.Operation, why: str) -> ValueError:
@@ -97,11 +96,12 @@ def _refusal(operation: ops.Operation, why: str) -> ValueError:
 class _Builder:
     def __init__(self, network: Network, style: Style) -> None:
         self.network, self.style = network, style
+        assert isinstance(network.spec, VitSpec)
         self.spec, self.config = network.spec, network.config
         # Regions are words of the scratchpad; a pass makes several of a token, if it can.
         self.width = self.config.rows
         self.columns = self.config.cols
-        spec = self.spec
+        spec = network.spec
         self.order = Patches(spec, self.config)
         self.dim = padded(0, spec.dim, self.width)
         self.hidden = padded(0, spec.mlp_hidden, self.width)
@@ -120,7 +120,9 @@ class _Builder:
             ops.Image: self.image, ops.Position: self.position, ops.Tokens: self.tokens,
             ops.Product: self.later, ops.Scores: self.later, ops.Context: self.later,
             ops.Requantize: self.requantize, ops.Norm: self.norm, ops.Softmax: self.later,
-            ops.Logits: self.classify}
+            ops.Logits: self.classify, **dict.fromkeys(
+                (ops.PairBias, ops.Merge, ops.Pool, ops.RegionScores, ops.RegionContext,
+                 ops.RegionSoftmax), self.windows)}
         self.roles: dict[str, Callable[..., Iterator[Step]]] = {
             "stream": self.branch, "gelu": self.gelu, "query": self.later, "scores": self.later,
             "context": self.attention}
@@ -146,6 +148,10 @@ class _Builder:
     def steps(self) -> Iterator[Step]:
         for operation in self.network.operations:
             yield from ops.chosen(_WHO, self.table, operation)(operation)
+
+    def windows(self, operation: ops.Operation) -> Iterator[Step]:
+        """Refuse what Swin needs."""
+        raise _refusal(operation, "there are none for windows")
 
     def later(self, operation: ops.Operation) -> Iterator[Step]:
         """Part of the passes that another operation ends."""
@@ -301,7 +307,8 @@ class _Builder:
                 stationary=1, operand=OPERANDS["softmax"], tokens=spec.tokens, tiles=tiles,
                 valid=spec.tokens - (tiles - 1) * config.rows, a_stride=spec.tokens,
                 w_stride=config.rows, probability_slot=head % 2,
-                destination=DESTINATIONS["scratch"], **probability_fields(layer),
+                destination=DESTINATIONS["scratch"],
+                **probability_fields(layer.scale, layer.probability),
                 **requantization_fields(layer.context), **self.spread(len(part), spec.tokens))
             if fields["words"]:
                 fields["w_pitch"] = self.stride
@@ -353,6 +360,7 @@ class _Builder:
                     "statistics_last": int(first * self.width + len(part) == len(columns))}
             yield Step(name, detail, fields, vectors.parameters(part), Place(source),
                        d=Place(target, first * stride),
+                       r=Place(target, first * stride) if before and tables(self.config) else None,
                        norm=normed.parameters if normed and fields["has_norm"] else None,
                        weights=take_matrix(layer.weights, rows, part, self.config.rows),
                        encoding=layer.requantization.encoding, why=mode.why,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pass of a program before it has addresses: fields, blocks, and the regions it touches."""
 
-__all__ = ["Place", "Region", "Step", "Vectors", "minimal_bits", "padded", "pass_fields",
-           "requantization_fields", "split", "take", "take_matrix", "tiles_of"]
+__all__ = ["Load", "Place", "Region", "Schedule", "Step", "Vectors", "minimal_bits", "padded",
+           "pass_fields", "requantization_fields", "split", "take", "take_matrix", "tiles_of"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gen.compiler.image import Patches
 from golden.machine.program import Columns, Instruction
 from golden.units.encoding import Encoding
 from golden.units.requant import Requantization
@@ -54,6 +55,8 @@ class Place:
 class Step:
     """A pass; `a`, `w` and `d` say where operands, stationary weights and results are.
 
+    `r` says where a residual is, if it has an address of its own.
+
     `encoding` is that of its result, for the formats with thresholds. `why` says what is too wide
     for pairs of weights where the array has them, and `more` how many words of operands that costs.
     """
@@ -65,6 +68,7 @@ class Step:
     a: Place
     w: Place | None = None
     d: Place | None = None
+    r: Place | None = None
     norm: Columns | None = None
     weights: npt.NDArray[np.int8] | None = None
     encoding: Encoding = field(default_factory=Encoding)
@@ -73,13 +77,37 @@ class Step:
     regions: list[Region] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.regions = [place.region for place in (self.a, self.w, self.d) if place]
+        self.regions = [place.region for place in (self.a, self.w, self.d, self.r) if place]
 
     def instruction(self) -> Instruction:
         """Return the instruction with the addresses of the regions."""
-        places = {"a_base": self.a, "w_base": self.w, "d_base": self.d}
+        places = {"a_base": self.a, "w_base": self.w, "d_base": self.d, "offset": self.r}
         fields = self.fields | {name: place.address for name, place in places.items() if place}
         return Instruction("PASS", fields, self.norm, self.parameters, self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """Words ``[words, rows]`` that the program brings before its first pass."""
+
+    region: Region
+    words: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Steps in their order, the image, what else is loaded, and the table of tokens."""
+
+    steps: tuple[Step, ...]
+    order: Patches
+    patches: Region
+    loads: tuple[Load, ...]
+    indices: tuple[int, ...] = ()
+
+    @property
+    def loaded(self) -> tuple[Region, ...]:
+        """Regions that are there before the first pass."""
+        return (self.patches, *(load.region for load in self.loads))
 
 
 def pass_fields(**given: int) -> dict[str, int]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m gen.synth``: what a design costs on an FPGA, from Yosys, and how fast, from nextpnr.
+"""``python -m gen.synth``: what a design costs, from Yosys, and how fast it is, from nextpnr.
 
 The accelerator is synthesised as a whole, flat, with a register at every port, and has a table of
 its modules; the units are synthesised as they are.
@@ -15,6 +15,7 @@ from typing import Any
 
 from gen.elaborate import generate
 from gen.synthesis.area import TARGETS, Area
+from gen.synthesis.asic import Library, cell_area, read_liberty
 from gen.synthesis.hierarchy import module_areas
 from gen.synthesis.netlist import netlist, synthesize
 from gen.synthesis.place import Timing, place
@@ -26,6 +27,8 @@ from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load
 
 ACCELERATOR = "accelerator"
+#: The target whose cells a Liberty file says.
+ASIC = "asic"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
@@ -54,6 +57,17 @@ def _modules(verilog: str, target: str, depth: int) -> dict[str, Area]:
     return {name.replace(DESIGN, ACCELERATOR, 1): area for name, area in areas.items() if name}
 
 
+def _library(args: argparse.Namespace) -> Library | None:
+    """Read the cell library; refuse what doesn't go with it, or without it."""
+    if (args.target == ASIC) != (args.liberty is not None):
+        raise ValueError(f"--liberty FILE is for --target {ASIC}, and that needs it")
+    if args.target != ASIC:
+        return None
+    if args.unit == ACCELERATOR:
+        raise ValueError(f"--target {ASIC} is for units, not {ACCELERATOR}")
+    return read_liberty(args.liberty)
+
+
 def _synthesize(args: argparse.Namespace) -> int:
     if args.place and args.target != "ecp5":
         raise ValueError(f"--place is for ecp5, not {args.target}")
@@ -61,6 +75,7 @@ def _synthesize(args: argparse.Namespace) -> int:
         raise ValueError(f"--frequency must be positive, not {args.frequency}")
     if args.depth < 0:
         raise ValueError(f"--depth must not be negative, not {args.depth}")
+    library = _library(args)
     from gen.synthesis.boundary import bounded  # and Amaranth with it
 
     config = load(args.config)
@@ -81,6 +96,8 @@ def _synthesize(args: argparse.Namespace) -> int:
                     areas = _modules(verilog, args.target, args.depth)
                     modules += [{"module": name, **area.to_dict()} for name, area in areas.items()]
                     row |= areas[ACCELERATOR].to_dict()
+                elif library is not None:
+                    row |= cell_area(verilog, unit, library).to_dict()
                 else:
                     row |= synthesize(verilog, unit, args.target).to_dict()
                 update(number * steps + 1)
@@ -120,8 +137,11 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"one unit, or {ACCELERATOR} (default: all units)")
     parser.add_argument("--depth", type=int, default=2, metavar="N",
                         help="levels of the accelerator's modules in its table (default: 2)")
-    parser.add_argument("--target", choices=TARGETS, default="ecp5", metavar="T",
-                        help=f"{' or '.join(TARGETS)} (default: ecp5)")
+    parser.add_argument("--target", choices=(*TARGETS, ASIC), default="ecp5", metavar="T",
+                        help=f"{', '.join(TARGETS)} or {ASIC} (default: ecp5)")
+    parser.add_argument("--liberty", type=Path, metavar="FILE",
+                        help=f"cell library of --target {ASIC}, which counts area in its cells; "
+                        "memories are counted in bits")
     parser.add_argument("--place", action="store_true",
                         help="place and route on an ECP5-85k as well, for the clock rate")
     parser.add_argument("--frequency", type=float, default=150.0, metavar="MHZ",

@@ -39,7 +39,8 @@ class Plan:
 
 
 #: What each network is trained with if the user says nothing else.
-PLANS: Mapping[str, Plan] = {"mnist": Plan(), "cifar10": Plan(epochs=18, batch=128, rate=0.02)}
+PLANS: Mapping[str, Plan] = {"mnist": Plan(), "cifar10": Plan(epochs=18, batch=128, rate=0.02),
+                              "swin": Plan(epochs=14, batch=128, rate=0.02)}
 
 
 def evaluate() -> argparse.ArgumentParser:
@@ -60,7 +61,8 @@ def evaluate() -> argparse.ArgumentParser:
 def train() -> argparse.ArgumentParser:
     """Return the parser of `golden.train`."""
     parser = argparse.ArgumentParser(
-        prog="golden.train", description="Train a vision transformer on MNIST or CIFAR-10.",
+        prog="golden.train",
+        description="Train a vision transformer on MNIST or CIFAR-10, or a Swin on CIFAR-10.",
         epilog="examples: python -m golden.train --data mnist.npz -o mnist_vit.safetensors; "
                "python -m golden.train --network cifar10 --data cifar-10-batches-bin "
                "-o cifar10_vit.safetensors. "
@@ -68,8 +70,8 @@ def train() -> argparse.ArgumentParser:
     parser.add_argument("--network", choices=PLANS, default="mnist", help="default: %(default)s")
     parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH",
                         help="mnist: an .npz file with x_train, y_train, x_test, y_test (28x28 "
-                             "uint8 images); cifar10: the folder cifar-10-batches-bin, or a .zip "
-                             "of training pictures and an .npz of test images")
+                             "uint8 images); cifar10, swin: the folder cifar-10-batches-bin, or "
+                             "a .zip of training pictures and an .npz of test images")
     for name, kind, text in (("seed", int, "draws all that is random"), ("epochs", int, ""),
                              ("batch", int, "images a step"),
                              ("rate", float, "highest learning rate")):

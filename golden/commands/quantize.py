@@ -185,7 +185,7 @@ class _Work:
         output: Path | None = self.args.output
         return output if output is not None and output.suffix != ".json" else None
 
-    def decide(self, bar: Bars) -> tuple[Record, Integer | None]:
+    def decide(self, bar: Bars) -> tuple[Record, Integer]:
         """Make, or take from a killed run, the record and the integer network."""
         ledger = self.ledger
         record = ledger.record if ledger else None
@@ -231,9 +231,9 @@ class _Work:
                              "lower --set rate, or another --output for this one")
         return found
 
-    def save(self, record: Record, integer: Integer | None) -> None:
+    def save(self, record: Record, integer: Integer) -> None:
         """Write the integer network and its notes, if there is a folder for them."""
-        if self.folder and integer:
+        if self.folder:
             network_file.save(self.folder / network_file.NAME, integer[0],
                               {"model": self.args.model, "method": record.method,
                                "preprocessing": dump(self.how)})
@@ -243,10 +243,8 @@ class _Work:
         """Return the network that is quantized."""
         return prepared(self.method, self.model, self.images, bar, self.kept)
 
-    def deployed(self, record: Record, bar: Bars) -> Integer | None:
+    def deployed(self, record: Record, bar: Bars) -> Integer:
         """Read the integer network of a killed run, or make it once more."""
-        if isinstance(self.model, Swin):
-            return None
         try:
             if self.folder:
                 return (network_file.load(self.folder), load_notes(self.folder / NOTES))
@@ -256,10 +254,8 @@ class _Work:
         self.save(record, integer)
         return integer
 
-    def deploy(self, record: Record, statistics: Statistics) -> Integer | None:
-        """Make the integer network; Swin has none."""
-        if isinstance(self.model, Swin):
-            return None
+    def deploy(self, record: Record, statistics: Statistics) -> Integer:
+        """Make the integer network."""
         config = suited(self.config, record) if self.args.suit else self.config
         return deploy(self.model, record, config, statistics=statistics, preprocessing=self.how)
 
@@ -280,7 +276,7 @@ class _Work:
                images: Tensor) -> None:
         """Write the page, its pictures first."""
         model = self.model
-        assert isinstance(model, Vit) and isinstance(simulated, Vit)
+        assert isinstance(simulated, Vit | Swin)
         rescaled = activated(with_parameters(model, record.parameters), record.activation)
         pictures = figures(model, record, observed(model, images), observed(rescaled, images))
         for name, picture in pictures.items():
@@ -312,6 +308,7 @@ def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Prepr
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
         if args.heads is not None:
             raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        check(named.spec, config)
         return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
     found = open_checkpoint(args.checkpoint, args.model, args.heads)
     check(found.model.spec, config)
@@ -367,8 +364,7 @@ def _run(args: argparse.Namespace) -> int:
             "float": _placed(model, device), "simulated": _placed(simulated, device)}
         if args.no_float:
             del networks["float"]
-        if integer:
-            networks["integer"] = pixel_network(integer[0], how, device)
+        networks["integer"] = pixel_network(integer[0], how, device)
         counts: dict[str, tuple[int, int]] = {}
         if evaluation is not None:
             total = len(evaluation)
@@ -376,11 +372,8 @@ def _run(args: argparse.Namespace) -> int:
                 found = work.count(name, network, evaluation, bar(name, total))
                 counts[name] = found, total
                 print(f"{name:<12}{found:>7} of {total}{found / total:>10.2%}", flush=True)
-        if integer is None:
-            print(f"{'integer':<12}none: Swin has no integers on this datapath yet", flush=True)
-        else:
-            print(f"{'deployed':<12}{stored_widths(integer[0])}", flush=True)
-        if work.folder and integer:
+        print(f"{'deployed':<12}{stored_widths(integer[0])}", flush=True)
+        if work.folder:
             shown, _ = next(calibration.batches(how, LAYERS))
             bar("report", 1)
             work.report(work.folder, record, integer, simulated, counts, shown)

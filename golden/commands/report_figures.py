@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.network.ops import Operation, Softmax
 from golden.network.topology import operations
@@ -90,7 +91,7 @@ def _histogram(name: str, seen: Tensor, item: TensorFormat | None, *,
     return figure
 
 
-def figures(model: Vit, record: Record, seen: Mapping[str, Tensor],
+def figures(model: Vit | Swin, record: Record, seen: Mapping[str, Tensor],
             rescaled: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the pictures as SVG text, by file name, of the block in the middle.
 

@@ -55,8 +55,9 @@ def _integers(network: Network, images: Tensor, how: Preprocessing) -> dict[str,
 
     # The others are no use of a unit.
     table: dict[type[ops.Operation], Callable[..., None]] = {
-        ops.Product: sums, ops.Scores: sums, ops.Context: sums, ops.Requantize: parts,
-        ops.Norm: codes, ops.Softmax: codes}
+        ops.Product: sums, ops.Scores: sums, ops.RegionScores: sums, ops.Context: sums,
+        ops.RegionContext: sums, ops.Requantize: parts, ops.Norm: codes, ops.Softmax: codes,
+        ops.RegionSoftmax: sums}
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
     run(network, ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8), see)
@@ -80,6 +81,10 @@ def noise(model: Vit | Swin, simulated: Vit | Swin, images: Tensor, *,
     others = {"simulated": observed(simulated, images)}
     if integer is not None and how is not None:
         others["integer"] = _integers(integer, images, how)
+    if isinstance(model, Swin):   # within windows the integers' tokens stand in another order
+        others["integer"] = {
+            name: value.reshape(real[name].shape)
+            for name, value in others.get("integer", {}).items() if ".attn." not in name}
     if isinstance(model, Vit):   # the classifier reads the class token alone
         for values in (real, others["simulated"]):
             values["norm"] = values["norm"][:, :1]

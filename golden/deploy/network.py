@@ -27,9 +27,9 @@ from golden.deploy.notes import Note
 from golden.deploy.weights import Deployed, deploy_head, deploy_weights, folded_embedding
 from golden.float.models import Preprocessing
 from golden.float.swin import Swin
-from golden.float.vit import Vit, VitSpec
+from golden.float.vit import Vit
 from golden.formats.attention import attend, fit, log2_format
-from golden.formats.formats import Format, LogSqrt2, Uniform
+from golden.formats.formats import Format, LogSqrt2, Shifted, Uniform
 from golden.network import plan as network_plan
 from golden.network.integers import Network
 from golden.network.ops import (
@@ -37,14 +37,21 @@ from golden.network.ops import (
     Context,
     Image,
     Logits,
+    Merge,
     Norm,
     Operation,
+    PairBias,
+    Pool,
     Position,
     Product,
+    RegionContext,
+    RegionScores,
+    RegionSoftmax,
     Requantize,
     Scores,
     Softmax,
     Tokens,
+    channels,
     chosen,
     for_role,
     made,
@@ -52,7 +59,7 @@ from golden.network.ops import (
     summed,
 )
 from golden.network.plan import Matrix, Plan, build
-from golden.network.topology import operations
+from golden.network.topology import Spec, operations
 from golden.ptq.folding import network as with_parameters
 from golden.ptq.formats import TensorFormat
 from golden.ptq.record import Record
@@ -75,11 +82,13 @@ _COMMON = (
          "LayerNorm is computed in integers"),
     Note("*.mlp.act (GeLU)", "float function", "table of 16-bit values",
          "GeLU is computed in integers"),
-    Note("pos_embed, cls_token", "float", "8-bit codes with a shift for each channel",
-         "they are the constant residual of the first layer"),
-    Note("requantization", "exact", "16-bit multipliers and shifts, rounding half up",
-         "scales become integers"),
 )
+_EMBEDDING = Note("pos_embed, cls_token", "float", "8-bit codes with a shift for each channel",
+                  "they are the constant residual of the first layer")
+_BIAS = Note("*.attn.relative_position_bias_table", "float", "8-bit codes, one step a layer",
+             "they are the constant residual of the scores")
+_REQUANTIZATION = Note("requantization", "exact", "16-bit multipliers and shifts, rounding half up",
+                       "scales become integers")
 
 
 def words(item: TensorFormat | Format | None) -> str:
@@ -102,7 +111,7 @@ def words(item: TensorFormat | Format | None) -> str:
     return text + (f", m = {item.m}" if item.kind == "two-scale" else "")
 
 
-def check(spec: VitSpec, config: Config) -> None:
+def check(spec: Spec, config: Config) -> None:
     """Refuse a configuration that can't run the network of a record.
 
     Raises
@@ -140,33 +149,30 @@ def deploy(model: Vit | Swin, record: Record, config: Config, *,
     Raises
     ------
     ValueError
-        If the network is no plain ViT, the record doesn't fit it, statistics are missing, or the
-        configuration can't run it; the message names the tensor or the field.
+        If the record doesn't fit the network, statistics are missing, or the configuration can't
+        run it; the message names the tensor or the field.
     UnknownOperationError
         If there is nothing for an operation of the network.
     """
-    if not isinstance(model, Vit):
-        raise ValueError("only ViT and DeiT have an integer network, not Swin")
     check(model.spec, config)
     known = {site.name for site in sites(model)} | {f"{name}.weight" for name in layers(model)}
     for name in record.formats:
         if name not in known:
             raise ValueError(f"the record's tensor {name!r} is not part of this network")
-    changed = with_parameters(model, record.parameters)
-    assert isinstance(changed, Vit)
-    work = _Deployment(changed, record, config, statistics)
+    work = _Deployment(with_parameters(model, record.parameters), record, config, statistics)
     work.weights(preprocessing)
     work.activations()
     plan = Plan(spec=model.spec, config=config, parameters=work.parameters,
                 matrices=work.matrices, formats=work.formats,
                 rectified=record.activation == "relu")
-    return build(plan), (*work.notes, *_COMMON)
+    constant = _EMBEDDING if isinstance(model, Vit) else _BIAS
+    return build(plan), (*work.notes, *_COMMON, constant, _REQUANTIZATION)
 
 
 class _Deployment:
     """One deployment: formats and notes found so far."""
 
-    def __init__(self, model: Vit, record: Record, config: Config,
+    def __init__(self, model: Vit | Swin, record: Record, config: Config,
                  statistics: Statistics | None) -> None:
         self.spec, self.operations = model.spec, operations(model.spec)
         self.made = made(self.operations)
@@ -182,12 +188,14 @@ class _Deployment:
         self.picked = {item.reads[0]: item.source for item in self.operations
                        if isinstance(item, Tokens) and BLANK not in item.source}
         self.table: dict[type[Operation], Callable[..., None]] = {
-            Image: nothing, Position: nothing, Tokens: nothing, Product: nothing,
-            Scores: nothing, Context: nothing, Requantize: self.requantize, Norm: self.norm,
-            Softmax: self.softmax, Logits: nothing}
+            Image: nothing, Position: nothing, PairBias: nothing, Tokens: nothing,
+            Merge: self.merge, Pool: nothing, Product: nothing, Scores: nothing,
+            RegionScores: nothing, Context: nothing, RegionContext: nothing,
+            Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
+            RegionSoftmax: self.softmax, Logits: nothing}
         self.roles: dict[str, Callable[[Requantize], None]] = {
             "stream": self.stream, "gelu": self.gelu, "query": self.projections,
-            "scores": self.scores, "context": self.context}
+            "scores": self.scores, "context": self.uniform, "pool": self.uniform}
 
     def note(self, name: str, decided: TensorFormat | None, deployed: str, why: str) -> None:
         self.notes.append(Note(name, words(decided), deployed, why))
@@ -244,8 +252,20 @@ class _Deployment:
         for_role(_WHO, self.roles, operation)(operation)
 
     def norm(self, operation: Norm) -> None:
+        (self.stream if operation.roles == ("stream",) else self.uniform)(operation)
+
+    def uniform(self, operation: Operation) -> None:
         name = operation.writes[0]
         self.take(name, deploy_uniform(*self.decided(name)))
+
+    def merge(self, operation: Merge) -> None:
+        """Say that the codes of four tokens stay what they are."""
+        (read,), (name,) = operation.reads, operation.writes
+        found = self.formats[read]
+        assert isinstance(found, Shifted)
+        self.formats[name] = dataclasses.replace(found, shift=found.shift.repeat(4))
+        self.note(name, self.record.formats.get(name), words(self.formats[name]),
+                  "patch merging takes the codes of the stream as they are")
 
     def projections(self, operation: Requantize) -> None:
         for name in operation.writes:
@@ -258,19 +278,15 @@ class _Deployment:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
-    def context(self, operation: Requantize) -> None:
-        name = operation.writes[0]
-        self.take(name, deploy_uniform(*self.decided(name)))
-
     def gelu(self, operation: Requantize) -> None:
         name = operation.writes[0]
         self.take(name, deploy_gelu(*self.decided(name), self.config))
 
-    def stream(self, operation: Requantize) -> None:
+    def stream(self, operation: Operation) -> None:
         name = operation.writes[0]
         item, seen = self.decided(name)
-        self.take(name, deploy_stream(item, lambda: self.stream_rows(name, seen), self.spec.dim,
-                                      self.config))
+        self.take(name, deploy_stream(item, lambda: self.stream_rows(name, seen),
+                                      channels(name, self.made), self.config))
 
     def decided(self, name: str) -> tuple[TensorFormat | None, "_Seen"]:
         return self.record.formats.get(name), _Seen(self.statistics, name)

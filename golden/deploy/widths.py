@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from golden.formats.formats import Shifted
 from golden.network.integers import Network
-from golden.network.ops import Image, Norm, Operation, Requantize, Softmax
+from golden.network.ops import Multiply, Norm, Operation, Pool, Tokens, made
 
 
 def signed_bits(values: Tensor) -> int:
@@ -41,15 +40,15 @@ class Widths:
 def stored_widths(network: Network) -> Widths:
     """Return what a network's integers take as they are deployed.
 
-    Weights as `weight_bytes` counts them. Operands are the activations that matrix products read,
-    each tensor as often as it has elements in an image: the picture, LayerNorm's codes, Q, K and V,
-    probabilities, the context, and GeLU's codes.
+    Weights as `weight_bytes` counts them. Operands are the activations that matrix products (and a
+    mean of tokens) read, each tensor as often as it has elements in an image: the picture,
+    LayerNorm's codes, Q, K and V, probabilities, the context, and GeLU's codes.
     """
     weights = network.weights.values()
     total = sum(values.numel() for values in weights)
     bits = sum(values.numel() * signed_bits(values) for values in weights)
-    stream = [item.bits for operation in network.operations if isinstance(operation, Norm)
-              for item in (network.stream(operation.reads[0]),)]
+    stream = [network.stream(operation.reads[0]).bits for operation in network.operations
+              if isinstance(operation, Norm)]
     return Widths(bits / total, _mean(_operands(network)), sum(stream) / len(stream))
 
 
@@ -61,17 +60,20 @@ def _mean(parts: Iterator[tuple[int, int]]) -> float:
 
 def _operands(network: Network) -> Iterator[tuple[int, int]]:
     """Elements and bits of every tensor of operands."""
-    spec = network.spec
-    rows, keys = spec.tokens * spec.dim, spec.heads * spec.tokens**2
-    sizes = {"input": spec.patches * spec.patch_values, "norm": spec.dim}
+    writers = made(network.operations)
     for operation in network.operations:
-        for name in operation.writes:
-            item = network.formats.get(name)
-            if isinstance(operation, Norm | Softmax | Requantize | Image) and item is not None \
-                    and not isinstance(item, Shifted) and not name.endswith("scores"):
-                leaf = name.rpartition(".")[2]
-                size = {"softmax": keys, "act": spec.tokens * spec.mlp_hidden}.get(leaf, rows)
-                yield sizes.get(name, size), _bits(network, operation, name)
+        if isinstance(operation, Pool):
+            sizes: tuple[int, ...] = (
+                operation.tokens * len(network.norms[operation.reads[0]].gamma),)
+        elif isinstance(operation, Multiply):
+            sizes = operation.elements
+        else:
+            continue
+        for name, size in zip(operation.reads, sizes, strict=False):
+            writer = writers[name]
+            while isinstance(writer, Tokens):
+                name, writer = writer.reads[0], writers[writer.reads[0]]
+            yield size, _bits(network, writer, name)
 
 
 def _bits(network: Network, operation: Operation, name: str) -> int:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from golden.float.swin import Swin
 from golden.float.vit import Vit, VitSpec
 from vitforge.base.files import replace
 
@@ -24,7 +25,7 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be used; the message names the file, and the tensor if it is one."""
 
 
-def save(path: str | Path, model: Vit, notes: Mapping[str, str]) -> None:
+def save(path: str | Path, model: Vit | Swin, notes: Mapping[str, str]) -> None:
     """Write float32 safetensors with the spec (JSON) and `notes` as metadata."""
     state = {name: value.detach().to(torch.float32).contiguous()
              for name, value in model.state_dict().items()}

@@ -107,10 +107,12 @@ MODELS: Mapping[str, Model] = {
         ("swin_base_patch4_window7_224", _swin(128, 18, 4), IMAGENET),
         ("cifar10_vit", VitSpec(image_size=32, patch_size=4, in_channels=3, classes=10, dim=128,
                                 depth=5, heads=8, mlp_hidden=512), SMALL_PICTURES),
+        ("cifar10_swin", SwinSpec(image_size=32, patch_size=2, classes=10, dim=32,
+                                  depths=(2, 2, 2), heads=(2, 4, 8), window=4), SMALL_PICTURES),
     )
 }
-"""Every network that has a name. ``mnist_vit`` and ``cifar10_vit`` are the project's own, the
-others timm's, whose preprocessing is that of timm's default weights of the name."""
+"""Every network that has a name. ``mnist_vit``, ``cifar10_vit`` and ``cifar10_swin`` are the
+project's own, the others timm's, whose preprocessing is that of timm's default weights."""
 
 
 #: Why a distilled DeiT is no plain ViT.

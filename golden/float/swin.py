@@ -88,6 +88,31 @@ class SwinSpec:
                                  f"not {stage.heads}")
 
     @property
+    def patches(self) -> int:
+        """Patches in an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def patch_values(self) -> int:
+        """Pixels times channels of one patch: the inner length of the patch embedding."""
+        return self.patch_size**2 * self.in_channels
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the widest activation matrices: the patches."""
+        return self.patches
+
+    @property
+    def keys(self) -> int:
+        """Keys of a query at most: the tokens of a window."""
+        return max(stage.window**2 for stage in self.stages)
+
+    @property
+    def widest(self) -> int:
+        """Channels of a LayerNorm at most: those of the last merged tokens, if there are any."""
+        return self.stages[-1].dim * (2 if len(self.stages) > 1 else 1)
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: each halves rows and columns and doubles the channels of the one before."""
         side = self.image_size // self.patch_size
@@ -142,11 +167,12 @@ class PatchEmbed(nn.Module):
     def __init__(self, spec: SwinSpec) -> None:
         super().__init__()
         self.proj = nn.Conv2d(spec.in_channels, spec.dim, spec.patch_size, spec.patch_size)
+        self.tokens = Tap()
         self.norm = nn.LayerNorm(spec.dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed every patch."""
-        return self.norm(self.proj(images).permute(0, 2, 3, 1))
+        return self.norm(self.tokens(self.proj(images).permute(0, 2, 3, 1)))
 
 
 class WindowAttention(nn.Module):

@@ -60,6 +60,16 @@ class VitSpec:
         return self.patches + 1
 
     @property
+    def keys(self) -> int:
+        """Keys of a query: all tokens."""
+        return self.tokens
+
+    @property
+    def widest(self) -> int:
+        """Channels of a LayerNorm."""
+        return self.dim
+
+    @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.dim // self.heads

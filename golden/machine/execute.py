@@ -20,7 +20,12 @@ from golden.formats.attention import log2_format
 from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
 from golden.machine.pairs import check_pair
-from golden.machine.places import result_addresses, weight_addresses
+from golden.machine.places import (
+    operand_addresses,
+    residual_addresses,
+    result_addresses,
+    weight_addresses,
+)
 from golden.machine.program import Fault, Instruction, parse, pass_channels
 from golden.machine.state import State
 from golden.units.encoding import Encoding
@@ -157,15 +162,16 @@ class _Machine:
     def _operands(self, fields: Mapping[str, int], index: int) -> Tensor:
         """Return operands int64 ``[T, tiles * rows]``."""
         tokens, tiles, rows = fields["tokens"], fields["tiles"], self.config.rows
-        addresses = fields["a_base"] + fields["a_stride"] * np.arange(tiles) \
-            + np.arange(tokens)[:, None]
+        sources = self.state.tokens(fields)
+        addresses = operand_addresses(fields, sources.numpy())
         bank = "residual" if fields["from_residual"] else "scratch"
         codes = self.state.read(bank, addresses, index).reshape(tokens, -1)
         if fields["operand"] == OPERANDS["norm"]:
-            operands = self._normalized(fields, codes)
+            operands = self._normalized(fields, codes, sources)
         elif fields["operand"] == OPERANDS["softmax"]:
             keep = torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
-            offset = self.state.probabilities[fields["probability_slot"], :tokens]
+            offset = self.state.probabilities[fields["probability_slot"]][
+                self._within(self.config.max_tokens, fields, sources)]
             operands = self._probabilities(fields, codes - MIDDLE, keep.expand(codes.shape), offset)
         else:
             operands = decode_any(codes, fields, self.config)
@@ -186,15 +192,24 @@ class _Machine:
         operands = decode_any(words, fields, config)
         return torch.where(keep, operands, 0)
 
-    def _normalized(self, fields: Mapping[str, int], codes: Tensor) -> Tensor:
+    def _within(self, most: int, fields: Mapping[str, int], sources: Tensor) -> Tensor:
+        """Tokens whose statistics operands have, of `most` that are kept."""
+        found = self.state.first(fields) + sources
+        if int(found.max()) >= most:
+            raise ValueError("statistics of tokens that are not kept")
+        return found
+
+    def _normalized(self, fields: Mapping[str, int], codes: Tensor, sources: Tensor) -> Tensor:
         norm = self.state.norm[fields["norm_slot"]]
         if not norm or len(norm["shift"]) < codes.shape[1]:
             raise ValueError("no norm parameters for these channels")
         gamma, offset, shift = (norm[name][:codes.shape[1]]
                                 for name in ("gamma", "offset", "shift"))
-        factors = self.state.factors[:len(codes)]
+        factors = self.state.factors[self._within(len(self.state.factors), fields, sources)]
         x = codes - fields["norm_zero_point"] << shift
         channels = int(factors[0, 0])
+        if not bool((factors[:, 0] == channels).all()):
+            raise ValueError("norm statistics must be those of a row")
         _certain(x, channels, factors[:, 1:2], factors[:, 2:], self.config)
         found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config,
                           fields["operand_bits"])
@@ -227,7 +242,8 @@ class _Machine:
         operation = _OPERATIONS[fields["operation"]]
         residual = None
         if operation == "residual":
-            codes = self.state.banks["residual"][target].reshape(acc.shape)
+            source = self.state.index("residual", residual_addresses(fields, self.config), index)
+            codes = self.state.banks["residual"][source].reshape(acc.shape)
             residual = codes - fields["residual_zero_point"] << columns["residual_shift"]
         layer = Requantization(
             bias=columns["bias"], multiplier=columns["multiplier"], shift=columns["shift"],

@@ -29,9 +29,10 @@ from vitforge.spec.instruction import (
     OPERATIONS,
     PARAMETER,
     STATISTICS,
+    TABLE,
 )
 from vitforge.spec.pass_fields import pass_paired, pass_words, weight_span
-from vitforge.spec.sizes import most_words, paired, weight_words
+from vitforge.spec.sizes import most_words, paired, tables, weight_words
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
@@ -261,7 +262,10 @@ def check(kind: str, fields: Mapping[str, int], config: Config, *, image: int,
             return "misaligned address", offset
         if not fields["inline"] and offset + size > image:
             return "address outside the window", offset
-        if fields["destination"] > DESTINATIONS["residual"] \
+        known = {DESTINATIONS["scratch"], DESTINATIONS["residual"]}
+        if tables(config) and fields["inline"]:
+            known.add(TABLE)
+        if fields["destination"] not in known \
                 or not all(fields[f"count_{loop}"] for loop in range(LOOPS)) \
                 or not least <= fields["piece"] <= most:
             return "bad field", 0

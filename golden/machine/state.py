@@ -15,7 +15,8 @@ from golden.units.encoding import SEARCH
 from golden.units.softmax import ShiftScale, row_offset, statistics
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
-from vitforge.spec.instruction import DESTINATIONS, LOOPS
+from vitforge.spec.instruction import DESTINATIONS, LOOPS, TABLE
+from vitforge.spec.sizes import ENTRY, stream_bits, stream_tokens, tables
 from vitforge.spec.softmax_widths import ShiftWidths
 
 #: Width of a word address.
@@ -34,12 +35,14 @@ class State:
     norm
         Two halves of the norm parameters, a dict of columns each.
     factors
-        Per token, int64 ``[max_tokens, 3]``: channels, sum and sum of squares of the last rows
-        that were finished.
+        Per token of the stream, int64 ``[tokens, 3]``: channels, sum and sum of squares of the last
+        rows that were finished.
     probabilities
         Two halves of the softmax statistics, int64 ``[max_tokens]``: ``log2(sum 2**y)``.
     sums, references, totals
         Statistics of rows under way.
+    table
+        Indices of tokens, int64.
     thresholds
         The last that a pass has brought.
     """
@@ -51,7 +54,9 @@ class State:
         self.banks = {name: torch.zeros(count, config.rows, dtype=torch.int64)
                       for name, count in words.items()}
         self.norm: list[dict[str, Tensor]] = [{}, {}]
-        self.factors = torch.zeros(config.max_tokens, 3, dtype=torch.int64)
+        self.factors = torch.zeros(stream_tokens(config), 3, dtype=torch.int64)
+        several = config.rows * 8 // ENTRY
+        self.table = torch.zeros(-(-config.table_tokens // several) * several, dtype=torch.int64)
         self.probabilities = torch.zeros(2, config.max_tokens, dtype=torch.int64)
         self.sums = torch.zeros(config.max_tokens, 2, dtype=torch.int64)
         self.references = torch.zeros(config.max_tokens, dtype=torch.int64)
@@ -78,6 +83,9 @@ class State:
         Fault
             If the bytes are over before the loops, or a piece lies beyond the bank.
         """
+        if fields["destination"] == TABLE:
+            self._load_table(fields, data, instruction)
+            return
         bank = _bank(fields["destination"])
         size, wanted = self.config.rows, len(data) // self.config.rows
         loops: list[tuple[int, int]] = []
@@ -103,6 +111,35 @@ class State:
         if wanted > len(places):
             raise Fault("bad length", instruction, why="the loops take more than the bytes")
 
+    def _load_table(self, fields: Mapping[str, int], data: bytes, instruction: int) -> None:
+        """Take the indices of an inline LOAD, a word of `rows` bytes after the other."""
+        several = self.config.rows * 8 // ENTRY
+        words = np.frombuffer(data, "<u2").reshape(-1, several)
+        places = fields["base"] + np.arange(len(words)) & _ADDRESS
+        if int(places.max()) >= -(-self.config.table_tokens // several):
+            raise Fault("scratchpad overflow", instruction, why="indices beyond the table")
+        index = words.astype(np.int64) & (1 << stream_bits(self.config)) - 1
+        self.table.view(-1, several)[torch.from_numpy(places)] = torch.from_numpy(index)
+
+    def tokens(self, fields: Mapping[str, int]) -> Tensor:
+        """Tokens whose words a pass reads, counted from `a_base`.
+
+        Raises
+        ------
+        ValueError
+            If the table has no indices there.
+        """
+        count = fields["tokens"]
+        if not tables(self.config) or not fields["gathers"]:
+            return torch.arange(count)
+        if fields["a_table"] + count > self.config.table_tokens:
+            raise ValueError("indices of tokens beyond the table")
+        return self.table[fields["a_table"]:fields["a_table"] + count]
+
+    def first(self, fields: Mapping[str, int]) -> int:
+        """Token of the stream that is a pass's first."""
+        return fields["f_base"] if tables(self.config) else 0
+
     def store_norm(self, slot: int, columns: Columns) -> None:
         """Keep the norm parameters that came with a pass."""
         self.norm[slot] = {name: torch.from_numpy(column) for name, column in columns.items()}
@@ -116,8 +153,11 @@ class State:
         tokens = len(codes)
         self.sums[:tokens] = sums if fields["statistics_first"] else self.sums[:tokens] + sums
         if fields["statistics_last"]:
-            self.factors[:tokens, 0] = fields["channels"]
-            self.factors[:tokens, 1:] = self.sums[:tokens]
+            first = self.first(fields)
+            if first + tokens > len(self.factors):
+                raise ValueError("norm statistics of tokens beyond the stream")
+            self.factors[first:first + tokens, 0] = fields["channels"]
+            self.factors[first:first + tokens, 1:] = self.sums[:tokens]
 
     def gather_softmax(self, fields: Mapping[str, int], codes: Tensor) -> None:
         """Add score codes ``[T, channels]``, the first `valid` of them keys, to their rows.
@@ -132,7 +172,10 @@ class State:
             codes - MIDDLE, keep, ShiftScale(fields["softmax_multiplier"]), self.config, before)
         self.references[:tokens], self.totals[:tokens] = reference, total
         if fields["statistics_last"]:
-            self.probabilities[fields["probability_slot"], :tokens] = row_offset(
+            first = self.first(fields)
+            if first + tokens > self.config.max_tokens:
+                raise ValueError("softmax statistics of tokens that are not kept")
+            self.probabilities[fields["probability_slot"], first:first + tokens] = row_offset(
                 reference, total, ShiftWidths(self.config))
 
 

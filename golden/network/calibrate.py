@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from golden.float.parameters import check_parameters
+from golden.float.swin import Swin
 from golden.float.vit import Vit, observe
 from golden.formats.attention import attend, fit
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
@@ -27,10 +28,16 @@ from golden.network.ops import (
     Context,
     Image,
     Logits,
+    Merge,
     Norm,
     Operation,
+    PairBias,
+    Pool,
     Position,
     Product,
+    RegionContext,
+    RegionScores,
+    RegionSoftmax,
     Requantize,
     Scores,
     Softmax,
@@ -53,7 +60,7 @@ _WHO = "golden.network.calibrate"
 _SEARCHED = 50_000   # values of a tensor that the search for a two-scale format looks at
 
 
-def observations(model: Vit, images: Tensor) -> dict[str, Tensor]:
+def observations(model: Vit | Swin, images: Tensor) -> dict[str, Tensor]:
     """Return every observed tensor of one batch of real images ``[B, channels, H, W]`` by name.
 
     Raises
@@ -70,7 +77,7 @@ def observations(model: Vit, images: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def calibrate(model: Vit, codes: Tensor, config: Config,
+def calibrate(model: Vit | Swin, codes: Tensor, config: Config,
               weight_bits: int | Mapping[str, int] | None = None, *, stream: str = "ptf",
               gelu: str | None = None) -> Network:
     """Quantize a network.
@@ -152,12 +159,14 @@ class _Calibration:
         self.shift_only = config.multiplier_bits == 1
         self.formats: dict[str, Format] = {}
         self.table: dict[type[Operation], Callable[..., None]] = {
-            Image: self.image, Position: nothing, Tokens: nothing, Product: nothing,
-            Scores: nothing, Context: nothing, Requantize: self.requantize, Norm: self.norm,
-            Softmax: self.softmax, Logits: nothing}
+            Image: self.image, Position: nothing, PairBias: nothing, Tokens: nothing,
+            Merge: nothing, Pool: nothing, Product: nothing, Scores: nothing,
+            RegionScores: nothing, Context: nothing, RegionContext: nothing,
+            Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
+            RegionSoftmax: self.softmax, Logits: nothing}
         self.roles: dict[str, Callable[[Requantize], None]] = {
             "stream": self.stream, "gelu": self.active, "query": self.projections,
-            "scores": self.scores, "context": self.context}
+            "scores": self.scores, "context": self.context, "pool": self.pool}
         #: The layer whose logits must have one step, and who requantizes the sums of the others.
         self.heads = {summed(item, self.made).name for item in found if isinstance(item, Logits)}
         self.readers = {summed(item, self.made).name: item for item in found
@@ -191,10 +200,12 @@ class _Calibration:
         for_role(_WHO, self.roles, operation)(operation)
 
     def norm(self, operation: Norm) -> None:
+        if operation.roles == ("stream",):
+            return self.stream(operation)
         name, read = operation.writes[0], self.made[operation.reads[0]]
         if isinstance(read, Tokens):   # the float model's norm sees all, its reader only these
             self.seen[name] = self.seen[name][:, list(read.source)]
-        self.uniform(name)
+        return self.uniform(name)
 
     def uniform(self, name: str, bits: int = 8, unit: float | None = None) -> None:
         """Asymmetric min-max of an observed tensor; its step is a unit, shifted left, if given."""
@@ -205,9 +216,12 @@ class _Calibration:
             found = Uniform(scale=step, bits=bits, zero_point=math.floor(-min(low, 0) / step + 0.5))
         self.formats[name] = found
 
-    def stream(self, operation: Requantize) -> None:
+    def stream(self, operation: Operation) -> None:
         name = operation.writes[0]
         self.formats[name] = self.residual(self.seen[name], self.config)
+
+    def pool(self, operation: Requantize) -> None:
+        self.uniform(operation.writes[0])
 
     def active(self, operation: Requantize) -> None:
         name = operation.writes[0]

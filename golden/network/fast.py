@@ -21,24 +21,40 @@ GeLU and the code behind it are one table of all `value_bits` inputs. The units 
 
 __all__ = ["Fast", "UnprovableError", "pixel_network"]
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from golden.float.models import Preprocessing
+from golden.formats import formats
+from golden.formats.formats import Shifted
 from golden.network import fast_units, ops
 from golden.network.fast_softmax import FastSoftmax
-from golden.network.fast_units import Add, Gelu, Norm, Product, Scale, Uniform, UnprovableError
-from golden.network.inference import gathered, heads_of, image_codes, patches, run
+from golden.network.fast_units import (
+    Add,
+    Gelu,
+    Norm,
+    Product,
+    Scale,
+    Uniform,
+    UnprovableError,
+    stepped,
+)
+from golden.network.inference import gathered, heads_of, image_codes, merged, patches, run
 from golden.network.integers import Network
+from golden.network.regions import distances, groups
 
 #: Values of the residual stream at a time: few stay in the caches.
 _CHUNK = 4 * 197 * 192
 _WHO = "golden.network.fast"
 
-_Made = Tensor | tuple[Tensor, ...]
+#: A tensor of regions is a list, with one for each `golden.network.regions.Group`.
+_Made = Tensor | list[Tensor] | tuple[Tensor, ...]
 _Work = Callable[..., _Made]
 
 
@@ -59,13 +75,16 @@ class _Prepare:
         self.network, self.config, self.device = network, network.config, device
         self.bounds: dict[str, int] = {}   # of sums
         self.table: dict[type[ops.Operation], Callable[..., _Work]] = {
-            ops.Image: self.image, ops.Position: self.position, ops.Tokens: self.tokens,
-            ops.Product: self.product, ops.Scores: self.scores, ops.Context: self.context,
-            ops.Requantize: self.requantize, ops.Norm: self.norm, ops.Softmax: self.softmax,
-            ops.Logits: self.logits}
+            ops.Image: self.image, ops.Position: self.position, ops.PairBias: self.pair_bias,
+            ops.Tokens: self.tokens, ops.Merge: self.merge, ops.Pool: self.pool,
+            ops.Product: self.product, ops.Scores: self.scores,
+            ops.RegionScores: self.region_scores, ops.Context: self.context,
+            ops.RegionContext: self.region_context, ops.Requantize: self.requantize,
+            ops.Norm: self.norm, ops.Softmax: self.softmax,
+            ops.RegionSoftmax: self.region_softmax, ops.Logits: self.logits}
         self.roles: dict[str, Callable[[ops.Requantize, int], _Work]] = {
             "stream": self.add, "gelu": self.gelu, "query": self.projections,
-            "scores": self.score_codes, "context": self.uniform}
+            "scores": self.score_codes, "context": self.uniform, "pool": self.uniform}
 
     def steps(self) -> list[_Step]:
         operations = self.network.operations
@@ -88,6 +107,49 @@ class _Prepare:
             self.bounds[operation.writes[0]] = bound
         return lambda tensor: gathered(tensor, operation.source)
 
+    def pair_bias(self, operation: ops.PairBias) -> _Work:
+        """Operands of each group of regions: keys first, padded as scores are."""
+        found = self.network.formats[operation.writes[0]]
+        table = found.operand(self.network.constants[operation.name]).double().to(self.device)
+        pairs = table[distances(operation.regions, operation.window)].T
+        constants = [functional.pad(pairs[:, item.pairs].transpose(-2, -1),
+                                    (0, 0, 0, self.padding(item.size)))
+                     for item in groups(operation.regions)]
+        return lambda: constants
+
+    def merge(self, operation: ops.Merge) -> _Work:
+        return lambda tensor: merged(tensor, operation.size)
+
+    def pool(self, operation: ops.Pool) -> _Work:
+        bound = operation.tokens * self.largest(operation.reads[0])
+        self.bounds[operation.writes[0]] = bound
+        return lambda operands: operands.double().sum(1, keepdim=True)
+
+    def region_scores(self, operation: ops.RegionScores) -> _Work:
+        found = groups(operation.regions)
+        works = [self.scores(dataclasses.replace(operation, columns=item.size)) for item in found]
+        tokens = [item.tokens.to(self.device) for item in found]
+        return lambda query, key: [work(query[:, :, index], key[:, :, index])
+                                   for work, index in zip(works, tokens, strict=True)]
+
+    def region_context(self, operation: ops.RegionContext) -> _Work:
+        found = groups(operation.regions)
+        # The largest regions come last, so their bound stays.
+        works = [self.contexts(dataclasses.replace(operation, inner=item.size))
+                 for item in reversed(found)][::-1]
+        tokens = [item.tokens.to(self.device) for item in found]
+        back = torch.cat([index.flatten() for index in tokens]).argsort()
+
+        def work(operands: list[Tensor], value: Tensor) -> Tensor:
+            acc = torch.cat([one(part, value[:, :, index]).flatten(2, 3) for one, part, index
+                             in zip(works, operands, tokens, strict=True)], dim=2)
+            return acc.index_select(2, back).transpose(1, 2).flatten(2)
+        return work
+
+    def region_softmax(self, operation: ops.RegionSoftmax) -> _Work:
+        works = [self.softmax_of(operation, item.size) for item in groups(operation.regions)]
+        return lambda codes: [work(part) for work, part in zip(works, codes, strict=True)]
+
     def product(self, operation: ops.Product) -> _Work:
         found = Product(self.network.weights[operation.name], self.largest(operation.reads[0]),
                         self.device)
@@ -97,7 +159,7 @@ class _Prepare:
     def largest(self, name: str) -> int:
         return fast_units.largest(self.network.formats[name])
 
-    def scores(self, operation: ops.Scores) -> _Work:
+    def scores(self, operation: ops.Scores) -> Callable[[Tensor, Tensor], Tensor]:
         query, key = (self.largest(name) for name in operation.reads)
         bound = operation.inner * query * key
         if bound >= fast_units.SINGLE:
@@ -107,7 +169,7 @@ class _Prepare:
 
         def work(query: Tensor, key: Tensor) -> Tensor:
             # Keys come first, so that rows are the elements of vectors when their keys are added.
-            key = torch.nn.functional.pad(key, padding)
+            key = functional.pad(key, padding)
             return (key @ query.transpose(-2, -1)).double()
         return work
 
@@ -116,6 +178,11 @@ class _Prepare:
         return -tokens % self.config.lanes
 
     def context(self, operation: ops.Context) -> _Work:
+        work = self.contexts(operation)
+        return lambda operands, value: work(operands, value).transpose(1, 2).flatten(2)
+
+    def contexts(self, operation: ops.Context) -> Callable[[Tensor, Tensor], Tensor]:
+        """P V of every head, ``[..., tokens, channels]``."""
         peak = self.largest(operation.reads[1])
         bound = operation.inner * self.bounds[operation.reads[0]] * peak
         if bound >= fast_units.DOUBLE:
@@ -124,12 +191,10 @@ class _Prepare:
         sure, padding = bound < fast_units.SINGLE, (0, 0, 0, self.padding(operation.inner))
 
         def work(operands: Tensor, value: Tensor) -> Tensor:
-            value = torch.nn.functional.pad(value, padding)
+            value = functional.pad(value, padding)
             if sure or fast_units.surely(operands, peak):
-                acc = (operands @ value).double()
-            else:
-                acc = operands.double() @ value.double()
-            return acc.transpose(1, 2).flatten(2)
+                return (operands @ value).double()
+            return operands.double() @ value.double()
         return work
 
     def requantize(self, operation: ops.Requantize) -> _Work:
@@ -137,8 +202,13 @@ class _Prepare:
         return make(operation, self.bounds[operation.reads[0]])
 
     def add(self, operation: ops.Requantize, bound: int) -> _Work:
-        return Add(self.network.requantizations[operation.name], bound,
-                   self.network.stream(operation.writes[0]), self.config, self.device)
+        after = self.network.stream(operation.writes[0])
+        if operation.residual is None:
+            codes = Uniform(self.network.requantizations[operation.name], bound, after.zero_point,
+                            self.config, self.device)
+            return stepped(codes, after, self.device)
+        return Add(self.network.requantizations[operation.name], bound, after,
+                   self.config, self.device)
 
     def gelu(self, operation: ops.Requantize, bound: int) -> _Work:
         if self.network.requantizations[operation.name].operation == "linear":   # ReLU
@@ -146,7 +216,7 @@ class _Prepare:
         return Gelu(self.network.requantizations[operation.name], bound,
                     self.network.formats[operation.writes[0]], self.config, self.device)
 
-    def uniform(self, operation: ops.Requantize, bound: int) -> _Work:
+    def uniform(self, operation: ops.Requantize, bound: int) -> Uniform:
         return Uniform(self.network.requantizations[operation.name], bound,
                        self.network.uniform(operation.writes[0]).zero_point, self.config,
                        self.device)
@@ -162,18 +232,29 @@ class _Prepare:
 
     def score_codes(self, operation: ops.Requantize, bound: int) -> _Work:
         layer = self.network.requantizations[operation.name]
+        if operation.residual is not None:
+            one = Add(layer, bound, Shifted(scale=1.0, bits=layer.encoding.bits, zero_point=0,
+                                            shift=torch.tensor(0)), self.config, self.device)
+            return lambda parts, constants: [one(part, constant) for part, constant
+                                             in zip(parts, constants, strict=True)]
         scale, zero = Scale(layer, bound, self.config, self.device), layer.encoding.zero_point
         scale.narrow(-zero, (1 << layer.encoding.bits) - 1 - zero)
         return lambda acc: scale(acc).add_(zero)
 
     def norm(self, operation: ops.Norm) -> _Work:
-        return Norm(self.network.norms[operation.name],
-                    self.network.uniform(operation.writes[0]), self.config, self.device)
+        made = self.network.formats[operation.writes[0]]
+        assert isinstance(made, formats.Uniform | Shifted)
+        found = Norm(self.network.norms[operation.name], made, self.config, self.device)
+        return stepped(found, made, self.device) if isinstance(made, Shifted) else found
 
     def softmax(self, operation: ops.Softmax) -> _Work:
+        return self.softmax_of(operation, self.network.spec.keys)
+
+    def softmax_of(self, operation: ops.Softmax, keys: int) -> Callable[[Tensor], Tensor]:
+        """Rows of so many keys."""
         name = operation.writes[0]
         found = FastSoftmax(self.network.scales[operation.name], self.network.formats[name],
-                            self.network.spec.tokens, self.config, self.device)
+                            keys, self.config, self.device)
         self.bounds[name] = found.largest
         return lambda codes: found(codes).transpose(-2, -1)
 
@@ -206,15 +287,16 @@ class Fast:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return what `golden.network.inference.run` returns for images ``[B, ...]``."""
-        tensors = {ops.PICTURES: images}
+        tensors: dict[str, Any] = {ops.PICTURES: images}
         with torch.inference_mode():
             for step in self.steps:
                 found = step.work(*(tensors[name] for name in step.reads))
                 for name in step.free:
                     del tensors[name]
-                made = found if isinstance(found, tuple) else (found,)
+                made: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
                 tensors |= dict(zip(step.writes, made, strict=True))
-        return tensors[self.steps[-1].writes[0]].to(images.device)
+        logits: Tensor = tensors[self.steps[-1].writes[0]]
+        return logits.to(images.device)
 
 
 def pixel_network(network: Network, how: Preprocessing, device: torch.device | str = "cpu",

@@ -2,7 +2,9 @@
 """Units of `golden.network.fast`: exact integers in floating point, from operands to operands."""
 
 __all__ = ["DOUBLE", "SINGLE", "Add", "Gelu", "Norm", "Product", "Scale", "Uniform",
-           "UnprovableError", "largest", "surely"]
+           "UnprovableError", "largest", "stepped", "surely"]
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,6 +33,13 @@ def largest(item: Format) -> int:
     if isinstance(item, Shifted):
         return int((codes - item.zero_point).abs().max()) << int(item.shift.max())
     return int(item.operand(codes).abs().max())
+
+
+def stepped(codes: Callable[[Tensor], Tensor], form: Shifted,
+            device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return what makes operands of the residual stream, in double precision, of its codes."""
+    step = (2.0 ** torch.as_tensor(form.shift).double()).to(device)
+    return lambda tensor: codes(tensor).double().mul_(step)
 
 
 def surely(operands: Tensor, weight: int) -> bool:
@@ -225,7 +234,7 @@ class _Root:
 class Norm:
     """LayerNorm of operands of the stream: to operands, in single precision."""
 
-    def __init__(self, affine: Affine, form: formats.Uniform, config: Config,
+    def __init__(self, affine: Affine, form: formats.Uniform | Shifted, config: Config,
                  device: torch.device) -> None:
         self.channels, width = len(affine.gamma), NormFormat(config)
         bits = max(2 * width.root_bits, width.difference_bits + width.drop,

@@ -25,6 +25,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
+from golden.float.swin import SwinSpec
 from golden.float.vit import VitSpec
 from golden.formats import formats
 from golden.network import file_v1, integers
@@ -44,7 +45,7 @@ _NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)
 
 def _plain_types() -> dict[str, type]:
     """Return the dataclasses that a network is made of, by name."""
-    found: dict[str, type] = {"Config": Config, "VitSpec": VitSpec}
+    found: dict[str, type] = {"Config": Config, "VitSpec": VitSpec, "SwinSpec": SwinSpec}
     for module in (integers, formats, requant, encoding, softmax):
         for name, item in vars(module).items():
             if isinstance(item, type) and dataclasses.is_dataclass(item):

@@ -5,7 +5,7 @@ Every step is a golden function of a unit, and all between them is decoding and 
 `golden.network.calibrate` makes a `golden.network.integers.Network` from a float one.
 """
 
-__all__ = ["Call", "image_codes", "patches", "run"]
+__all__ = ["Call", "gathered", "heads_of", "image_codes", "merged", "patches", "run"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from golden.float.vit import VitSpec
+from golden.formats.formats import Shifted, Uniform
 from golden.network.integers import Network
 from golden.network.ops import (
     BLANK,
@@ -22,10 +22,16 @@ from golden.network.ops import (
     Context,
     Image,
     Logits,
+    Merge,
     Norm,
     Operation,
+    PairBias,
+    Pool,
     Position,
     Product,
+    RegionContext,
+    RegionScores,
+    RegionSoftmax,
     Requantize,
     Scores,
     Softmax,
@@ -33,6 +39,8 @@ from golden.network.ops import (
     chosen,
     last_reads,
 )
+from golden.network.regions import distances, groups
+from golden.network.topology import Spec
 from golden.units.layernorm import layernorm
 from golden.units.requant import Requantization, requantize
 from golden.units.softmax import log_softmax
@@ -65,7 +73,7 @@ class Call:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def image_codes(images: Tensor, spec: VitSpec) -> Tensor:
+def image_codes(images: Tensor, spec: Spec) -> Tensor:
     """Return uint8 images ``[B, H, W]`` or ``[B, channels, H, W]`` as int64, the latter shape.
 
     Raises
@@ -86,7 +94,7 @@ def image_codes(images: Tensor, spec: VitSpec) -> Tensor:
     return images.to(torch.int64)
 
 
-def patches(images: Tensor, spec: VitSpec) -> Tensor:
+def patches(images: Tensor, spec: Spec) -> Tensor:
     """Cut codes ``[B, channels, H, W]`` into ``[B, patches, channels * size * size]``."""
     size, count = spec.patch_size, spec.image_size // spec.patch_size
     cut = images.reshape(len(images), spec.in_channels, count, size, count, size)
@@ -103,6 +111,13 @@ def gathered(tensor: Tensor, source: tuple[int, ...], blank: int = 0) -> Tensor:
     return rows.masked_fill_((index == BLANK)[:, None], blank) if BLANK in source else rows
 
 
+def merged(tensor: Tensor, size: int) -> Tensor:
+    """Put 2x2 tokens of ``[B, size * size, C]`` side by side: `golden.network.ops.Merge`."""
+    rows = tensor.unflatten(1, (size, size))
+    corners = [rows[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+    return torch.cat(corners, dim=-1).flatten(1, 2)
+
+
 def heads_of(tensor: Tensor, heads: int) -> Tensor:
     """Cut ``[B, T, channels]`` into ``[B, heads, T, channels / heads]``."""
     return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -117,10 +132,11 @@ class _Run:
     def __init__(self, network: Network, record: Callable[[Call], object] | None) -> None:
         self.network, self.config, self.record = network, network.config, record
         self.table: dict[type[Operation], Callable[..., _Made]] = {
-            Image: self.image, Position: self.position, Tokens: self.tokens,
-            Product: self.product, Scores: self.scores, Context: self.context,
-            Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
-            Logits: self.logits}
+            Image: self.image, Position: self.position, PairBias: self.pair_bias,
+            Tokens: self.tokens, Merge: self.merge, Pool: self.pool, Product: self.product,
+            Scores: self.scores, RegionScores: self.region_scores, Context: self.context,
+            RegionContext: self.region_context, Requantize: self.requantize, Norm: self.norm,
+            Softmax: self.softmax, RegionSoftmax: self.region_softmax, Logits: self.logits}
 
     def done(self, operation: Operation, unit: str, output: Tensor, **inputs: Any) -> Tensor:
         if self.record:
@@ -142,6 +158,16 @@ class _Run:
         zero = getattr(self.network.formats.get(operation.reads[0]), "zero_point", 0)
         return (gathered(tensor, operation.source, zero),)
 
+    def pair_bias(self, operation: PairBias) -> _Made:
+        index = distances(operation.regions, operation.window)
+        return (self.network.constants[operation.name][index].T,)
+
+    def merge(self, operation: Merge, codes: Tensor) -> _Made:
+        return (merged(codes, operation.size),)
+
+    def pool(self, operation: Pool, codes: Tensor) -> _Made:
+        return (self.network.formats[operation.reads[0]].operand(codes).sum(1, keepdim=True),)
+
     def product(self, operation: Product, codes: Tensor) -> _Made:
         return (self.multiply(operation, codes, self.network.weights[operation.name]),)
 
@@ -159,7 +185,7 @@ class _Run:
         residual = None
         if operation.residual is not None and codes is not None:
             # The constant is one for all images.
-            residual = self.network.stream(operation.residual).operand(codes).expand(acc.shape)
+            residual = self.network.formats[operation.residual].operand(codes).expand(acc.shape)
         output = self.done(operation, "requant", requantize(acc, layer, self.config, residual),
                            acc=acc, layer=layer, residual=residual)
         if not operation.heads:
@@ -170,12 +196,38 @@ class _Run:
     def norm(self, operation: Norm, codes: Tensor) -> _Made:
         read, affine = self.network.stream(operation.reads[0]), self.network.norms[operation.name]
         mantissa, shift = codes - read.zero_point, read.shift
-        made = self.network.uniform(operation.writes[0])
+        made = self.network.formats[operation.writes[0]]
+        assert isinstance(made, Uniform | Shifted)
         output = layernorm(mantissa, shift, affine.gamma, affine.beta, made.zero_point, self.config,
                            made.bits)
         return (self.done(operation, "layernorm", output, mantissa=mantissa, shift=shift,
                           gamma=affine.gamma, beta=affine.beta, zero_point=made.zero_point,
                           bits=made.bits),)
+
+    def region_scores(self, operation: RegionScores, query: Tensor, key: Tensor) -> _Made:
+        """Region by region, and all of as many tokens at once: ``[B, heads, pairs]``."""
+        found = groups(operation.regions)
+        sums = torch.zeros(*query.shape[:2], sum(item.pairs.numel() for item in found),
+                           dtype=torch.int64)
+        for item in found:
+            sums[..., item.pairs], = self.scores(operation, query[:, :, item.tokens],
+                                                 key[:, :, item.tokens])
+        return (sums,)
+
+    def region_context(self, operation: RegionContext, probability: Tensor,
+                       value: Tensor) -> _Made:
+        stationary = value - self.network.uniform(operation.reads[1]).zero_point
+        sums = torch.zeros_like(value)
+        for item in groups(operation.regions):
+            sums[:, :, item.tokens] = self.multiply(operation, probability[..., item.pairs],
+                                                    stationary[:, :, item.tokens])
+        return (sums.transpose(1, 2).flatten(2),)
+
+    def region_softmax(self, operation: RegionSoftmax, codes: Tensor) -> _Made:
+        found = torch.empty_like(codes)
+        for item in groups(operation.regions):
+            found[..., item.pairs], = self.softmax(operation, codes[..., item.pairs])
+        return (found,)
 
     def softmax(self, operation: Softmax, codes: Tensor) -> _Made:
         half = 1 << min(CODE_BITS, self.config.score_bits) - 1   # whatever the width of the codes

@@ -10,7 +10,8 @@ attention, or other codes of the configuration, made integer from end to end:
   the middle of a byte, whatever their width;
 - GeLU's result is in signed two-scale codes (after TSPTQ-ViT, arXiv 2305.12901; a reconstruction);
 - the class token and the position embedding, with the bias of the patch embedding, are codes like
-  the residual stream's: the constant residual of the first layer.
+  the residual stream's: the constant residual of the first layer;
+- so are those of a relative position bias, the constant residual of the scores.
 """
 
 __all__ = ["Affine", "Network"]
@@ -20,10 +21,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from golden.float.vit import VitSpec
 from golden.formats.formats import Format, Shifted, Uniform
 from golden.network.ops import Operation, products
-from golden.network.topology import VIT, operations
+from golden.network.topology import VIT, Spec, operations
 from golden.units.requant import Requantization
 from golden.units.softmax import PolynomialScale, ShiftScale
 from vitforge.spec.config import Config
@@ -59,7 +59,8 @@ class Network:
     scales
         Of the scores of every `Softmax`.
     constants
-        Codes of every `Position`.
+        Codes of every `Position`, ``[tokens, dim]``, and of the table of every `PairBias`,
+        ``[distances, heads]``.
     biases
         int64 ``[classes]`` of every `Logits`: the logits are the accumulators.
     logit_scale
@@ -67,7 +68,7 @@ class Network:
     """
 
     config: Config
-    spec: VitSpec
+    spec: Spec
     topology: str = VIT
     formats: Mapping[str, Format]
     weights: Mapping[str, Tensor]

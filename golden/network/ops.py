@@ -11,15 +11,17 @@ Tensors are written once. Every row is a token; images of a batch are leading di
 is codes, with a format of its name in `golden.network.integers.Network.formats`, or sums: what a
 product leaves in the accumulators until it is requantized.
 
-What Swin needs fits in without a change to a loop: permutation of tokens with blanks is `Tokens`;
-patch merging, pooling and attention in windows become dataclasses beside these, with a line in the
-table of each consumer, and their order a function beside `golden.network.topology.vit`.
+Attention may be within regions: tokens in rectangles, each of which attends to itself. A region's
+tokens follow each other, row by row, and so do the regions. What is of pairs of tokens, scores and
+probabilities, then has all pairs of the first region, query by query, then those of the second, and
+so on: ``[heads, pairs]`` (`golden.network.regions`).
 """
 
-__all__ = ["BLANK", "OPERATIONS", "PICTURES", "Context", "Image", "Logits", "Multiply", "Norm",
-           "Operation", "Position", "Product", "Requantize", "Scores", "Softmax", "Tokens",
-           "UnknownOperationError", "chosen", "for_role", "last_reads", "made", "nothing",
-           "products", "summed"]
+__all__ = ["BLANK", "OPERATIONS", "PICTURES", "Context", "Image", "Logits", "Merge", "Multiply",
+           "Norm", "Operation", "PairBias", "Pool", "Position", "Product", "Region",
+           "RegionContext", "RegionScores", "RegionSoftmax", "Requantize", "Scores", "Softmax",
+           "Tokens", "UnknownOperationError", "channels", "chosen", "for_role", "last_reads",
+           "made", "nothing", "products", "summed"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ _T = TypeVar("_T")
 PICTURES = "pictures"
 #: In `Tokens.source`: a row of zeros.
 BLANK = -1
+#: Rows and columns of a rectangle of tokens.
+Region = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,36 @@ class Tokens(Operation):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairBias(Operation):
+    """A constant of the network that is added to the scores: codes ``[heads, pairs]``.
+
+    It depends on where the key lies from the query alone (Swin's relative position bias); `window`
+    is the side of the window whose distances the parameter `table` has.
+    """
+
+    table: str
+    window: int
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(Operation):
+    """Each 2x2 tokens of a square of side `size` to one: codes ``[tokens / 4, 4 * channels]``.
+
+    The channels are those of the upper left, lower left, upper right and lower right token.
+    """
+
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Operation):
+    """Sum of the operands of all `tokens` tokens, to sums ``[1, channels]``."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Multiply(Operation):
     """`count` products of ``[rows, inner]`` by ``[inner, columns]``, to sums."""
 
@@ -96,6 +130,11 @@ class Multiply(Operation):
     def products(self) -> int:
         """Multiplications of an image."""
         return self.count * self.rows * self.inner * self.columns
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Elements of both factors."""
+        return self.count * self.rows * self.inner, self.count * self.inner * self.columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +152,52 @@ class Context(Multiply):
     """P V for each of `count` heads, side by side: sums ``[tokens, dim]``; reads both."""
 
 
+def _pairs(regions: tuple[Region, ...]) -> int:
+    return sum((rows * columns) ** 2 for rows, columns in regions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionScores(Scores):
+    """Q K^T within regions: sums ``[heads, pairs]``. `columns` is the largest region's tokens."""
+
+    regions: tuple[Region, ...]
+
+    @property
+    def products(self) -> int:
+        """Multiplications of an image."""
+        return self.count * self.inner * _pairs(self.regions)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Elements of queries and of keys."""
+        return (self.count * self.rows * self.inner,) * 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionContext(Context):
+    """P V within regions, of probabilities ``[heads, pairs]``. `inner` is the largest region's."""
+
+    regions: tuple[Region, ...]
+
+    @property
+    def products(self) -> int:
+        """Multiplications of an image."""
+        return self.count * self.columns * _pairs(self.regions)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Elements of probabilities and of values."""
+        return self.count * _pairs(self.regions), self.count * self.rows * self.columns
+
+
 @dataclass(frozen=True, kw_only=True)
 class Requantize(Operation):
     """Sums to codes: bias, scale, then what the role says, and the code.
 
-    It reads sums, and a residual if there is a second tensor. Roles are "stream" (with residual),
-    "gelu", "scores", "context", or "query", "key" and "value" together: three tensors of as many
-    channels, each cut into `heads`: ``[heads, tokens, channels]``.
+    It reads sums, and a residual if there is a second tensor. Roles are "stream" (with residual, or
+    without where it begins), "gelu", "scores" (with a residual where there is a `PairBias`),
+    "context", "pool" (`Pool`'s mean), or "query", "key" and "value" together: three tensors of as
+    many channels, each cut into `heads`: ``[heads, tokens, channels]``.
     """
 
     heads: int = 0
@@ -132,12 +210,22 @@ class Requantize(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class Norm(Operation):
-    """LayerNorm of every row of the residual stream."""
+    """LayerNorm of every row of the residual stream.
+
+    Its role is "norm", the operands of a product; or "stream", where the stream goes on behind it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Operation):
     """Softmax of every row of scores, to codes of probabilities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionSoftmax(Softmax):
+    """Softmax of every query's pairs within its region, ``[heads, pairs]``."""
+
+    regions: tuple[Region, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +235,8 @@ class Logits(Operation):
 
 #: Every type that a consumer must have a word for.
 OPERATIONS: tuple[type[Operation], ...] = (
-    Image, Position, Tokens, Product, Scores, Context, Requantize, Norm, Softmax, Logits)
+    Image, Position, PairBias, Tokens, Merge, Pool, Product, Scores, RegionScores, Context,
+    RegionContext, Requantize, Norm, Softmax, RegionSoftmax, Logits)
 
 
 class UnknownOperationError(ValueError):
@@ -208,6 +297,18 @@ def summed(operation: Operation, writers: Mapping[str, Operation]) -> Operation:
     while isinstance(found, Tokens):
         found = writers[found.reads[0]]
     return found
+
+
+def channels(name: str, writers: Mapping[str, Operation]) -> int:
+    """Return the channels of a tensor of the residual stream."""
+    operation = writers[name]
+    if isinstance(operation, Merge):
+        return 4 * channels(operation.reads[0], writers)
+    if isinstance(operation, Tokens | Norm):
+        return channels(operation.reads[0], writers)
+    product = summed(operation, writers)
+    assert isinstance(product, Product)
+    return product.columns
 
 
 def last_reads(operations: Iterable[Operation]) -> list[tuple[str, ...]]:

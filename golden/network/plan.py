@@ -9,23 +9,29 @@ needed again.
 __all__ = ["Matrix", "Plan", "build", "check_can_run", "levels"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from golden.float.vit import VitSpec
 from golden.formats.attention import attend
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
+from golden.network.constants import around_zero, symmetric
 from golden.network.integers import Affine, Network
 from golden.network.ops import (
     Context,
     Image,
     Logits,
+    Merge,
     Norm,
     Operation,
+    PairBias,
+    Pool,
     Position,
     Product,
+    RegionContext,
+    RegionScores,
+    RegionSoftmax,
     Requantize,
     Scores,
     Softmax,
@@ -37,7 +43,7 @@ from golden.network.ops import (
     nothing,
     summed,
 )
-from golden.network.topology import VIT, operations
+from golden.network.topology import Spec, named, operations
 from golden.units.encoding import Encoding
 from golden.units.layernorm import layernorm_parameters
 from golden.units.requant import Requantization
@@ -45,7 +51,6 @@ from golden.units.requant_parameters import dyadic, gelu_multiplier, residual_mu
 from golden.units.softmax import PolynomialScale, ShiftScale
 from vitforge.spec import limits
 from vitforge.spec.config import Config, ConfigError
-from vitforge.spec.formats import MIDDLE
 
 _WHO = "golden.network.plan"
 
@@ -81,22 +86,22 @@ class Plan:
         middle of `weight_bits`, where they must fit. Probabilities get the nearest format that the
         configuration has (`golden.formats.attention.attend`).
     topology
-        Name of the network's list of operations (`golden.network.topology`).
+        Name of the network's list of operations (`golden.network.topology`); empty: its shape's.
     rectified
         MLPs have ReLU: their first layer's ordinary result, in unsigned codes of zero point 0,
         which saturate there.
     """
 
-    spec: VitSpec
+    spec: Spec
     config: Config
     parameters: Mapping[str, Tensor]
     matrices: Mapping[str, Matrix]
     formats: Mapping[str, Format]
-    topology: str = VIT
+    topology: str = ""
     rectified: bool = False
 
 
-def check_can_run(spec: VitSpec, config: Config) -> None:
+def check_can_run(spec: Spec, config: Config) -> None:
     """Refuse a configuration that can't run a network.
 
     Raises
@@ -105,7 +110,7 @@ def check_can_run(spec: VitSpec, config: Config) -> None:
         The message names the field.
     """
     limits.check(config, limits.Part.NETWORK)
-    limits.fits(config, max_keys=spec.tokens, max_channels=spec.dim)
+    limits.fits(config, max_keys=spec.keys, max_channels=spec.widest)
 
 
 def levels(config: Config) -> int:
@@ -141,12 +146,14 @@ class _Builder:
         self.moved: dict[str, Tensor] = {}   # biases that took something over, by their product
         self.logit_scale = 1.0
         self.table: dict[type[Operation], Callable[..., None]] = {
-            Image: nothing, Position: self.position, Tokens: self.tokens, Product: self.product,
-            Scores: nothing, Context: nothing, Requantize: self.requantize, Norm: self.norm,
-            Softmax: self.softmax, Logits: self.logits}
+            Image: nothing, Position: self.position, PairBias: self.pair_bias,
+            Tokens: self.tokens, Merge: self.merge, Pool: nothing, Product: self.product,
+            Scores: nothing, RegionScores: nothing, Context: nothing, RegionContext: nothing,
+            Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
+            RegionSoftmax: self.softmax, Logits: self.logits}
         self.roles: dict[str, Callable[[Requantize], Requantization]] = {
             "stream": self.branch, "gelu": self.gelu, "query": self.projections,
-            "scores": self.scores, "context": self.context}
+            "scores": self.scores, "context": self.context, "pool": self.pool}
 
     def network(self) -> Network:
         for operation in self.operations:
@@ -158,7 +165,8 @@ class _Builder:
             except ValueError as error:
                 raise ValueError(f"{error}, at {operation.name}") from None
         return Network(
-            config=self.config, spec=self.spec, topology=self.plan.topology, formats=self.formats,
+            config=self.config, spec=self.spec,
+            topology=self.plan.topology or named(self.spec), formats=self.formats,
             weights=self.weights, requantizations=self.requantizations, norms=self.norms,
             scales=self.scales, constants=self.constants, biases=self.biases,
             logit_scale=self.logit_scale)
@@ -178,9 +186,12 @@ class _Builder:
         return self.plan.matrices[product.name].scale * self.formats[product.reads[0]].scale
 
     def bias(self, product: Operation) -> Tensor:
+        """Real bias of a layer; 0 if it has none."""
+        assert isinstance(product, Product)
         if product.name in self.moved:
             return self.moved[product.name]
-        return self.plan.parameters[f"{product.name}.bias"]
+        bias = self.plan.parameters.get(f"{product.name}.bias")
+        return torch.zeros(product.columns, dtype=torch.float64) if bias is None else bias
 
     def dyadic(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Multipliers and shifts of positive ratios ``[C]``."""
@@ -192,6 +203,18 @@ class _Builder:
         if (found := self.formats.get(operation.reads[0])) is not None:
             self.formats[operation.writes[0]] = found
 
+    def merge(self, operation: Merge) -> None:
+        """Codes of four tokens side by side have the formats that they had."""
+        found = self.stream(operation.reads[0])
+        self.formats[operation.writes[0]] = replace(found, shift=found.shift.repeat(4))
+
+    def pair_bias(self, operation: PairBias) -> None:
+        """Codes of a position bias table ``[distances, heads]``, symmetric, of one step."""
+        table = self.plan.parameters[operation.table]
+        found = symmetric(table)
+        self.formats[operation.writes[0]] = found
+        self.constants[operation.name] = found.quantize(table)
+
     def product(self, operation: Product) -> None:
         self.weights[operation.name] = self.plan.matrices[operation.name].weights
 
@@ -201,9 +224,12 @@ class _Builder:
 
     def norm(self, operation: Norm) -> None:
         name, parameters = operation.name, self.plan.parameters
+        made = self.formats[operation.writes[0]]
+        # Where the stream goes on behind a norm, a channel's step has its shift in it.
+        steps = 2.0**made.shift if isinstance(made, Shifted) else 1.0
         gamma, beta = layernorm_parameters(
-            parameters[f"{name}.weight"], parameters[f"{name}.bias"],
-            float(self.uniform(operation.writes[0]).scale), self.config)
+            parameters[f"{name}.weight"] / steps, parameters[f"{name}.bias"] / steps,
+            float(made.scale), self.config)
         self.norms[name] = Affine(gamma=gamma, beta=beta)
 
     def position(self, operation: Position) -> None:
@@ -218,41 +244,22 @@ class _Builder:
         constant[1:] += parameters[f"{operation.layer}.bias"]
         middle = (constant.amax(0) + constant.amin(0)) / 2
         constant = constant - middle
-        found = self.constant(constant)
+        found = around_zero(constant, self.config)
         self.moved[operation.layer] = middle
         self.formats[operation.writes[0]] = found
         self.constants[operation.name] = found.quantize(constant)
 
-    def constant(self, constant: Tensor) -> Shifted:
-        """Codes of a constant ``[tokens, dim]`` around zero, a shift for each channel.
-
-        The scale and, channel by channel, the shift of the least squared error.
-        """
-        shifts = self.config.norm_bits - self.config.mantissa_bits + 1
-        widest = max(float(constant.abs().max()), 1e-9) / (MIDDLE - 1 << shifts - 1)
-        best, least = None, float("inf")
-        for percent in range(100, 45, -5):
-            scale = widest * percent / 100
-            errors = torch.stack([
-                (found.dequantize(found.quantize(constant)) - constant).square().sum(0)
-                for found in (Shifted(scale=scale, zero_point=MIDDLE, shift=torch.tensor(shift))
-                              for shift in range(shifts))])
-            if (error := float(errors.amin(0).sum())) < least:
-                best, least = Shifted(scale=scale, zero_point=MIDDLE, shift=errors.argmin(0)), error
-        assert best is not None
-        return best
-
     def branch(self, operation: Requantize) -> Requantization:
-        """End a branch: the result is added to the residual stream."""
-        assert operation.residual is not None
+        """End a branch: the result is added to the residual stream, or begins it."""
         product = summed(operation, self.made)
+        before = 0.0 if operation.residual is None \
+            else float(self.stream(operation.residual).scale)
         return self.residual(f"{product.name}.bias", self.step(product), self.bias(product),
-                             float(self.stream(operation.residual).scale),
-                             self.stream(operation.writes[0]))
+                             before, self.stream(operation.writes[0]))
 
     def residual(self, name: str, scale: Tensor, bias: Tensor, before: float,
                  after: Shifted) -> Requantization:
-        """Requantization that adds a residual of step `before`.
+        """Requantization that adds a residual of step `before`, none for 0.
 
         v has the step ``after.scale / 2**extra``: with `extra` as large as the residual, the
         multiplier and the whole range of the stream allow, so that the sum is rounded once, when
@@ -270,8 +277,8 @@ class _Builder:
         multiplier, shift = self.dyadic(scale / step)
         return Requantization(
             bias=_steps(name, bias / scale), multiplier=multiplier, shift=shift,
-            operation="residual",
-            multiplier2=residual_multiplier(before / step, config),
+            operation="residual" if before else "linear",
+            multiplier2=residual_multiplier(before / step, config) if before else 0,
             encoding=Encoding(bits=after.bits, zero_point=after.zero_point),
             encode_shift=after.shift + extra)
 
@@ -296,6 +303,13 @@ class _Builder:
         assert isinstance(product, Scores)
         query, key = (float(self.uniform(part).scale) for part in product.reads)
         score = self.uniform(operation.writes[0])
+        if operation.residual is not None:
+            step = torch.tensor([query * key * product.inner**-0.5], dtype=torch.float64)
+            return self.residual(
+                operation.name, step, torch.zeros(1, dtype=torch.float64),
+                float(self.stream(operation.residual).scale),
+                Shifted(scale=score.scale, bits=score.bits, zero_point=score.zero_point,
+                        shift=torch.tensor(0)))
         factor, down = dyadic(query * key * product.inner**-0.5 / float(score.scale), self.config)
         return Requantization(multiplier=factor, shift=down, encoding=Encoding(
             bits=score.bits, zero_point=score.zero_point))
@@ -314,6 +328,16 @@ class _Builder:
                                         * (float(probability.scale) / float(context.scale)))
         return Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
             bits=context.bits, zero_point=context.zero_point))
+
+    def pool(self, operation: Requantize) -> Requantization:
+        """Make codes of the mean of sums of all tokens."""
+        pool = self.made[operation.reads[0]]
+        assert isinstance(pool, Pool)
+        found = self.uniform(operation.writes[0])
+        multiplier, shift = dyadic(float(self.uniform(pool.reads[0]).scale) / pool.tokens
+                                   / float(found.scale), self.config)
+        return Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
+            bits=found.bits, zero_point=found.zero_point))
 
     def gelu(self, operation: Requantize) -> Requantization:
         """First linear layer of the MLP, to codes of GeLU, or of ReLU."""

@@ -5,10 +5,12 @@ A new topology is a function that returns operations, under a name in `TOPOLOGIE
 tensors are those of the float model's modules (`golden.float.vit.observe`) where these have them.
 """
 
-__all__ = ["TOPOLOGIES", "VIT", "operations", "vit"]
+__all__ = ["SWIN", "TOPOLOGIES", "VIT", "Spec", "named", "operations", "vit"]
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from golden.float.swin import SwinSpec
 from golden.float.vit import VitSpec
 from golden.network.ops import (
     BLANK,
@@ -25,6 +27,7 @@ from golden.network.ops import (
     Softmax,
     Tokens,
 )
+from golden.network.topology_swin import swin
 
 
 def vit(spec: VitSpec) -> tuple[Operation, ...]:
@@ -91,20 +94,30 @@ def _norm(stream: str, name: str) -> Norm:
     return Norm(name=name, reads=(stream,), writes=(name,), roles=("norm",))
 
 
-#: Name of `vit`.
-VIT = "vit"
+#: A network's shape.
+Spec = VitSpec | SwinSpec
+#: Names of `vit` and of `golden.network.topology_swin.swin`.
+VIT, SWIN = "vit", "swin"
 #: Functions from a shape to operations, by the name that a network's file has.
-TOPOLOGIES: dict[str, Callable[[VitSpec], tuple[Operation, ...]]] = {VIT: vit}
+TOPOLOGIES: dict[str, Callable[[Any], tuple[Operation, ...]]] = {VIT: vit, SWIN: swin}
 
 
-def operations(spec: VitSpec, topology: str = VIT) -> tuple[Operation, ...]:
-    """Return the operations of a network of this shape.
+def named(spec: Spec) -> str:
+    """Return the name of a shape's own topology."""
+    return SWIN if isinstance(spec, SwinSpec) else VIT
+
+
+def operations(spec: Spec, topology: str = "") -> tuple[Operation, ...]:
+    """Return the operations of a network of this shape, by its own topology if none is named.
 
     Raises
     ------
     ValueError
-        If there is no such topology.
+        If there is no such topology, or it is another kind of shape's.
     """
+    topology = topology or named(spec)
     if topology not in TOPOLOGIES:
         raise ValueError(f"topology must be one of {', '.join(TOPOLOGIES)}, not {topology!r}")
+    if (topology == SWIN) != (named(spec) == SWIN):
+        raise ValueError(f"topology must be {named(spec)!r} for this shape, not {topology!r}")
     return TOPOLOGIES[topology](spec)

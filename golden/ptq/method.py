@@ -25,7 +25,7 @@ from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.ranges import channel_weights
 from golden.ptq.reconstruction_plan import ReconstructionSettings
 from golden.ptq.record import Record, plain_settings
-from golden.ptq.sites import CLASSIFIER, INPUT, layers, sites
+from golden.ptq.sites import CLASSIFIERS, INPUT, layers, sites
 from golden.ptq.statistics import Statistics, collect
 from golden.ptq.weights import common_weights
 
@@ -88,7 +88,7 @@ def weight_formats(model: Vit | Swin, bits: int,
                    ) -> dict[str, TensorFormat]:
     """Make formats of all weight matrices, by parameter name; the classifier's have one step."""
     parameters = dict(model.named_parameters())
-    return {f"{name}.weight": (common_weights if name == CLASSIFIER else make)(
+    return {f"{name}.weight": (common_weights if name in CLASSIFIERS else make)(
                 parameters[f"{name}.weight"].detach(), bits)
             for name in layers(model)}
 

@@ -26,7 +26,7 @@ from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, percentile_search
 from golden.ptq.record import Record
-from golden.ptq.sites import CLASSIFIER, layers, source
+from golden.ptq.sites import CLASSIFIERS, layers, source
 from golden.ptq.statistics import Statistics, collect
 from golden.ptq.weights import LEAST, channel_symmetric, common_weights, quantile_ends
 
@@ -179,7 +179,7 @@ class RepqVit(Method):
     def weights(self, layer: str, weight: Tensor) -> TensorFormat:
         """Format of a layer's weights ``[N, ...]``: a step a row, but one for the classifier."""
         settings = self.settings
-        if layer == CLASSIFIER:
+        if layer in CLASSIFIERS:
             return common_weights(weight, settings.weights, settings.weight_shares)
         if not settings.symmetric:
             return asymmetric_weights(weight, settings.weights, settings.weight_shares)

@@ -2,17 +2,14 @@
 """The tensors of a network that have a format: one `Site` for each, found by module name.
 
 A site is the output of a module (`golden.float.vit.Tap` and friends), or the image (name
-``input``). Those of a ViT are the tensors of codes of its list of operations
-(`golden.network.topology`); Swin has no list yet, and its sites go by its modules' names. Results
-of matrix products that are only added to the residual stream are not sites: they stay in the
-accumulator.
+``input``): the tensors of codes of the network's list of operations (`golden.network.topology`).
+Results of matrix products that are only added to the residual stream are not sites: they stay in
+the accumulator.
 """
 
-__all__ = ["CLASSIFIER", "INPUT", "ROLES", "Site", "layers", "sites", "source"]
+__all__ = ["CLASSIFIERS", "INPUT", "ROLES", "Site", "layers", "sites", "source"]
 
 from dataclasses import dataclass
-
-from torch import nn
 
 from golden.float.swin import Swin
 from golden.float.vit import Vit
@@ -20,14 +17,10 @@ from golden.network.ops import Product
 from golden.network.topology import operations
 
 INPUT = "input"
-#: The layer whose sums are the logits, of a ViT.
-CLASSIFIER = "head"
+#: The layers whose sums are the logits, of a ViT and of a Swin.
+CLASSIFIERS = ("head", "head.fc")
 ROLES = ("input", "stream", "norm", "query", "key", "value", "scores", "attention", "context",
          "gelu", "pool")
-_LEAVES = {"norm": "norm", "norm1": "norm", "norm2": "norm", "q": "query", "k": "key",
-           "v": "value", "biased": "scores", "softmax": "attention", "context": "context",
-           "act": "gelu", "residual1": "stream", "residual2": "stream",
-           "merged": "stream", "pool": "pool"}
 
 
 @dataclass(frozen=True)
@@ -44,30 +37,14 @@ def sites(model: Vit | Swin) -> tuple[Site, ...]:
     The role "stream" is the residual stream, which LayerNorm reads; "norm" is LayerNorm's output;
     "scores" are scaled scores with their position bias.
     """
-    if isinstance(model, Vit):
-        return tuple(Site(name, role) for operation in operations(model.spec)
-                     for name, role in zip(operation.writes, operation.roles, strict=False))
-    found = [Site(INPUT, "input")]
-    for name, module in model.named_modules():
-        if list(module.children()):
-            continue
-        leaf = name.rpartition(".")[2]
-        # The bias is added before the scores are encoded; the embedding's norm feeds the stream,
-        # not a matrix product; and its own input is stream-like.
-        role = {"patch_embed.norm": "stream", "patch_embed.proj": "stream"}.get(
-            name, _LEAVES.get(leaf))
-        if role is not None:
-            found.append(Site(name, role))
-    return tuple(found)
+    return tuple(Site(name, role) for operation in operations(model.spec)
+                 for name, role in zip(operation.writes, operation.roles, strict=False))
 
 
 def layers(model: Vit | Swin) -> tuple[str, ...]:
     """Return the names of all modules with a weight matrix, in order of computation."""
-    if isinstance(model, Vit):
-        return tuple(operation.name for operation in operations(model.spec)
-                     if isinstance(operation, Product))
-    return tuple(name for name, module in model.named_modules()
-                 if isinstance(module, nn.Linear | nn.Conv2d))
+    return tuple(operation.name for operation in operations(model.spec)
+                 if isinstance(operation, Product))
 
 
 def source(layer: str) -> str:

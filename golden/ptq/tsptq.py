@@ -30,7 +30,7 @@ from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.method import Method, Settings
 from golden.ptq.ranges import affine, channel_weights
 from golden.ptq.record import Record
-from golden.ptq.sites import CLASSIFIER, INPUT, Site, layers, source
+from golden.ptq.sites import CLASSIFIERS, INPUT, Site, layers, source
 from golden.ptq.statistics import Observed, Statistics, collect, observed_sites, spaced
 from golden.ptq.weights import common_weights
 
@@ -181,7 +181,7 @@ class Tsptq(Method):
     def weight(self, statistics: Statistics, layer: str, bits: int) -> TensorFormat:
         """Search the format of a layer's weights."""
         weight = statistics.model.get_submodule(layer).get_parameter("weight").detach()
-        if layer == CLASSIFIER:
+        if layer in CLASSIFIERS:
             return common_weights(weight, bits)
         if weight.ndim > 2:   # of the patch embedding, pixels and not patches were observed
             return channel_weights(weight, bits)

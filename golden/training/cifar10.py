@@ -9,13 +9,13 @@ have: almost half of the time is saved, and it is one more augmentation. The las
 patches.
 """
 
-__all__ = ["Cifar10Task", "mirrored", "windowed"]
+__all__ = ["QUIET", "WINDOWED", "Cifar10Task", "line", "mirrored", "windowed", "with_muon"]
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -60,7 +60,23 @@ def windowed(model: Vit, images: Tensor, row: int, column: int, side: int) -> Te
     return logits
 
 
-class Cifar10Task(Task):
+def with_muon(model: nn.Module, matrices: Sequence[nn.Parameter]) -> list[Optimizer]:
+    """Return Muon for `matrices`, and AdamW for all other parameters."""
+    known = set(map(id, matrices))
+    others = grouped([p for p in model.parameters() if id(p) not in known])
+    return [Muon(matrices, decay=0.05, scores=SCORES),
+            torch.optim.AdamW([{**group, "ratio": RATIO} for group in others],
+                              betas=(0.9, 0.98), fused=True)]
+
+
+def line(plan: Plan, step: int, steps: int) -> float:
+    """Learning rate that rises for a share `WARM` of the steps, and falls to zero in a line."""
+    total = plan.epochs * steps
+    return plan.rate * min((step + 1) / max(1, WARM * total),
+                           (total - step) / max(1, (1 - WARM) * total))
+
+
+class Cifar10Task(Task[Vit]):
     """See the module."""
 
     network = "cifar10_vit"
@@ -85,16 +101,10 @@ class Cifar10Task(Task):
 
     def optimizers(self, model: Vit) -> list[Optimizer]:
         matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
-        known = set(map(id, matrices))
-        others = grouped([p for p in model.parameters() if id(p) not in known])
-        return [Muon(matrices, decay=0.05, scores=SCORES),
-                torch.optim.AdamW([{**group, "ratio": RATIO} for group in others],
-                                  betas=(0.9, 0.98), fused=True)]
+        return with_muon(model, matrices)
 
     def rate(self, plan: Plan, step: int, steps: int) -> float:
-        total = plan.epochs * steps
-        return plan.rate * min((step + 1) / max(1, WARM * total),
-                               (total - step) / max(1, (1 - WARM) * total))
+        return line(plan, step, steps)
 
     def loss(self, model: Vit, images: Tensor, labels: Tensor, share: float,
              generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ singular vectors of a drawn ``0.7 * (Z + I)``, the values and the projection all
 strengths of their own; here they have the same.
 """
 
-__all__ = ["mimetic", "positions"]
+__all__ = ["attend", "mimetic", "positions"]
 
 import torch
 from torch import Tensor
@@ -40,6 +40,19 @@ def _factors(dim: int, strength: float, sign: int, rank: int,
     return left[:, :rank] * root, right[:rank].T * root
 
 
+def attend(qkv: Tensor, projection: Tensor, heads: int, generator: torch.Generator) -> None:
+    """Change the weights of one attention, ``[3 * dim, dim]`` and ``[dim, dim]``, in place."""
+    dim = len(projection)
+    q, k, v = qkv.split(dim)
+    for rows in torch.arange(dim).chunk(heads):
+        query, key = _factors(dim, SCORES, 1, len(rows), generator)
+        q[rows], k[rows] = query.T, key.T
+    # Tokens are rows: values are x @ v.T, and v.T @ proj.T is what is near the identity.
+    value, output = _factors(dim, VALUES, -1, dim, generator)
+    v[:] = value.T
+    projection[:] = output
+
+
 def mimetic(model: Vit, seed: int) -> Vit:
     """Change the positions and the attention of a network, and return it.
 
@@ -49,7 +62,7 @@ def mimetic(model: Vit, seed: int) -> Vit:
         If its channels are no multiple of 4.
     """
     spec = model.spec
-    dim, size = spec.dim, spec.head_dim
+    dim = spec.dim
     if dim % 4:
         raise ValueError(f"dim must be a multiple of 4, not {dim}")
     generator = torch.Generator().manual_seed(seed)
@@ -58,13 +71,6 @@ def mimetic(model: Vit, seed: int) -> Vit:
         model.pos_embed[0, 1:] = positions(spec.image_size // spec.patch_size, dim)
         parameters = dict(model.blocks.named_parameters())
         for block in range(spec.depth):
-            q, k, v = parameters[f"{block}.attn.qkv.weight"].split(dim)
-            for head in range(spec.heads):
-                rows = slice(head * size, (head + 1) * size)
-                query, key = _factors(dim, SCORES, 1, size, generator)
-                q[rows], k[rows] = query.T, key.T
-            # Tokens are rows: values are x @ v.T, and v.T @ proj.T is what is near the identity.
-            value, output = _factors(dim, VALUES, -1, dim, generator)
-            v[:] = value.T
-            parameters[f"{block}.attn.proj.weight"][:] = output
+            attend(parameters[f"{block}.attn.qkv.weight"],
+                   parameters[f"{block}.attn.proj.weight"], spec.heads, generator)
     return model

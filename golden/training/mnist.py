@@ -30,7 +30,7 @@ def learning_rate(plan: Plan, step: int, steps: int) -> float:
     return plan.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-class MnistTask(Task):
+class MnistTask(Task[Vit]):
     """See the module."""
 
     network = "mnist_vit"

@@ -6,6 +6,7 @@ __all__ = ["Task", "descend", "grouped", "shifted"]
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,10 +15,13 @@ from torch.optim import Optimizer
 
 from golden.commands.options import Plan
 from golden.data.mnist import Split
+from golden.float.swin import Swin
 from golden.float.vit import Vit
 
+_Net = TypeVar("_Net", Vit, Swin)
 
-class Task(ABC):
+
+class Task(ABC, Generic[_Net]):
     """One network's data, start, augmentation, loss and optimizers.
 
     Attributes
@@ -51,11 +55,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def build(self, seed: int) -> Vit:
+    def build(self, seed: int) -> _Net:
         """Return the network with its first parameters."""
 
     @abstractmethod
-    def optimizers(self, model: Vit) -> list[Optimizer]:
+    def optimizers(self, model: _Net) -> list[Optimizer]:
         """Return what changes the parameters.
 
         A group's ``ratio``, 1 without one, multiplies the plan's rate.
@@ -66,12 +70,12 @@ class Task(ABC):
         """Learning rate of a step, of `steps` an epoch."""
 
     @abstractmethod
-    def loss(self, model: Vit, images: Tensor, labels: Tensor, share: float,
+    def loss(self, model: _Net, images: Tensor, labels: Tensor, share: float,
              generator: torch.Generator) -> Tensor:
         """Mean loss of a batch of raw images; `share` is how much of the epochs is done, 0..1."""
 
     @abstractmethod
-    def accuracy(self, model: Vit, split: Split) -> float:
+    def accuracy(self, model: _Net, split: Split) -> float:
         """Share of the images that are classified as labelled."""
 
 
@@ -81,7 +85,7 @@ def grouped(parameters: Sequence[torch.nn.Parameter]) -> list[dict[str, object]]
             {"params": [p for p in parameters if p.ndim not in (2, 4)], "weight_decay": 0.0}]
 
 
-def descend(model: Vit, loss: Tensor, optimizers: Sequence[Optimizer], rate: float) -> None:
+def descend(model: Vit | Swin, loss: Tensor, optimizers: Sequence[Optimizer], rate: float) -> None:
     """Take one step down a loss, with gradients of a norm of 1 at most.
 
     A group's ``ratio``, 1 without one, multiplies the rate.

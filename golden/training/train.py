@@ -2,9 +2,9 @@
 """Train one of the project's own vision transformers, on MNIST or CIFAR-10.
 
 The loop and the command; each network's recipe is a module (`golden.training.mnist`,
-`golden.training.cifar10`). The same seed, epochs and number of threads give the same weights, also
-after an interruption: every epoch's order and augmentation depend on the seed and the epoch alone,
-and everything else is in ``FILE.partial`` until training ends.
+`golden.training.cifar10`, `golden.training.swin`). The same seed, epochs and number of threads
+give the same weights, also after an interruption: every epoch's order and augmentation depend on
+the seed and the epoch alone, and everything else is in ``FILE.partial`` until training ends.
 """
 
 __all__ = ["TASKS", "main", "train"]
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -26,9 +27,11 @@ from torch.optim import Optimizer
 from golden.commands.options import train as command_line
 from golden.data.mnist import Split
 from golden.float import checkpoint
+from golden.float.swin import Swin
 from golden.float.vit import Vit
 from golden.training.cifar10 import Cifar10Task
 from golden.training.mnist import MnistTask
+from golden.training.swin import SwinTask
 from golden.training.task import Plan, Task, descend
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
@@ -37,10 +40,11 @@ from vitforge.base.progress import Bars, progress_bars
 COLUMNS = ("epoch", "loss", "test_accuracy", "seconds")
 #: Of every epoch, the columns; the accuracy is None where it was not measured.
 History = list[tuple[int, float, float | None, float]]
-TASKS: dict[str, Task] = {"mnist": MnistTask(), "cifar10": Cifar10Task()}
+TASKS: dict[str, Task[Any]] = {"mnist": MnistTask(), "cifar10": Cifar10Task(),
+                               "swin": SwinTask()}
 
 
-def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
+def train(task: Task[Any], plan: Plan, split: Split, test: Split, output: Path,
           bars: Bars) -> float:
     """Train, going on from the last finished epoch, and write `output` and its log.
 
@@ -85,7 +89,7 @@ def train(task: Task, plan: Plan, split: Split, test: Split, output: Path,
     return reached
 
 
-def _resume(partial: Path, plan: Plan, model: Vit,
+def _resume(partial: Path, plan: Plan, model: Vit | Swin,
             optimizers: Sequence[Optimizer]) -> History:
     """Take up the state of an interrupted run; nothing if there is none."""
     if not partial.exists():
@@ -105,7 +109,7 @@ def _resume(partial: Path, plan: Plan, model: Vit,
                      "or rate: give the same, or delete it to start again")
 
 
-def _write(output: Path, task: Task, model: Vit, plan: Plan,
+def _write(output: Path, task: Task[Any], model: Vit | Swin, plan: Plan,
            history: History) -> None:
     log = io.StringIO()
     writer = csv.writer(log, lineterminator="\n")

@@ -5,14 +5,15 @@ __all__ = ["Feeder"]
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.array.token_table import TokenTable, table_write_layout
 from hw.lib.layouts import layout, mode_bits, request_layout
 from vitforge.spec.config import Config
 from vitforge.spec.pass_fields import OPERAND_FIELDS
-from vitforge.spec.sizes import ADDRESS_BITS
+from vitforge.spec.sizes import ADDRESS_BITS, stream_bits, tables
 
 
 class Feeder(wiring.Component):
@@ -23,6 +24,10 @@ class Feeder(wiring.Component):
     - of tile 0, until the accumulators are free: at most one pass that has begun isn't released;
     - of tile 0, until at most two passes that have begun haven't landed;
     - from tile `late` on, until at most `pending` of the passes before this one haven't landed.
+
+    Where there are tables, the word of a token of a pass that gathers is that of the token which
+    the table has in its place. The index of the next word is read while this one is issued, so it
+    costs no cycle.
 
     A pass follows another without a gap. A word that is issued in cycle n is in `request` from
     cycle n + 1 on (steps of `advance`).
@@ -38,6 +43,8 @@ class Feeder(wiring.Component):
         The word that is wanted, with `valid`; held while `advance` is low.
     waiting : Out(1)
         A word isn't issued because of the drain.
+    table_write, overflow
+        Of the table, if there is one (`hw.array.token_table.TokenTable`).
     operand : Out(2)
         What that word would be, of `vitforge.spec.instruction.OPERANDS`.
     """
@@ -45,13 +52,15 @@ class Feeder(wiring.Component):
     def __init__(self, config: Config):
         self.config = config
         self.tile_bits = 12
-        request = layout(OPERAND_FIELDS, valid=1, token=(config.max_tokens - 1).bit_length() or 1,
+        request = layout(OPERAND_FIELDS, valid=1, token=stream_bits(config),
                          tile=self.tile_bits, address=ADDRESS_BITS, from_residual=1, last=1,
                          blank=1, valid_rows=8, **mode_bits(config))
         super().__init__({
             "passes": In(stream.Signature(request_layout(config))),
             "advance": In(1), "released": In(1), "landed": In(1),
             "request": Out(request), "waiting": Out(1), "operand": Out(2),
+            **({"table_write": In(table_write_layout(config)), "overflow": Out(1)}
+               if tables(config) else {}),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -78,11 +87,6 @@ class Feeder(wiring.Component):
         move = Signal()
         begin = Signal()
         load = Signal()
-        with m.If(first_tile):
-            m.d.comb += gate.eq((unreleased <= 1)
-                                & (unlanded <= Mux(late, current.pending, 2)))
-        with m.Else():
-            m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
         m.d.comb += [
             issue.eq(active & (~first_token | gate)),
             self.waiting.eq(active & ~issue),
@@ -96,6 +100,15 @@ class Feeder(wiring.Component):
                      unlanded.eq(unlanded + begin - self.landed)]
 
         coming = self.passes.payload
+        # For each of what may happen: the first word is the same, the next tile's, the next pass's.
+        same = self._opens(unreleased, unlanded, first_tile, late, current.pending)
+        begun = active & first_token & first_tile
+        next_tile, next_pass = (
+            self._opens(unreleased + begun, unlanded + begun, first, late_there, pending)
+            for first, late_there, pending in (
+                (0, late | (until_late == 1), current.pending),
+                (1, coming.late == 0, coming.pending)))
+        m.d.sync += gate.eq(Mux(load, next_pass, Mux(move & final_token, next_tile, same)))
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
@@ -112,17 +125,25 @@ class Feeder(wiring.Component):
                 until_late.eq(until_late - 1), late.eq(late | (until_late == 1)),
                 address.eq(next_base), next_base.eq(next_base + current.a_stride),
             ]
+        # Of a pass that gathers, `address` stays that of the tile.
+        further = ~current.gathers if tables(self.config) else 1
         with m.Elif(move):
-            m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + 1),
+            m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + further),
                          final_token.eq(token + 1 == last_token)]
 
+        wanted: Value = address
+        number: Value = token
+        if tables(self.config):
+            index = self._index(m, load, move, final_token, coming, current)
+            wanted = address + Mux(current.gathers, index, 0)
+            number = current.f_base + Mux(current.gathers, index, token)
         request: data.View = self.request
         with m.If(self.advance):
             m.d.sync += [
                 request.valid.eq(issue),
-                request.token.eq(token),
+                request.token.eq(number),
                 request.tile.eq(tile),
-                request.address.eq(address),
+                request.address.eq(wanted),
                 request.from_residual.eq(current.from_residual),
                 request.last.eq(final_token),
                 request.blank.eq(current.blank_first & first_token),
@@ -131,3 +152,28 @@ class Feeder(wiring.Component):
                   for name in (*OPERAND_FIELDS, *mode_bits(self.config))),
             ]
         return m
+
+    def _opens(self, unreleased: Value, unlanded: Value, first_tile: ValueLike, late: Value,
+               pending: Value) -> Value:
+        """Return whether the first word of a tile may go in the next cycle.
+
+        Nobody looks at it before a word that isn't a first one.
+        """
+        unreleased, unlanded = unreleased - self.released, unlanded - self.landed
+        return Mux(first_tile, (unreleased <= 1) & (unlanded <= Mux(late, pending, 2)),
+                   ~late | (unlanded <= pending + 1))
+
+    def _index(self, m: Module, load: Signal, move: Signal, final_token: Signal, coming: Any,
+               current: Any) -> Value:
+        """Read the table a token ahead; return the index of the token that is issued now."""
+        m.submodules.table = table = TokenTable(self.config)
+        following = Signal.like(table.place, reset_less=True)
+        m.d.comb += [
+            table.write.eq(self.table_write), self.overflow.eq(table.overflow),
+            table.read.eq(load | move),
+            table.place.eq(Mux(load, coming.a_table,
+                               Mux(final_token, current.a_table, following))),
+        ]
+        with m.If(table.read):
+            m.d.sync += following.eq(table.place + 1)
+        return table.index

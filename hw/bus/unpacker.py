@@ -78,8 +78,12 @@ class Unpacker(wiring.Component):
         line = Signal(range(packing.line))      # of the low chunk, its place in its line
         fresh = Signal(init=1)                  # the next word, or the one offered, opens a block
         aligning = Signal()                     # bytes are left of the block before
-        end = Signal(range(packing.chunk - 1 + packing.largest + 1))
-        m.d.comb += end.eq(place + self._size(m))
+        # Where it ends: known a word before, as all of a block are of one size; the first one of a
+        # block begins at place 0.
+        size = self._size(m)
+        following = Signal(range(packing.chunk - 1 + packing.largest + 1))
+        end = Signal.like(following)
+        m.d.comb += end.eq(Mux(fresh, size, following))
 
         taken = Signal()
         here = Signal()
@@ -121,7 +125,7 @@ class Unpacker(wiring.Component):
         ]
         m.d.sync += skip.eq(passed - (shift & ~drop))
         with m.If(step):
-            m.d.sync += place.eq(end)
+            m.d.sync += [place.eq(end), following.eq(end[:place_bits] + size)]
         with m.Elif(drop):
             m.d.sync += place.eq(0)
         with m.If(shift):

@@ -8,6 +8,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Mux, Value
 
 from hw.lib.layouts import span_bits, weight_span_bits
+from hw.lib.products import few_times
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
@@ -19,7 +20,7 @@ from vitforge.spec.instruction import (
     OPERATIONS,
     STATISTICS,
 )
-from vitforge.spec.sizes import paired
+from vitforge.spec.sizes import paired, tables
 from vitforge.spec.softmax_widths import ShiftWidths
 
 
@@ -62,7 +63,10 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
         | (fields.statistics == STATISTICS["softmax"])
     wide_factor = scales & (fields.multiplier2 >> config.factor_bits).any()
 
-    wrong = (load.destination > DESTINATIONS["residual"]) | Cat(counts).any()
+    unknown = load.destination > DESTINATIONS["residual"]
+    if tables(config):
+        unknown = load.destination[1] & ~(load.destination[0] & load.inline)
+    wrong = unknown | Cat(counts).any()
     if smallest := (config.lanes - 1).bit_length():
         wrong |= load.piece < smallest
     result = fields.tokens << (config.rows * 4).bit_length() - 1
@@ -79,7 +83,7 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
         if paired(config):
             strange |= fields.mode[1] | Mux(fields.mode == MODES["pair"], fields.stationary,
                                             fields.words[wide:].any())
-        result = fields.tokens * (fields.words[:several] + 1) \
+        result = few_times(fields.tokens, fields.words[:several] + 1) \
             << (config.rows * 4).bit_length() - 1
     return [
         (~is_pass & ~is_load & (fields.opcode != OPCODES["END"]), "unknown opcode",

@@ -58,10 +58,10 @@ class Sequencer(wiring.Component):
     -------
     words : In(stream.Signature(cols * 8)); bits, align, span : Out
         Words of elements as they are stored (what is no weight has 8 bits an element), the width of
-        an element, whether the word that is taken now is the
-        last of its block; and how many times `rows` elements it has, less one: of weights as many
-        as a token gets words, and no more than the array has columns, otherwise one. `span` is
-        there if an array has more columns than rows.
+        an element, whether the word that is taken now is the last of its block; and how many times
+        `rows` elements it has, less one: of weights as many as a token gets words, and no more than
+        the array has columns, otherwise one. `span` is there if an array has more columns than
+        rows.
     exhausted : In(1)
         All bytes of the program have been read from memory.
     requests, weights_of, tiles, drains : Out(stream.Signature)

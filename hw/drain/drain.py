@@ -25,7 +25,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import STATISTICS
 from vitforge.spec.limits import Part, check
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS, columns, groups, token_bits, word_groups
+from vitforge.spec.sizes import ADDRESS_BITS, columns, groups, tables, token_bits, word_groups
 
 #: Passes between their start and their last codes, at most.
 UNDER_WAY = 16
@@ -248,4 +248,5 @@ class Drain(wiring.Component):
                 gather.first.eq(fields.statistics_first),
                 gather.last.eq(fields.statistics_last),
                 gather.final.eq(track.o_last),
+                *([gather.base.eq(fields.f_base)] if tables(config) else []),
             ]

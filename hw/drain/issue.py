@@ -11,7 +11,7 @@ from hw.drain.walk import Walk, place_member
 from hw.lib.layouts import layout, span_bits, start_layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS
-from vitforge.spec.sizes import ADDRESS_BITS, SHORT, groups, token_bits
+from vitforge.spec.sizes import ADDRESS_BITS, SHORT, groups, tables, token_bits
 from vitforge.spec.timing import revisit
 
 #: What the way to the requantizer needs to know of a pass.
@@ -42,7 +42,8 @@ class Issue(wiring.Component):
     valid : Out(1)
         A group is issued. The other outputs belong to it.
     token, group, address : Out
-        `group` counts all of a token's, and `address` is ``d_base + word * d_pitch + token``.
+        `group` counts all of a token's, and `address` is ``d_base + word * d_pitch + token``, that
+        of a residual; with ``offset`` in the place of ``d_base`` where there are tables.
     place : Out
         The group's number in its word.
     fields : Out(layout(ISSUE_FIELDS, slot=2, bank=1))
@@ -80,6 +81,7 @@ class Issue(wiring.Component):
         start = self.start.payload
         walk = Walk(self.config, self.group)
         count = walk.count(start)
+        base = start.offset[:ADDRESS_BITS] if tables(self.config) else start.d_base
         busy = Signal()
         begin = Signal()
         wait = Signal(range(self.revisit))
@@ -131,13 +133,13 @@ class Issue(wiring.Component):
                 self.raw.eq(start.operation == OPERATIONS["raw"]),
                 adding.eq(start.operation == OPERATIONS["residual"]),
                 short.eq(start.tokens < SHORT),
-                remaining.eq(start.tokens * count - 1),
-                last.eq(start.tokens * count == 1),
+                remaining.eq(count - 1),
+                last.eq(count == 1),
                 group.eq(0),
                 token.eq(0),
-                self.address.eq(start.d_base),
+                self.address.eq(base),
                 *(self.fields[name].eq(start[name])
                   for name in self.fields.shape().members),
             ]
-            walk.begin(m, start)
+            walk.begin(m, start, base)
         return m

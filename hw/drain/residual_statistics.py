@@ -7,6 +7,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.drain.stream_number import base_member, in_stream
 from hw.layernorm.pipelined_scale import PipelinedRowScale
 from hw.layernorm.scale import factors_word
 from hw.layernorm.sums import VARIANCE_STEPS, lane_sums, variance
@@ -15,12 +16,12 @@ from hw.lib.stream import delay, layout
 from vitforge.spec.config import Config
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.products import DrainProducts
-from vitforge.spec.sizes import token_bits
+from vitforge.spec.sizes import stream_bits, token_bits
 
 
 def factor_write_layout(config: Config) -> data.StructLayout:
     """Return the signals that write a token's factors."""
-    return data.StructLayout({"en": 1, "token": token_bits(config),
+    return data.StructLayout({"en": 1, "token": stream_bits(config),
                               "payload": layout(factors_word(config))})
 
 
@@ -32,7 +33,8 @@ class ResidualStatistics(wiring.Component):
     arithmetic of `hw.layernorm.sums` and `hw.layernorm.pipelined_scale`, `latency` cycles after it.
 
     A token's groups of one pass come in consecutive cycles, and those of its next pass begin no
-    earlier than 3 cycles after the last of this one. Tokens with factors come in order, from 0 on.
+    earlier than 3 cycles after the last of this one. Tokens with factors come in order, from 0 (or
+    `base`) on.
 
     Members
     -------
@@ -48,6 +50,8 @@ class ResidualStatistics(wiring.Component):
     shift : In(ArrayLayout(3, lanes))
         One cycle after the group.
     write : Out(factor_write_layout(config))
+    base : In(stream_bits)
+        With the group, where there are tables: the number that the pass's token 0 has in `write`.
     """
 
     def __init__(self, config: Config):
@@ -66,6 +70,7 @@ class ResidualStatistics(wiring.Component):
             "begin": In(1), "end": In(1), "first": In(1), "last": In(1), "final": In(1),
             "shift": In(data.ArrayLayout(3, config.lanes)),
             "write": Out(factor_write_layout(config)),
+            **base_member(config),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -135,7 +140,7 @@ class ResidualStatistics(wiring.Component):
             m.d.sync += number.eq(Mux(ending, 0, number + 1))
         m.d.comb += [
             self.write.en.eq(scale.o.valid),
-            self.write.token.eq(number),
+            self.write.token.eq(in_stream(m, self, number, self.latency)),
             self.write.payload.eq(scale.o.payload),
         ]
         return m

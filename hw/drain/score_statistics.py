@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.drain.stream_number import base_member, in_stream
 from hw.lib.memories import TokenState
 from hw.lib.stream import delay
 from hw.softmax.statistics import SoftmaxStatistics
@@ -30,7 +31,8 @@ class ScoreStatistics(wiring.Component):
     written `latency` cycles after the row's last group.
 
     A token's groups of one pass come in consecutive cycles, and those of its next pass begin no
-    earlier than 3 cycles after the last of this one. Tokens with results come in order, from 0 on.
+    earlier than 3 cycles after the last of this one. Tokens with results come in order, from 0 (or
+    `base`) on.
 
     Members
     -------
@@ -47,6 +49,8 @@ class ScoreStatistics(wiring.Component):
         It is the last one of its pass.
     write : Out(probability_write_layout(config))
         `offset` is the result of `SoftmaxStatistics`, with the half of log2 codes.
+    base : In(stream_bits)
+        As of `hw.drain.residual_statistics.ResidualStatistics`.
     """
 
     def __init__(self, config: Config):
@@ -60,7 +64,7 @@ class ScoreStatistics(wiring.Component):
             "token": In(token_bits(config)), "group": In(range(groups(config))),
             "multiplier": In(self.widths.multiplier), "slot": In(1), "keys": In(8),
             "begin": In(1), "end": In(1), "first": In(1), "last": In(1), "final": In(1),
-            "write": Out(probability_write_layout(config)),
+            "write": Out(probability_write_layout(config)), **base_member(config),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -113,7 +117,7 @@ class ScoreStatistics(wiring.Component):
         m.d.comb += [
             self.write.en.eq(statistics.o.valid),
             self.write.slot.eq(late("slot", self.latency)),
-            self.write.token.eq(number),
+            self.write.token.eq(in_stream(m, self, number, self.latency)),
             self.write.offset.eq(statistics.o.payload),
         ]
         return m

@@ -8,7 +8,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.drain.walk import Walk, place_member
-from hw.lib.layouts import layout, span_bits, track_layout
+from hw.lib.layouts import first_token, layout, span_bits, track_layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS
 from vitforge.spec.sizes import ADDRESS_BITS, groups, token_bits
@@ -40,7 +40,7 @@ class Track(wiring.Component):
         The group's number in its word.
     ends : Out(1)
         The group is its token's last.
-    fields : Out(layout(TRACK_FIELDS))
+    fields : Out(layout((*TRACK_FIELDS, *first_token(config))))
     """
 
     def __init__(self, config: Config):
@@ -51,7 +51,8 @@ class Track(wiring.Component):
             "o_valid": Out(1), "writes": Out(1), "o_last": Out(1),
             "o_codes": Out(data.ArrayLayout(8, config.lanes)),
             "token": Out(token_bits(config)), "group": Out(range(groups(config))),
-            "address": Out(ADDRESS_BITS), "fields": Out(layout(TRACK_FIELDS)),
+            "address": Out(ADDRESS_BITS),
+            "fields": Out(layout((*TRACK_FIELDS, *first_token(config)))),
             **place_member(config), **({"ends": Out(1)} if span_bits(config) else {}),
         })
         if not span_bits(config):
@@ -76,7 +77,8 @@ class Track(wiring.Component):
             m.d.sync += [
                 begin.eq(self.last),
                 self.group.eq(Mux(begin | end, 0, self.group + 1)),
-                *(self.fields[name].eq(self.passes.payload[name]) for name in TRACK_FIELDS),
+                *(self.fields[name].eq(self.passes.payload[name])
+                  for name in self.fields.shape().members),
             ]
             with m.If(begin):
                 m.d.sync += [self.token.eq(0), self.address.eq(self.passes.payload.d_base)]
@@ -85,7 +87,7 @@ class Track(wiring.Component):
                              self.address.eq(walk.following(self.address))]
             if span_bits(self.config):
                 with m.If(begin):
-                    walk.begin(m, self.passes.payload)
+                    walk.begin(m, self.passes.payload, self.passes.payload.d_base)
                 with m.Else():
                     walk.step(m, self.address)
         return m

@@ -9,6 +9,7 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib.wiring import Out
 
 from hw.lib.layouts import span_bits
+from hw.lib.products import few_times
 from vitforge.spec.config import Config
 from vitforge.spec.sizes import ADDRESS_BITS, groups, word_groups
 
@@ -51,15 +52,16 @@ class Walk:
         self._word_ends = self._place == self._of_word - 1
         self.ends = self._word_ends & (self._word == self._words)
 
-    def count(self, fields: Any) -> Value | int:
-        """Return the groups of a token of a pass with these fields."""
-        return (fields.words + 1) * self._of_word if self._several else self._of_word
+    def count(self, fields: Any) -> Value:
+        """Return the groups of a pass with these fields."""
+        words = few_times(fields.tokens, fields.words + 1) if self._several else fields.tokens
+        return words * self._of_word
 
-    def begin(self, m: Module, fields: Any) -> None:
-        """Let the next group be the first of a pass."""
+    def begin(self, m: Module, fields: Any, base: Value) -> None:
+        """Let the next group be the first of a pass, whose words begin at `base`."""
         if self._several:
             m.d.sync += [self._place.eq(0), self._word.eq(0), self._words.eq(fields.words),
-                         self._first.eq(fields.d_base), self._pitch.eq(fields.d_pitch)]
+                         self._first.eq(base), self._pitch.eq(fields.d_pitch)]
 
     def following(self, address: Value) -> Value:
         """Return the address of the next token's first word."""

@@ -2,8 +2,8 @@
 """Layouts of what engines of different rooms hand each other."""
 
 __all__ = ["RAW_BITS", "raw_layout", "PLACE_BITS", "COUNT_BITS", "DELTA_BITS", "placement_layout",
-           "layout", "mode_bits", "request_layout", "span_bits", "start_layout", "track_layout",
-           "weight_layout", "weight_span_bits"]
+           "first_token", "layout", "mode_bits", "request_layout", "span_bits", "start_layout",
+           "track_layout", "weight_layout", "weight_span_bits"]
 
 from collections.abc import Iterable
 
@@ -12,8 +12,8 @@ from amaranth.lib import data
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS, PASS
-from vitforge.spec.pass_fields import DRAIN_FIELDS, REQUEST_FIELDS, WEIGHT_FIELDS
-from vitforge.spec.sizes import most_words, paired, weight_words
+from vitforge.spec.pass_fields import DRAIN_FIELDS, REQUEST_FIELDS, TABLE_FIELDS, WEIGHT_FIELDS
+from vitforge.spec.sizes import most_words, paired, tables, weight_words
 
 #: Signed width of a sum that leaves the accelerator.
 RAW_BITS = 32
@@ -63,9 +63,15 @@ def mode_bits(config: Config) -> dict[str, int]:
     return {"mode": 1} if paired(config) else {}
 
 
+def first_token(config: Config) -> tuple[str, ...]:
+    """Return the field of a pass that is its first token's number, if it needn't be 0."""
+    return ("f_base",) if tables(config) else ()
+
+
 def request_layout(config: Config) -> data.StructLayout:
     """Return the fields of a pass that the feeder walks over."""
-    return layout(REQUEST_FIELDS, **mode_bits(config))
+    return layout((*REQUEST_FIELDS, *(TABLE_FIELDS if tables(config) else ())),
+                  **mode_bits(config))
 
 
 def _spread(names: Iterable[str], pitch: str, bits: int, **more: int) -> data.StructLayout:
@@ -77,12 +83,13 @@ def _spread(names: Iterable[str], pitch: str, bits: int, **more: int) -> data.St
 
 def start_layout(config: Config) -> data.StructLayout:
     """Return the fields of a pass that is to be drained."""
-    return _spread(DRAIN_FIELDS, "d_pitch", span_bits(config), slot=2, bank=1)
+    return _spread((*DRAIN_FIELDS, *first_token(config)), "d_pitch", span_bits(config), slot=2,
+                   bank=1)
 
 
 def track_layout(config: Config, names: Iterable[str]) -> data.StructLayout:
     """Return the fields of a pass that say where its codes go, and others."""
-    return _spread(("d_base", *names), "d_pitch", span_bits(config))
+    return _spread(("d_base", *names, *first_token(config)), "d_pitch", span_bits(config))
 
 
 def weight_layout(config: Config) -> data.StructLayout:

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Products and shifts made of LUTs, where a device has no multiplier left for them."""
 
-__all__ = ["lut_product", "product", "shift_right"]
+__all__ = ["few_times", "lut_product", "product", "shift_right"]
 
 from amaranth.hdl import Module, Mux, Shape, Signal, Value, ValueLike
 
 from hw.lib.stream import delay, register
+
+
+def few_times(value: Value, count: Value) -> Value:
+    """Return ``value * count`` by an adder a bit of the count: no multiplier for a bit or two."""
+    terms: list[Value] = [Mux(bit, value << place, 0) for place, bit in enumerate(count)]
+    return sum(terms[1:], start=terms[0])
 
 
 def lut_product(m: Module, a: Value, b: Value, *, registers: int, advance: ValueLike, name: str

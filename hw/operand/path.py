@@ -23,6 +23,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.formats import CODE_BITS, FORMATS, LOG2_BITS
 from vitforge.spec.instruction import OPERANDS, PASS
 from vitforge.spec.probability_levels import FRACTION
+from vitforge.spec.sizes import stream_bits, stream_tokens, token_bits
 
 #: Fields of a PASS that go with every word.
 FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
@@ -83,7 +84,7 @@ class OperandPath(wiring.Component):
         self.format = OperandFormat(config)
         word = layout(SystolicArray.words(config)["a"])
         widths = {item.name: item.bits for item in PASS.fields}
-        token = range(max(2, config.max_tokens))
+        token = stream_bits(config)
         self._parameters = NormParameters(config)
         super().__init__({
             "advance": In(1),
@@ -98,7 +99,8 @@ class OperandPath(wiring.Component):
             "factor_write": In(data.StructLayout({
                 "en": 1, "token": token, "payload": layout(factors_word(config))})),
             "probability_write": In(data.StructLayout({
-                "en": 1, "slot": 1, "token": token, "offset": self.format.softmax.offset})),
+                "en": 1, "slot": 1, "token": token_bits(config),
+                "offset": self.format.softmax.offset})),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -175,12 +177,12 @@ class OperandPath(wiring.Component):
         late = partial(delay, m, advance=self.advance)
         write = self.factor_write
         factors: data.View = data.View(layout(factors_word(self.config)), self._read(
-            m, "factors", self.config.max_tokens, write.en, write.token, write.payload.as_value(),
-            request.token))
+            m, "factors", stream_tokens(self.config), write.en, write.token,
+            write.payload.as_value(), request.token))
         write = self.probability_write
         found = self._read(m, "probabilities", 2 * self.config.max_tokens, write.en,
                            Cat(write.slot, write.token), write.offset,
-                           Cat(request.probability_slot, request.token))
+                           Cat(request.probability_slot, request.token[:token_bits(self.config)]))
         multiplier = late(request.softmax_multiplier[:form.softmax.multiplier], cycles=2,
                           name="multiplier")
 

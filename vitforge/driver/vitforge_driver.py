@@ -6,7 +6,7 @@ It has the calls of ``vitforge.h``, needs nothing but Python 3.8, and knows the 
 
     import json
     from pynq import Overlay, allocate
-    from vitforge_driver import Buffer, Device
+    from vitforge_driver import Buffer, Device, Result
 
     overlay = Overlay("vitforge.bit")
     device = Device(overlay.accelerator.mmio, json.load(open("registers.json")))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every generation-time parameter of ViTForge, in one frozen dataclass.
 
-A configuration is a named preset
-(``tiny``, ``edge8``, ``edge16``) or a TOML file with any of the fields below; a field that is not
-given keeps its default, which is the one of ``edge16``.
+A configuration is a named preset (``tiny``, ``edge8``, ``edge16``; ``ecp5-85k-w8``,
+``ecp5-85k-w4``) or a TOML file with any of the fields below; a field that is not given keeps its
+default, which is the one of ``edge16``.
 """
 
 __all__ = ["Config", "ConfigError", "load", "preset_names"]
@@ -67,7 +67,7 @@ class Config:
                           default=4)
 
     score_bits: int = _integer(4, 12, "signed width of an attention score code", default=8)
-    max_keys: int = _integer(1, 1024, "longest softmax row", default=1024)
+    max_keys: int = _integer(1, 4095, "longest softmax row", default=1024)
     exponential: str = _choice("shift", "iexp", text="softmax exponential: shift-based, or "
                                "FQ-ViT's polynomial")
     attention: str = _choice(*ATTENTION, "linear",
@@ -94,11 +94,16 @@ class Config:
 
     norm_bits: int = _integer(8, 16, "signed width of a LayerNorm input after its shift",
                               default=12)
-    max_channels: int = _integer(1, 1024, "longest LayerNorm row", default=1024)
+    max_channels: int = _integer(1, 2048, "longest LayerNorm row", default=1024)
     rsqrt_bits: int = _integer(8, 18, "significant bits of the reciprocal square root",
                                default=16)
 
     max_tokens: int = _integer(1, 4095, "longest sequence: depth of the accumulators", default=256)
+    table_tokens: int = _integer(0, 1 << 16, "indices of tokens that a program may keep, by which "
+                                 "passes gather operands; 0: none can, and a residual is where its "
+                                 "sum goes", default=0)
+    stream_tokens: int = _integer(0, 1 << 14, "with tables, tokens of a residual stream; 0: "
+                                  "max_tokens", default=0)
     scratch_words: int = _integer(16, 1 << 20, "words of the scratchpad's bank of activations",
                                   default=40960)
     residual_words: int = _integer(16, 1 << 20, "words of the bank of the residual stream",

@@ -23,6 +23,13 @@ the operands have 9 bits after their shift.
 Where an array has as many columns as rows, and no pairs, a token has one word, and `words`,
 `d_pitch` and `w_pitch` don't count; nor does `mode` where there are no pairs.
 
+Where there are tables (`table_tokens` of the configuration), a pass that `gathers` reads the
+operands of token n at ``a_base + tile * a_stride + table[a_table + n]``, and normalises them with
+the factors of token ``f_base + table[a_table + n]``; else n takes the place of the index. The
+statistics of its own token n are kept as those of token ``f_base + n``. A residual is read at
+``offset + word * d_pitch + token``. Without tables it is read where its sum goes, and the three
+fields don't count.
+
 Blocks behind a PASS, in this order: `NORM_PARAMETER` of ``tiles * rows`` channels if `has_norm`;
 16 times `THRESHOLD` if `has_thresholds`, for this and all later passes; `PARAMETER` of C channels;
 ``tiles * rows`` words of weights if they come from the stream, of C elements of `weight_bits` bits,
@@ -36,7 +43,7 @@ column, and then all columns of the array are read.
 own. `END` finishes the program.
 """
 
-__all__ = ["DESTINATIONS", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
+__all__ = ["DESTINATIONS", "TABLE", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
            "MODES", "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
            "STATISTICS", "THRESHOLD"]
 
@@ -62,6 +69,9 @@ STATISTICS = {"none": 0, "norm": 1, "softmax": 2}
 MODES = {"single": 0, "pair": 1}
 #: Banks of the scratchpad; `memory` is the output buffer.
 DESTINATIONS = {"scratch": 0, "residual": 1, "stationary": 2, "memory": 3}
+
+#: Destination of a LOAD of indices.
+TABLE = 3
 
 
 def _instruction(*groups: tuple[Field, ...]) -> Word:
@@ -127,17 +137,22 @@ PASS = _instruction(
      Field("residual_zero_point", 8, text="of the residual's codes")),
     (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),
      Field("lowest", 8, text="added to the code")),
-    (Field("offset", 32, text="bytes from the start of the output buffer"),),
+    (Field("offset", 32, text="raw: bytes from the start of the output buffer; residual, where "
+           "there are tables: word of token 0 of what is added, in the residual bank"),),
     (Field("d_pitch", 24, text="words from word to word of a token in the destination"),
      Field("words", 4, text="words that a token gets, less one")),
     (Field("w_pitch", 24, text="words from word to word of a row of stationary weights"),),
+    (Field("a_table", 16, text="place of token 0's index, if operands are gathered"),
+     Field("f_base", 14, text="number in the stream of the pass's first token: of the "
+           "statistics that it gathers, and of those that it reads"),
+     Field("gathers", 1, text="operands are those of the tokens that the table has")),
 )
 
 LOAD = _instruction(
     (_OPCODE,
      Field("inline", 1, text="the data follow in the program, words of the bank from `base` on; "
                              "neither offset nor loops count"),
-     Field("destination", 2, text="0 scratch, 1 residual"),
+     Field("destination", 2, text="0 scratch, 1 residual, 3 table (inline): two bytes an index"),
      Field("piece", 3, text="log2 of the bytes of a piece, lanes to rows")),
     (Field("offset", 32, text="bytes"),),
     (Field("bytes", 32, text=f"a multiple of {LINE}; what the loops don't take is dropped"),),

@@ -173,14 +173,15 @@ def fits(config: Config, **least: int) -> None:
     Parameters
     ----------
     least
-        Of `max_tokens`, `max_keys` or `max_channels`, what the network needs.
+        Of `max_tokens`, `max_keys`, `max_channels` or `table_tokens`, what the network needs.
 
     Raises
     ------
     ConfigError
         The message names the field, and what would be accepted.
     """
-    what = {"max_tokens": "tokens", "max_keys": "tokens", "max_channels": "channels"}
+    what = {"max_tokens": "tokens", "max_keys": "keys", "max_channels": "channels",
+            "table_tokens": "tables"}
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ConfigError(f"{name} must be at least {value} for this network's {what[name]}, "

@@ -2,7 +2,7 @@
 """What each engine of the accelerator needs to know of a pass: subsets of the instruction."""
 
 __all__ = ["DRAIN_FIELDS", "OPERAND_FIELDS", "PASSES", "PASS_SLOTS", "REQUEST_FIELDS",
-           "WEIGHT_FIELDS", "pass_paired", "pass_words", "weight_span"]
+           "TABLE_FIELDS", "WEIGHT_FIELDS", "pass_paired", "pass_words", "weight_span"]
 
 from collections.abc import Mapping
 
@@ -26,6 +26,9 @@ DRAIN_FIELDS = ("tokens", "valid", "channels", "probability_slot", "statistics",
                 "statistics_first", "statistics_last", "destination", "operation", "d_base",
                 "softmax_multiplier", "format", "zero_point", "bits", "m", "signed",
                 "residual_zero_point", "multiplier2", "lowest", "offset")
+
+#: More of `REQUEST_FIELDS`, where there are tables.
+TABLE_FIELDS = ("a_table", "f_base", "gathers")
 
 
 def pass_words(fields: Mapping[str, int], config: Config) -> int:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that follow from the configuration, and that several engines share."""
 
-__all__ = ["ADDRESS_BITS", "SHORT", "columns", "groups", "most_words", "paired", "token_bits",
+__all__ = ["ADDRESS_BITS", "ENTRY", "SHORT", "columns", "groups", "most_words", "paired",
+           "stream_bits", "stream_tokens", "tables", "token_bits",
            "weight_words", "word_groups"]
 
 from vitforge.spec.config import Config
@@ -11,6 +12,28 @@ from vitforge.spec.config import Config
 SHORT = 8
 #: Width of every word address.
 ADDRESS_BITS = 24
+
+
+#: Bits of an index of a token in the bytes of a program.
+ENTRY = 16
+
+
+def tables(config: Config) -> bool:
+    """Return whether passes may gather their operands by a table of tokens.
+
+    Then a residual has an address of its own too, and LayerNorm's factors those of a whole stream.
+    """
+    return config.table_tokens > 0
+
+
+def stream_tokens(config: Config) -> int:
+    """Return the tokens whose LayerNorm factors are kept."""
+    return max(config.max_tokens, config.stream_tokens if tables(config) else 0)
+
+
+def stream_bits(config: Config) -> int:
+    """Return the width of the number of a token whose factors are kept."""
+    return max(1, (stream_tokens(config) - 1).bit_length())
 
 
 def paired(config: Config) -> bool:

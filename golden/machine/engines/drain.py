@@ -23,7 +23,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS, STATISTICS
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.pass_fields import pass_words
-from vitforge.spec.sizes import ADDRESS_BITS, SHORT, word_groups
+from vitforge.spec.sizes import ADDRESS_BITS, SHORT, tables, word_groups
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.timing import WRITTEN, Timing, norm_statistics, softmax_statistics
 
@@ -241,7 +241,10 @@ class DrainModel:
             address = (address + word * fields["d_pitch"]) % (1 << ADDRESS_BITS)
         channels = slice(group * config.lanes, (group + 1) * config.lanes)
         if item.residual is not None and place == 0:
-            self._expect(cycle, "residual", address=address)
+            source = address
+            if tables(config):   # a place of its own
+                source = (address - fields["d_base"] + fields["offset"]) % (1 << ADDRESS_BITS)
+            self._expect(cycle, "residual", address=source)
             self._data[cycle + READ]["residual_data"] = item.residual[token, word].tolist()
         self._expect(cycle + 1, "accumulator", bank=fields["bank"], token=token)
         self._data[cycle + 1 + READ]["accumulator_data"] = item.acc[token].tolist()
@@ -259,6 +262,7 @@ class DrainModel:
     def _gather(self, item: DrainPass, token: int) -> None:
         """Note a token's statistics, with its last group."""
         found, at = item.results[token], self.cycle + WRITTEN
+        token += item.fields.get("f_base", 0)
         if item.fields["statistics"] == STATISTICS["norm"]:
             self._expect(at + norm_statistics(self.config), "factor_write", token=token,
                          **{f"payload.{name}": value for name, value in found.items()})

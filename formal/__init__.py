@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proofs without bound of the gateware's generated Verilog: ``python -m formal``."""
