@@ -3,7 +3,7 @@
 
 Parameters are random: a program's cycles don't depend on their values, but for the m of two-scale
 GeLU codes, by which they do or don't fit pairs of weights. Utilisation is of one product a
-multiplier and cycle; with pairs it may be up to twice that.
+multiplier and cycle; with pairs it may be up to twice that, with quads four times.
 """
 
 __all__ = ["Setting", "configuration", "main"]
@@ -31,6 +31,7 @@ from gen.compiler.model import quantized
 from gen.compiler.options import NAMES
 from golden.machine.cycles import predict
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.limits import check
 from vitforge.spec.timing import LATENCY
 
@@ -48,8 +49,11 @@ class Setting:
     ----------
     modes, lanes
         Of the array, and behind it; no lanes are those of `SIZES`.
-    weights, gelu
-        Bits of all weights, codes of GeLU's result.
+    weights, activations, probabilities, gelu
+        Bits of all weights, of uniform codes, and of probabilities if these are uniform; codes of
+        GeLU's result.
+    multiplier
+        Ports of a multiplier.
     latency
         Of the memory.
     """
@@ -57,7 +61,10 @@ class Setting:
     modes: str = "single"
     lanes: int | None = None
     weights: int = 8
+    activations: int = CODE_BITS
+    probabilities: int | None = None
     gelu: str = "two-scale"
+    multiplier: str = "18x18"
     latency: int = LATENCY
 
 
@@ -66,20 +73,26 @@ def configuration(rows: int, cols: int, setting: Setting) -> Config:
     base, (lanes, bus) = load("edge16"), SIZES[rows, cols]
     words = {name: getattr(base, name) * base.rows // rows
              for name in ("scratch_words", "residual_words", "stationary_words")}
+    attention: dict[str, Any] = {}
+    if setting.probabilities is not None:
+        attention = {"attention": "uniform", "attention_bits": setting.probabilities}
     return dataclasses.replace(base, name=f"array{rows}x{cols}", rows=rows, cols=cols,
                                lanes=setting.lanes or lanes, modes=setting.modes, axi_bits=bus,
-                               **words)
+                               multiplier=setting.multiplier, **words, **attention)
 
 
 def _measure(name: str, rows: int, cols: int, setting: Setting) -> dict[str, Any]:
     config = configuration(rows, cols, setting)
-    network = quantized(name, config, seed=0, weight_bits=setting.weights, gelu=setting.gelu)
+    network = quantized(name, config, seed=0, weight_bits=setting.weights, gelu=setting.gelu,
+                        activation_bits=setting.activations)
     compiled = compile_network(network)
     found = predict(compiled.program, config, latency=setting.latency)
     yardstick = scalesim.cycles(network.spec, rows, cols)
     return {
         "network": name.removesuffix("_patch16_224"), "array": f"{rows}x{cols}",
         "modes": config.modes, "lanes": config.lanes, "weights": setting.weights,
+        "activations": setting.activations, "attention": config.attention,
+        "attention_bits": config.attention_bits, "multiplier": config.multiplier,
         "gelu": setting.gelu, "products": network.products, "cycles": found.cycles,
         "utilisation": network.products / found.cycles / rows / cols,
         "weight_wait": found.weight_wait, "norm_wait": found.norm_wait,
@@ -111,8 +124,8 @@ def _run(args: argparse.Namespace) -> int:
             raise ValueError(f"the network must be one of {', '.join(NAMES)}, not {name!r}")
     if args.clock <= 0:
         raise ValueError(f"clock must be above 0, not {args.clock:g}")
-    settings = [Setting(modes, args.lanes, args.weights, args.gelu, args.latency)
-                for modes in args.modes]
+    settings = [Setting(modes, args.lanes, args.weights, args.activations, args.probabilities,
+                        args.gelu, args.multiplier, args.latency) for modes in args.modes]
     arrays = {f"{rows}x{cols}": (rows, cols) for rows, cols in SIZES}
     for array in args.arrays or []:
         if array not in arrays:

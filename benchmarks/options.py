@@ -8,6 +8,8 @@ from pathlib import Path
 
 from golden.commands.methods import ABOUT
 from golden.commands.options import WEIGHTS
+from vitforge.spec.elements import PORTS
+from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.timing import LATENCY
 
 
@@ -100,7 +102,8 @@ def networks() -> argparse.ArgumentParser:
         description="Cycles, utilisation and traffic of whole networks on 8x8 to 32x32 arrays,\n"
                     "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
         epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125 \\\n"
-               "    --arrays 16x16 --modes single single+pair --weights 4 --gelu uniform")
+               "    --arrays 16x16 --modes single single+pair single+pair+quad --gelu uniform \\\n"
+               "    --weights 4 --activations 4 --probabilities 4 --lanes 8")
     parser.add_argument("networks", metavar="NETWORK", nargs="*",
                         help="timm's names (default: DeiT-Tiny, -Small and -Base)")
     parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
@@ -109,11 +112,19 @@ def networks() -> argparse.ArgumentParser:
                         help=f"of the memory (default: {LATENCY})")
     parser.add_argument("--arrays", nargs="+", metavar="RxC",
                         help="arrays of the table (default: 8x8, 8x16, 16x16, 16x32, 32x32)")
-    parser.add_argument("--modes", nargs="+", default=["single"], choices=["single", "single+pair"],
-                        metavar="MODES", help="products that a multiplier may make: single, "
-                        "single+pair, or both for two rows each (default: single)")
+    parser.add_argument("--modes", nargs="+", default=["single"],
+                        choices=["single", "single+pair", "single+pair+quad"], metavar="MODES",
+                        help="products that a multiplier may make: single, single+pair or "
+                        "single+pair+quad; several for a row each (default: single)")
     parser.add_argument("--weights", type=int, default=8, metavar="BITS",
                         help="width of all weights (default: 8)")
+    parser.add_argument("--activations", type=int, default=CODE_BITS, metavar="BITS",
+                        help="width of uniform codes but pixels, scores and the residual stream "
+                        "(default: 8)")
+    parser.add_argument("--probabilities", type=int, metavar="BITS",
+                        help="uniform codes of so many bits (default: log2 codes of 4)")
+    parser.add_argument("--multiplier", choices=list(PORTS), default="18x18", metavar="PORTS",
+                        help=f"{', '.join(PORTS)} (default: 18x18)")
     parser.add_argument("--gelu", choices=["two-scale", "uniform"], default="two-scale",
                         help="codes of GeLU's result (default: two-scale)")
     parser.add_argument("--lanes", type=int, metavar="N",

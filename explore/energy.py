@@ -14,8 +14,16 @@ from math import log2
 from gen.compiler.compile import Compiled
 from golden.machine.program import pass_channels
 from vitforge.spec.config import Config
+from vitforge.spec.elements import Element
 from vitforge.spec.instruction import OPERANDS, OPERATIONS
-from vitforge.spec.pass_fields import pass_paired
+from vitforge.spec.pass_fields import (
+    operand_words,
+    pass_doubled,
+    pass_keeps,
+    pass_pack,
+    pass_paired,
+    weight_span,
+)
 from vitforge.spec.sizes import columns
 
 #: Picojoules of an addition of 8 and of 32 bits: a bit costs as much in both within 4 %.
@@ -63,25 +71,28 @@ def counts(compiled: Compiled, memory: int) -> Counts:
         if item.kind != "PASS":
             continue
         fields = item.fields
-        words = fields["tokens"] * fields["tiles"]
-        both = pass_paired(fields, config)
+        words = operand_words(fields, config) * fields["tiles"]
+        both, doubled = pass_paired(fields, config), pass_doubled(fields, config)
         bits = config.packed_weight_bits if both else \
             8 if fields["stationary"] else fields["weight_bits"]
         channels = pass_channels(fields, config)
         # All of the array multiplies, whatever is taken of its columns.
-        made = words * config.rows * config.cols << both
+        made = words * config.rows * config.cols << both + doubled
         macs += made
-        products += made * bits * config.mantissa_bits
+        products += made * bits * (
+            Element(config).operand_bits["quad"] if doubled else config.mantissa_bits)
         scratch += words * config.rows
+        if pass_keeps(fields, config):
+            scratch += words * config.rows // 2
         if fields["stationary"]:
-            read = config.cols if fields["by_column"] else channels
+            read = config.cols if fields["by_column"] else weight_span(fields, config) * config.rows
             scratch += fields["tiles"] * config.rows * read
         # Every tile but the first reads what is there; the drain reads it once more.
-        accumulators += (2 * words) * columns(config) * (config.acc_bits // 8)
+        accumulators += (2 * words << doubled) * columns(config) * (config.acc_bits // 8)
         drained = fields["tokens"] * channels
         elements += drained
         if fields["operation"] != OPERATIONS["raw"]:
-            scratch += drained
+            scratch += drained >> (pass_pack(fields, config) != 0)
         if fields["operation"] == OPERATIONS["residual"]:
             scratch += drained
         if fields["operand"] in (OPERANDS["norm"], OPERANDS["softmax"]):

@@ -26,13 +26,14 @@ from hw.drain.drain import Drain
 from hw.lib.layouts import span_bits, start_layout, weight_span_bits
 from hw.lib.products import few_times
 from hw.lib.queue import Queue
+from hw.operand.keeper import Keeper
 from hw.operand.path import OperandPath
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS, TABLE
 from vitforge.spec.limits import check
 from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.register_map import FAULTS
-from vitforge.spec.sizes import tables
+from vitforge.spec.sizes import doubled, tables
 from vitforge.spec.timing import Timing
 
 Engine = TypeVar("Engine", bound=Elaboratable)
@@ -42,7 +43,8 @@ Engine = TypeVar("Engine", bound=Elaboratable)
 _RESET_STEPS = {
     "reader": 0, "writer": 0, "unpacker": 0, "placer": 0, "sequencer": 0,
     "scratch": 1, "residual": 1, "stationary": 1, "requests": 1, "weights_of": 1, "tiles": 1,
-    "drains": 1, "feeder": 2, "source": 2, "operand": 3, "array": 4, "accumulator": 5, "drain": 6,
+    "drains": 1, "feeder": 2, "source": 2, "keeper": 2, "operand": 3, "array": 4,
+    "accumulator": 5, "drain": 6,
 }
 
 
@@ -82,9 +84,11 @@ class Core(wiring.Component):
         # With w = depth + latency + 3, the sums of the next pass's token t are written w + t cycles
         # after its first word was issued, which is one cycle or more after the release. The drain's
         # last read, of token T - 1, is early + 1 cycles after the release, and the tokens before it
-        # were read earlier by more than a cycle each. So early <= w + T - 2 is safe, and
-        # T >= SHORT = 8. With early = w + 2 a drain and a pass of equal length take turns without
-        # a pause (a drain begins w + 3 cycles behind the end of its pass).
+        # were read earlier by a cycle or more each. So early <= w + T - 2 is safe, and
+        # T >= SHORT = 8. (If two tokens are written at once, token t is w + t / 2 cycles after, and
+        # its last read w + 3 - (T - 1 - t) at most: T >= 7.) With early = w + 2 a drain and a pass
+        # of equal length take turns without a pause (a drain begins w + 3 cycles behind the end of
+        # its pass).
         promised = Timing.of(config)
         self.depth = 1 + self.operand.latency
         self.drain = Drain(config, early=promised.early)
@@ -181,6 +185,22 @@ class Core(wiring.Component):
                         bank.write.eq(1), bank.write_mask.eq(write.mask),
                         bank.write_address.eq(write.address), bank.write_data.eq(write.data),
                     ]
+                    if doubled(config):
+                        whole = "halves" not in write.shape().members   # those of a LOAD
+                        m.d.comb += bank.write_halves.eq(3 if whole else write.halves)
+
+    def _keep(self, m: Module, feeder: Feeder) -> None:
+        """Write kept operands into scratch: their pass waits until nobody else does."""
+        keeper = self._engine(m, "keeper", Keeper(self.config))
+        scratch = self.banks["scratch"]
+        m.d.comb += [keeper.begin.eq(feeder.keeps), keeper.kept.eq(self.operand.kept)]
+        with m.If(keeper.write.en):
+            m.d.comb += [
+                scratch.write.eq(1), scratch.write_mask.eq(-1),
+                scratch.write_address.eq(keeper.write.address),
+                scratch.write_data.eq(keeper.write.data),
+                scratch.write_halves.eq(keeper.write.halves),
+            ]
 
     def _compute(self, m: Module) -> None:
         """Operands and weights to the array, sums to the accumulators, codes to the banks."""
@@ -205,6 +225,8 @@ class Core(wiring.Component):
                             (source.w, array.w), (array.o, accumulator.sums)):
             wiring.connect(m, left, right)
 
+        if doubled(config):
+            self._keep(m, feeder)
         advance = self._operands(m, feeder, source)
         # Keys and values.
         stationary = self.banks["stationary"]

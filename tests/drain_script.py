@@ -15,8 +15,8 @@ from golden.machine.places import result_addresses
 from golden.units.encoding import Encoding, thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
-from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import columns, most_words, stream_tokens, tables
+from vitforge.spec.instruction import DESTINATIONS, OPERATIONS, PACKS, STATISTICS
+from vitforge.spec.sizes import columns, doubled, most_words, stream_tokens, tables
 
 #: The encoding whose thresholds a run holds, beside uniform ones.
 KINDS = {
@@ -138,6 +138,9 @@ class Script:
                                             else config.max_tokens - tokens + 1)
         if most_words(config) > 1:
             found |= {"words": words - 1, "d_pitch": rng.getrandbits(24)}
+        if doubled(config):
+            found["pack"] = 0 if operation == "residual" else \
+                fields.get("pack", rng.randrange(len(PACKS)))
         if operation == "residual":
             last = words - 1
             found["d_base"] = rng.randrange(self.words // (last + 1) - tokens + 1)
@@ -257,6 +260,10 @@ def fill(config: Config, kind: str, rows: int) -> Script:
                 script.norm(tokens, 3, tight=True, words=[most, 1, most])
                 script.softmax(tokens, 3, tight=True, words=[most, 1, most])
     script.add("linear", config.max_tokens)
+    if doubled(config):
+        # All blocks of keys, all words of values.
+        for pack in PACKS.values():
+            script.add("linear", config.max_tokens, words=most_words(config), pack=pack)
     script.add("raw", min(config.max_tokens, 20))
     script.add("raw", 7)
     # More passes than there is room for.

@@ -8,7 +8,7 @@ import numpy as np
 from gen.compiler.check import hazards
 from gen.compiler.image import inline_load
 from gen.compiler.steps import pass_fields
-from golden.machine.places import residual_addresses, result_addresses
+from golden.machine.places import residual_addresses, result_addresses, weight_addresses
 from golden.machine.program import Instruction, assemble
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import (
@@ -16,11 +16,13 @@ from vitforge.spec.instruction import (
     LINE,
     MODES,
     OPERATIONS,
+    PACKS,
     PARAMETER,
     STATISTICS,
     TABLE,
 )
-from vitforge.spec.sizes import ENTRY, most_words, paired, tables, weight_words
+from vitforge.spec.pass_fields import operand_words
+from vitforge.spec.sizes import ENTRY, doubled, most_words, paired, tables, weight_words
 
 #: Words of every bank that are used.
 WORDS = 128
@@ -77,6 +79,8 @@ class _Passes:
         }
         if raw:
             fields |= {"offset": self.output, "d_pitch": 0}
+        if doubled(config):
+            fields |= self.halves(given["mode"], operation)
         reach = tokens
         if tables(config):
             reach = max(tokens, FARTHEST + 1)
@@ -84,13 +88,15 @@ class _Passes:
                        "a_table": int(rng.integers(config.table_tokens - tokens + 1))}
             if operation == OPERATIONS["residual"]:
                 fields["offset"] = _base(rng, (words - 1) * fields["d_pitch"] + tokens)
-        fields |= given
-        inside = config.cols if fields["by_column"] else \
-            config.rows + (words - 1) * fields["w_pitch"]
-        fields |= {"a_base": _base(rng, (tiles - 1) * fields["a_stride"] + reach),
-                   "w_base": _base(rng, (tiles - 1) * fields["w_stride"] + inside)}
-        if not raw:
-            fields = {"d_base": _base(rng, (words - 1) * fields["d_pitch"] + tokens)} | fields
+        fields = pass_fields(**fields | given)
+        if not tables(config):
+            reach = operand_words(fields, config)
+        fields["a_base"] = _base(rng, (tiles - 1) * fields["a_stride"] + reach)
+        fields["w_base"] = _base(rng, 1 + int(weight_addresses(fields, config).max()))
+        if fields["keep"]:
+            fields["offset"] = _base(rng, tiles * -(-tokens // 2))
+        if not raw and "d_base" not in given:
+            fields["d_base"] = _base(rng, 1 + int(result_addresses(fields, config).max()))
         channels, half = words * config.rows, 1 << fields["weight_bits"] - 1
         low = -half
         if fields["mode"]:
@@ -100,19 +106,31 @@ class _Passes:
             low, half, (tiles, config.rows, channels)).astype(np.int8)
         if raw:
             self.output += -(-tokens * channels * 4 // LINE) * LINE
-        return Instruction("PASS", pass_fields(**fields), None,
+        return Instruction("PASS", fields, None,
                            _parameters(channels, rng, raw), weights)
 
     def mode(self, given: dict[str, int]) -> dict[str, int]:
         """Draw how many weights a multiplier takes, if there is a choice."""
         if not paired(self.config):
             return {"mode": MODES["single"]}
-        if given.get("stationary") or self.rng.integers(2):
+        packs = doubled(self.config)
+        if (given.get("stationary") and not packs) or self.rng.integers(3 if packs else 2) == 0:
             return {"mode": MODES["single"]}
         # Elements of two weights: the upper one's bits, and all of the lower one.
-        return {"mode": MODES["pair"], "stationary": 0,
+        return {"mode": MODES["quad"] if packs and self.rng.integers(2) else MODES["pair"],
+                "stationary": int(self.rng.integers(2)) if packs else 0,
                 "weight_bits": int(self.rng.integers(2, self.config.packed_weight_bits + 1))
                 + self.config.packed_weight_bits}
+
+    def halves(self, mode: int, operation: int) -> dict[str, int]:
+        """Draw what a pass does with codes of 4 bits."""
+        rng, raw = self.rng, operation == OPERATIONS["raw"]
+        found = {"pack": 0 if raw or operation == OPERATIONS["residual"]
+                 else int(rng.integers(len(PACKS))),
+                 "keep": int(mode != MODES["quad"] and not raw and rng.integers(4) == 0)}
+        if mode == MODES["quad"] and self.config.multiplier == "18x18":
+            found["operand_zero_point"] = 8 + 16 * int(rng.integers(16))
+        return found
 
     def fill(self) -> list[Instruction]:
         """Return passes that write all words of the stationary bank, from the stream's weights."""
@@ -120,7 +138,7 @@ class _Passes:
         while base < WORDS:
             words = min(int(self.rng.integers(most)) + 1, (WORDS - base) // 16)
             made.append(self.draw(operation=0, stationary=0, destination=2, tokens=16, d_base=base,
-                                  d_pitch=16, words=words - 1, statistics=0))
+                                  d_pitch=16, words=words - 1, statistics=0, pack=0, keep=0))
             base += 16 * words
         return made
 

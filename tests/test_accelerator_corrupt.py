@@ -30,7 +30,7 @@ from sim.accelerator.model import Case, Job, Simulation, build
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import INSTRUCTIONS, LATE_NEVER, LINE, OPERATIONS, PARAMETER
 from vitforge.spec.register_map import FAULTS
-from vitforge.spec.sizes import paired
+from vitforge.spec.sizes import doubled, paired
 from vitforge.spec.words import Word
 
 pytestmark = pytest.mark.rtl
@@ -50,6 +50,9 @@ WIDE = [dataclasses.replace(TINY, name="tiny4x8", cols=8),
         dataclasses.replace(TINY, name="tiny-pair", modes="single+pair"),
         dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair",
                             drain_products="luts")]
+#: Two tokens of a multiplier.
+QUAD = dataclasses.replace(TINY, name="tiny4x8-quad", cols=8, lanes=4, multiplier="27x18",
+                           modes="single+pair+quad", attention="uniform")
 #: A machine without the formats that it need not have.
 UNIFORM = dataclasses.replace(TINY, name="tiny-uniform", formats="uniform", attention="uniform",
                               attention_bits=8, operand_bits=9, axi_bits=128)
@@ -71,7 +74,7 @@ def whole_program(config: Config) -> tuple[bytes, bytes, int, tuple[int, ...]]:
     images = images.to(torch.uint8)
     bits, gelu = (4, "uniform") if paired(config) else (None, None)
     compiled = compile_network(calibrate(Vit(SPEC).initialize(7).eval(), images, config, bits,
-                                         gelu=gelu))
+                                         gelu=gelu, activation_bits=4 if doubled(config) else 8))
     sizes = [item.size(config) for item in parse(compiled.program, config)]
     starts = tuple(int(start) for start in np.cumsum([0, *sizes])[:-1])
     return compiled.program, input_buffer(images[2:], compiled), compiled.output_bytes, starts
@@ -249,6 +252,12 @@ def test_corrupted_programs_do_the_same_where_tokens_have_several_words() -> Non
     assert seen["bytes"] > 15 and len(seen) >= 5, seen
 
 
+def test_corrupted_programs_do_the_same_where_two_tokens_share_a_multiplier() -> None:
+    wrong, seen = compared(1, 3, QUAD, count=50)
+    assert not wrong, (wrong, seen)
+    assert seen["bytes"] > 15 and len(seen) >= 5, seen
+
+
 def test_corrupted_programs_do_the_same_where_formats_are_left_out() -> None:
     wrong, seen = compared(1, 2, UNIFORM, count=50)
     assert not wrong, (wrong, seen)
@@ -256,7 +265,7 @@ def test_corrupted_programs_do_the_same_where_formats_are_left_out() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [*WIDE, UNIFORM], ids=named)
+@pytest.mark.parametrize("config", [*WIDE, QUAD, UNIFORM], ids=named)
 @pytest.mark.parametrize("seed", range(9, 12))
 def test_many_corrupted_programs_of_several_words(seed: int, config: Config) -> None:
     wrong, seen = compared(3, seed, config, stall=32 * (seed % 4), jitter=(1 << seed % 5) - 1)

@@ -95,7 +95,8 @@ def test_tests_that_the_recipes_name_exist():
 
 
 #: Components of the datapath that move words, and compute none.
-MOVE = {"TokenTable", "Bank", "Feeder", "WeightLoader", "RowBuffer", "Ring", "NormParameters"}
+MOVE = {"TokenTable", "Bank", "Feeder", "Keeper", "WeightLoader", "RowBuffer", "Ring",
+        "NormParameters"}
 
 
 def _components():

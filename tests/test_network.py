@@ -195,7 +195,7 @@ def test_other_widths_classify_too(changes: dict[str, Any], model: Vit,
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"max_keys": 49}, "max_keys must be at least 50 for this network's tokens, not 49"),
+    ({"max_keys": 49}, "max_keys must be at least 50 for this network's keys, not 49"),
     ({"max_channels": 63}, "max_channels must be at least 64 for this network's channels, not 63"),
     ({"mantissa_bits": 8},
      "mantissa_bits must be 9 (8-bit codes less a zero point) for an integer network, not 8"),

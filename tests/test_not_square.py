@@ -81,8 +81,9 @@ def of_passes(config: Config, seed: int, passes: int) -> Work:
     return Work(program, image, execute(program, image, config, size).output)
 
 
-def outcomes(config: Config, works: list[Work], **plusargs: int) -> list[tuple[Outcome, Job]]:
-    """Run programs one after the other; each has an output buffer of its own."""
+def outcomes(config: Config, works: list[Work], most: int = 400_000, **plusargs: int,
+             ) -> list[tuple[Outcome, Job]]:
+    """Run programs of `most` cycles one after the other, each with an output buffer of its own."""
     data, jobs = bytearray(LINE), []
 
     def add(block: bytes) -> tuple[int, int]:
@@ -92,24 +93,25 @@ def outcomes(config: Config, works: list[Work], **plusargs: int) -> list[tuple[O
 
     for number, work in enumerate(works):
         jobs.append(Job(str(number), add(work.program), add(work.image),
-                        add(bytes(len(work.wanted))), 400_000))
+                        add(bytes(len(work.wanted))), most))
     found = machine(config).run(Case(bytes(data), jobs, plusargs))
     return list(zip(found, jobs, strict=True))
 
 
-def compare(config: Config, works: list[Work]) -> None:
+def compare(config: Config, works: list[Work], *, stalls: bool = True,
+            most: int = 400_000) -> None:
     """Bytes on a memory with stalls, then bytes and all counters on the one that is modelled.
 
     A dozen programs at a time, which a memory of `SIZE` bytes holds.
     """
     parts = [works[first:first + 12] for first in range(0, len(works), 12)]
-    for part, stalls in itertools.product(parts, (UNPLEASANT, {})):
-        for work, (found, job) in zip(part, outcomes(config, part, seed=3, **stalls),
+    for part, how in itertools.product(parts, (UNPLEASANT, {}) if stalls else ({},)):
+        for work, (found, job) in zip(part, outcomes(config, part, most, seed=3, **how),
                                       strict=True):
             marks = [found.values[name] for name in ("pending", "late", "violation", "stray")]
             assert (found.interrupt, found.STATUS, found.FAULT, marks) == (1, DONE, 0, [0] * 4)
-            assert found.output == work.wanted, (found.name, stalls)
-            if stalls:
+            assert found.output == work.wanted, (found.name, how)
+            if how:
                 continue
             wanted = predict(work.program, config, buffers=Buffers(
                 job.program[0], job.input[0], job.output[0]))

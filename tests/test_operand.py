@@ -19,15 +19,18 @@ from golden.machine.engines.operand import (
 )
 from golden.units.layernorm import offset
 from golden.units.softmax import ShiftScale, log_softmax
+from golden.units.softmax_levels import level_words
 from hw.array.systolic import SystolicArray
 from hw.operand.format import OperandFormat
 from hw.operand.path import OperandPath
 from tests.engine_bench import Cycle, Trace, simulate
 from tests.sample import later
 from vitforge.spec.config import Config, load
+from vitforge.spec.elements import Element
 from vitforge.spec.formats import ATTENTION, FORMATS, MIDDLE
-from vitforge.spec.instruction import NORM_PARAMETER, OPERANDS
+from vitforge.spec.instruction import MODES, NORM_PARAMETER, OPERANDS
 from vitforge.spec.layernorm_widths import GAMMA_BITS
+from vitforge.spec.sizes import doubled
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.timing import OPERAND
 
@@ -45,6 +48,9 @@ CONFIGS = [
       for kind in ("uniform", "table")),
     Config(name="log2-5", rows=4, cols=4, lanes=2, max_channels=32, max_tokens=9, max_keys=30,
            attention_bits=5),
+    *(Config(name=f"pairs-of-tokens-{multiplier}", rows=4, cols=4, lanes=4, max_channels=64,
+             max_tokens=9, max_keys=30, modes="single+pair+quad", multiplier=multiplier,
+             attention="uniform", attention_bits=4) for multiplier in ("18x18", "27x18")),
     *(Config(name=f"{kind}-{bits}-{rows}", rows=rows, cols=rows, lanes=rows, max_channels=channels,
              max_tokens=9, max_keys=30, attention=kind, attention_bits=bits, **more)
       for kind, bits, rows, channels, more in (
@@ -91,6 +97,7 @@ class Word:
     fields: dict
     codes: list
     operands: list = field(default_factory=list)
+    kept: list = field(default_factory=list)   # codes
 
 
 class Case:
@@ -191,10 +198,15 @@ class Case:
             fields["operand_format"] = FORMATS["uniform"]
         mode = ("plain", "norm", "softmax")[rng.below(3)]
         fields["operand"] = OPERANDS[mode]
+        if doubled(config):
+            fields |= {"mode": rng.below(2), "keep": rng.below(2)}
+            if mode == "plain" and rng.chance(0.5):
+                fields |= {"mode": MODES["quad"], "operand_format": FORMATS["uniform"]}
         word = {"plain": self._plain, "norm": self._normalised, "softmax": self._softmax}[mode](
             fields)
         if fields["blank"]:
             word.operands = [(0, None)] * config.rows
+            word.kept = [0] * config.rows
         return word
 
     def _plain(self, fields):
@@ -207,7 +219,12 @@ class Case:
             high = 1 << fields["operand_bits"]
         codes = rng.tensor(0, high, config.rows)
         codes[rng.tensor(0, 5, config.rows) == 0] = high - 1
-        return Word(fields, codes.tolist(), plain(fields, codes))
+        if fields.get("mode") == MODES["quad"]:
+            zero, bits = fields["operand_zero_point"] & 15, Element(config).operand_bits["quad"]
+            both = ((codes >> 4) - zero << bits) + (codes & 15) - zero
+            return Word(fields, codes.tolist(), [(value, 0) for value in both.tolist()],
+                        codes.tolist())
+        return Word(fields, codes.tolist(), plain(fields, codes), codes.tolist())
 
     def _softmax(self, fields):
         config, rng = self.config, self.rng
@@ -226,8 +243,11 @@ class Case:
                        **level_format(shift, m, config).probability_fields(),
                        "softmax_shift": shift & 0xFFF, "operand_m": m}
         codes = row.scores + MIDDLE
+        kept = [0] * len(codes) if config.attention == "log2" else level_words(
+            row.scores, torch.tensor(row.offset), row.multiplier, shift, m, config).tolist()
         return Word(fields, [*codes.tolist(), *noise.tolist()],
-                    [*probabilities(row, shift, m, config), *[(0, None)] * len(noise)])
+                    [*probabilities(row, shift, m, config), *[(0, None)] * len(noise)],
+                    [*kept, *[0] * len(noise)])
 
     def _normalised(self, fields):
         config, token = self.config, fields["token"]
@@ -236,7 +256,8 @@ class Case:
         here = slice(tile * config.rows, (tile + 1) * config.rows)
         fields |= {"norm_slot": token % 2, "tile": tile, "norm_zero_point": norm.zero_point}
         operands = normalised(codes, norm, fields, config)
-        return Word(fields, codes[here].tolist(), operands[here])
+        kept = [value + fields["operand_zero_point"] for value, _ in operands[here]]
+        return Word(fields, codes[here].tolist(), operands[here], kept)
 
 
 def _shows(word, payload, config):
@@ -246,7 +267,18 @@ def _shows(word, payload, config):
              for mantissa, shift, (_, wanted) in zip(
                  found["mantissa"][0].tolist(), found["shift"][0].tolist(), word.operands,
                  strict=True)]
-    return (found["last"][0], lanes) == (word.fields["last"], word.operands)
+    modes = [found[name][0] for name in ("mode",) if name in found]
+    return (found["last"][0], lanes, modes) == (
+        word.fields["last"], word.operands, [word.fields["mode"]] if modes else [])
+
+
+def _kept(words, advance, config):
+    """Return what is kept of a request one step before its operands leave."""
+    word = words[len(words) - OPERAND + 1] if len(words) >= OPERAND - 1 else None
+    en = bool(advance and word and word.fields["keep"])
+    return {"kept.en": en} | ({
+        "kept.last": word.fields["last"],
+        "kept.data": sum((code & 15) << 4 * n for n, code in enumerate(word.kept))} if en else {})
 
 
 def _trace(config, rng, words):
@@ -260,6 +292,8 @@ def _trace(config, rng, words):
         outputs = {"o.valid": leaves is not None}
         if leaves is not None:
             outputs["o.payload"] = partial(_shows, leaves, config=config)
+        if doubled(config):
+            outputs |= _kept(words, advance, config)
         found = Cycle({"advance": advance, "i": word.fields if word else {"valid": 0},
                        "codes": bank[0], **(quiet | writes)},
                       outputs)

@@ -23,10 +23,12 @@ from vitforge.spec.sizes import SHORT
 #: 8x8 tokens in windows of 4 that are shifted, then one window; and rows of 5 odd classes.
 SMALL = SwinSpec(image_size=16, patch_size=2, in_channels=2, classes=5, dim=8, depths=(2, 1),
                  heads=(1, 2), window=4)
+#: Channels of several words, that are merged right behind a residual.
+WIDER = dataclasses.replace(SMALL, dim=32, depths=(1, 1), heads=(2, 4))
 #: Windows of 3, channels that fill no word, three stages, a head of one block.
 ODD = SwinSpec(image_size=48, patch_size=4, in_channels=1, classes=11, dim=6, depths=(2, 1, 1),
                heads=(2, 1, 3), window=3, mlp_ratio=2)
-ROOM = {"max_channels": 64, "max_tokens": 256, "max_keys": 64, "table_tokens": 2048,
+ROOM = {"max_channels": 128, "max_tokens": 256, "max_keys": 64, "table_tokens": 2048,
         "scratch_words": 8192, "residual_words": 4096, "stationary_words": 2048}
 CONFIGS = [dataclasses.replace(load(preset), name=f"swin-{preset}", **ROOM)
            for preset in ("tiny", "edge8")]
@@ -65,7 +67,7 @@ def test_logits_are_the_networks(spec: SwinSpec, config: Config) -> None:
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
 def test_the_verilog_is_the_golden_machine(config: Config) -> None:
-    compare(config, [compiled(SMALL, config)[1]])
+    compare(config, [compiled(spec, config)[1] for spec in (SMALL, WIDER)])
 
 
 def test_windows_are_gathered_and_biases_added() -> None:

@@ -18,7 +18,7 @@ from golden.machine.state import State
 from tests import random_passes
 from tests.test_not_square import compare, named, of_passes
 from vitforge.spec.config import Config, load
-from vitforge.spec.instruction import OPERATIONS, TABLE
+from vitforge.spec.instruction import LATE_NEVER, OPERATIONS, TABLE
 
 TINY = load("tiny")
 SHAPES = [dataclasses.replace(TINY, name="tiny-tables", table_tokens=64, stream_tokens=40),
@@ -119,6 +119,17 @@ def test_a_residual_under_the_results_is_refused() -> None:
             continue
         with pytest.raises(ValueError, match="pass 0 writes over what it adds"):
             hazards(made, config)
+
+
+def test_operands_of_the_residual_bank_wait_for_those_who_add() -> None:
+    """The port is theirs, whatever words they read."""
+    config = SHAPES[0]
+    adding = copy(config, tokens=8, d_base=0, offset=0, operation=OPERATIONS["residual"])
+    other, reading = copy(config, tokens=8, d_base=20), copy(config, tokens=8, from_residual=1,
+                                                             a_base=40, d_base=60)
+    assert hazards([adding, reading], config)[1] == (0, 0)
+    assert hazards([adding, other, reading], config)[2] == (0, 1)
+    assert hazards([adding, other, other, reading], config)[3] == (LATE_NEVER, 0)
 
 
 def test_a_gathered_word_is_waited_for() -> None:

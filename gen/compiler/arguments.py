@@ -23,6 +23,7 @@ from golden.network import file as network_file
 from golden.network.integers import Network
 from golden.network.topology import Spec
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import CODE_BITS
 
 
 def _stored(args: argparse.Namespace) -> bool:
@@ -57,13 +58,14 @@ def network(args: argparse.Namespace, config: Config,
         If there is none, or an option does not go with it.
     """
     if _stored(args):
-        _refuse(args, ("checkpoint", "calibration", "random", "weights", "heads", "mean", "std"),
-                f"{args.model}: it is quantized")
+        _refuse(args, ("checkpoint", "calibration", "random", "weights", "activations", "heads",
+                       "mean", "std"), f"{args.model}: it is quantized")
         return stored(Path(args.model), config)
     if args.checkpoint is None:
         _refuse(args, ("heads", "mean", "std"), f"{args.model} without --checkpoint")
     return quantized(args.model, config, file=args.checkpoint, calibration=args.calibration,
                      images=args.images, seed=args.random, weight_bits=args.weights,
+                     activation_bits=CODE_BITS if args.activations is None else args.activations,
                      reading=Reading(heads=args.heads, how=lambda how: chosen(args, how),
                                      suit=suit,
                                      say=lambda text: print(text, file=sys.stderr)))

@@ -8,12 +8,17 @@ last `pending`. So
 - operands that one of the two passes before makes are read from tile `late` on only, and LayerNorm
   and softmax operands whose statistics these passes finish need ``late = 0``; if the last pass
   makes none of them, `pending` is 1;
+- operands come from the residual bank only when no pass that adds a residual is being drained,
+  whatever words these are: the bank has one port to read from. LayerNorm's statistics see to that
+  where all such operands are normalised; where there are tables the pass waits;
 - stationary weights, and a residual with an address of its own, are made by the third pass before
   or earlier; and such a residual lies apart from the pass's results, which are written while it is
   read;
-- the sums of a pass of less than `SHORT` tokens and several tiles are read again so soon that the
+- the sums of a pass of less than `SHORT` words and several tiles are read again so soon that the
   accumulators' last reads of the second pass before it must be over: that is as short, raw, or
   waited for;
+- a pass that keeps its operands begins when all before it have landed, and what it keeps isn't what
+  it reads; who reads it next does so `KEPT` words later at least, or waits for the pass;
 - norm parameters are fetched while up to three passes before are under way, so a half of their
   memory is written again only if the fourth pass before is its last user or an earlier one.
 
@@ -28,9 +33,11 @@ import numpy as np
 
 from gen.compiler.memory import bank_words
 from golden.machine.places import (
+    kept_places,
     operand_addresses,
     residual_addresses,
     result_addresses,
+    result_halves,
     weight_addresses,
 )
 from golden.machine.program import Array, Instruction
@@ -45,7 +52,14 @@ from vitforge.spec.instruction import (
     STATISTICS,
     TABLE,
 )
-from vitforge.spec.sizes import ENTRY, SHORT, stream_tokens, tables
+from vitforge.spec.pass_fields import (
+    operand_words,
+    pass_keeps,
+    pass_pack,
+    pass_paired,
+)
+from vitforge.spec.sizes import ENTRY, SHORT, short_tokens, stream_tokens, tables
+from vitforge.spec.timing import KEPT
 
 #: A pass that has landed whenever one asks.
 _LONG_AGO = -10
@@ -63,6 +77,7 @@ class _Writers:
                       for name in _BANKS.values()}
         self.factors = np.full(stream_tokens(config), _LONG_AGO)
         self.table = np.zeros(config.table_tokens, np.int64)
+        self.adding = _LONG_AGO     # the last pass that adds a residual
         self.probabilities = np.full((2, config.max_tokens), _LONG_AGO)
 
     def of(self, bank: str, index: Array) -> Array:
@@ -71,9 +86,18 @@ class _Writers:
     def write(self, number: int, fields: Mapping[str, int]) -> None:
         if fields["operation"] != OPERATIONS["raw"]:
             places = result_addresses(fields, self.config)
-            if len(np.unique(places)) < places.size:
+            halves = 2 * places
+            if pass_pack(fields, self.config):
+                halves += result_halves(fields, self.config)
+            if len(np.unique(halves)) < halves.size:
                 raise ValueError(f"pass {number} writes words twice")
             self.banks[_BANKS[fields["destination"]]][places] = number
+        if fields["operation"] == OPERATIONS["residual"]:
+            self.adding = number
+        if pass_keeps(fields, self.config):
+            kept = fields["tiles"] * -(-fields["tokens"] // 2)
+            self.banks["scratch"][fields["offset"]:fields["offset"] + kept] = \
+                number if kept < KEPT else _LONG_AGO
         tokens = np.arange(fields["tokens"]) + fields["f_base"]
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["norm"]:
             self.factors[tokens] = number
@@ -93,6 +117,10 @@ class _Writers:
         if fields["gathers"] and len(self.table):
             found = self.table[fields["a_table"] + found]
         return found[fields["blank_first"]:]
+
+    def words(self, fields: Mapping[str, int]) -> Array:
+        """Words that a pass reads of a tile: one of a token, or of two."""
+        return self.tokens(fields)[:operand_words(fields, self.config)]
 
 
 def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[int, int]]:
@@ -132,8 +160,14 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
                 raise ValueError(f"pass {number} writes over what it adds")
         late, pending = _late(fields, writers, number)
         if number - 2 > max(landed, number - 1 - pending if late == 0 else -1) \
-                and _collides(fields, passes[number - 2]):
+                and _collides(fields, passes[number - 2], config):
             late, pending = 0, 1 if late == LATE_NEVER else min(pending, 1)
+        if pass_keeps(fields, config):
+            late, pending = 0, 0
+            if not fields["from_residual"] and not set(
+                    operand_addresses(fields, writers.words(fields)).flat).isdisjoint(
+                        kept_places(fields, config)[0].flat):
+                raise ValueError(f"pass {number} keeps operands over those that it reads")
         needed.append((late, pending))
         landed = max(landed, number - 1 - pending) if late == 0 else landed
         if fields["operand"] == OPERANDS["norm"]:
@@ -146,9 +180,10 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     return needed
 
 
-def _collides(fields: Mapping[str, int], before: Mapping[str, int]) -> bool:
+def _collides(fields: Mapping[str, int], before: Mapping[str, int], config: Config) -> bool:
     """Whether a pass may read its sums while those of the second pass before it are drained."""
-    return (fields["tokens"] < SHORT and fields["tiles"] > 1 and before["tokens"] >= SHORT
+    return (operand_words(fields, config) < SHORT and fields["tiles"] > 1
+            and before["tokens"] >= short_tokens(config)
             and before["operation"] != OPERATIONS["raw"])
 
 
@@ -164,9 +199,13 @@ def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[in
                                                fields["f_base"] + tokens].max())
     bank = "residual" if fields["from_residual"] else "scratch"
     makers = np.full(fields["tiles"], _LONG_AGO)
-    if tokens.size:
-        makers = writers.of(bank, operand_addresses(fields, tokens)).max(0)
+    words = writers.words(fields)
+    if words.size:
+        makers = writers.of(bank, operand_addresses(fields, words)).max(0)
     makers[0] = max(makers[0], statistics)
+    if fields["from_residual"] and tables(writers.config):
+        # The bank has one port to read from, and a drain that adds doesn't wait for it.
+        makers[0] = max(makers[0], writers.adding)
     if makers.max() <= recent:
         return LATE_NEVER, 0
     return int((makers > recent).argmax()), int(number - 1 - makers.max())
@@ -187,21 +226,22 @@ def operand_bound(fields: Mapping[str, int]) -> int:
 def bound(instruction: Instruction, config: Config) -> int:
     """Return a bound of the absolute accumulators of a pass, bias included where it is raw.
 
-    ``|acc| <= sum of |weight| * max|operand|``; a stationary weight is at most 128, and keys that
-    aren't there give operands of 0. The operands of log2 probabilities add up to no more than
-    `golden.units.softmax_bound.row_bound`, if their pass has the keys and the multiplier of its
-    rows' statistics, as in a program of the compiler.
+    ``|acc| <= sum of |weight| * max|operand|``; a stationary weight is at most 128, or 7 if it is
+    packed, and keys that aren't there give operands of 0. The operands of log2 probabilities add up
+    to no more than `golden.units.softmax_bound.row_bound`, if their pass has the keys and the
+    multiplier of its rows' statistics, as in a program of the compiler.
     """
     fields = instruction.fields
+    stationary = (1 << config.packed_weight_bits - 1) - 1 if pass_paired(fields, config) else MIDDLE
     log2 = config.attention == "log2"
     if instruction.weights is not None:
         weights = int(np.abs(instruction.weights.astype(np.int64)).sum((0, 1)).max())
         result = weights * operand_bound(fields)
     elif fields["operand"] == OPERANDS["softmax"]:
         keys = (fields["tiles"] - 1) * config.rows + fields["valid"]
-        result = (row_bound(keys, config) if log2 else keys * operand_bound(fields)) * MIDDLE
+        result = (row_bound(keys, config) if log2 else keys * operand_bound(fields)) * stationary
     else:
-        result = fields["tiles"] * config.rows * operand_bound(fields) * MIDDLE
+        result = fields["tiles"] * config.rows * operand_bound(fields) * stationary
     if fields["operation"] == OPERATIONS["raw"]:
         assert instruction.parameters is not None
         result += int(np.abs(instruction.parameters["bias"]).max())

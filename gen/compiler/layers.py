@@ -3,12 +3,14 @@
 
 __all__ = ["Attention", "Linear", "Normed", "carried", "probability_fields"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from gen.compiler.steps import Region
 from golden.formats.formats import Format, Uniform
 from golden.machine.program import Columns
+from golden.network.ops import Operation
 from golden.units.requant import Requantization
 from golden.units.softmax import LevelScale, PolynomialScale, ShiftScale
 
@@ -24,12 +26,12 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Attention of one block, between its two linear layers, with the names of its products."""
+    """Attention of one block, between its two linear layers: its products, and their results."""
 
-    scores_name: str
-    context_name: str
+    scores: Operation
+    product: Operation
     query: Uniform
-    scores: Requantization
+    score_codes: Requantization
     scale: ShiftScale | PolynomialScale
     probability: Format
     context: Requantization
@@ -37,16 +39,21 @@ class Attention:
 
 @dataclass(frozen=True, eq=False)
 class Normed:
-    """Operands that a LayerNorm makes of the residual stream; `norm` until a pass carried it."""
+    """Operands that a LayerNorm makes of the residual stream; `norm` until a pass carried it.
+
+    `kept` is where that pass keeps their codes, for those behind it, if two of their tokens share
+    multipliers.
+    """
 
     slot: int
     fields: dict[str, int]
     parameters: Columns
+    kept: Region | None = None
 
 
 def carried(normed: Normed) -> Normed:
     """Return the same norm for the passes after the one that brought its parameters."""
-    return Normed(normed.slot, normed.fields | {"has_norm": 0}, normed.parameters)
+    return replace(normed, fields=normed.fields | {"has_norm": 0})
 
 
 def probability_fields(scale: ShiftScale | PolynomialScale, probability: Format) -> dict[str, int]:

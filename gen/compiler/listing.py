@@ -12,9 +12,18 @@ from gen.compiler.memory import bank_words
 from golden.machine.cycles import predict
 from golden.machine.program import Instruction, pass_channels
 from vitforge.spec.config import Config
+from vitforge.spec.elements import Element
 from vitforge.spec.formats import FORMATS
-from vitforge.spec.instruction import DESTINATIONS, LATE_NEVER, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.pass_fields import pass_paired
+from vitforge.spec.instruction import (
+    DESTINATIONS,
+    LATE_NEVER,
+    MODES,
+    OPERANDS,
+    OPERATIONS,
+    PACKS,
+    STATISTICS,
+)
+from vitforge.spec.pass_fields import pass_doubled, pass_keeps, pass_pack, pass_paired
 from vitforge.spec.sizes import columns, most_words, paired
 from vitforge.spec.timing import LATENCY
 
@@ -22,6 +31,7 @@ _OPERANDS = {number: name for name, number in OPERANDS.items()}
 _FORMATS = {number: name for name, number in FORMATS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
 _STATISTICS = {number: name for name, number in STATISTICS.items()}
+_PACKS = {number: name for name, number in PACKS.items()}
 _DESTINATIONS = {number: name for name, number in DESTINATIONS.items()}
 
 
@@ -50,11 +60,17 @@ def _pass(number: int, layer: str, detail: str, offset: int, item: Instruction,
         else f"{fields['weight_bits']} bits"
     if pass_paired(fields, compiled.config):
         weights = f"pairs of {weights}"
+    if pass_doubled(fields, compiled.config):
+        operand = f"pairs of {operand}"
+    if pass_keeps(fields, compiled.config):
+        operand += f", kept at {fields['offset']}"
     statistics = _STATISTICS[fields["statistics"]]
     if fields["statistics"]:
         statistics += " first" * fields["statistics_first"] + " last" * fields["statistics_last"]
     target = f"offset {fields['offset']}" if fields["operation"] == OPERATIONS["raw"] \
         else fields["d_base"]
+    if pass_pack(fields, compiled.config):
+        target = f"{target}, {_PACKS[fields['pack']]} packed"
     return [number, f"{offset:#x}", item.size(compiled.config), layer, detail,
             f"{fields['tokens']}x{fields['tiles'] * compiled.config.rows}", operand,
             f"{source} {fields['a_base']}+{fields['a_stride']}", weights,
@@ -67,18 +83,20 @@ def _rate(items: Sequence[Instruction], config: Config) -> tuple[object, ...]:
     """Return a layer's mode and what the array multiplies in a cycle, where there is a choice."""
     if not paired(config):
         return ()
-    pairs = any(pass_paired(item.fields, config) for item in items)
-    return "pair" if pairs else "single", config.rows * config.cols << pairs
+    modes = {name: code for name, code in MODES.items() if name in config.modes.split("+")}
+    most = max(item.fields["mode"] for item in items)
+    name = next(name for name, code in modes.items() if code == most)
+    return name, config.rows * config.cols * Element.fields(name)
 
 
 def _costs(compiled: Compiled) -> Iterator[str]:
-    """Say of every layer that could not have pairs why, and how long that takes."""
+    """Say of every layer whose multipliers could do more what is in the way, and what it costs."""
     more = Counter[tuple[str, str]]()
     for step in compiled.steps:
         more[step.layer, step.why] += step.more
     for (layer, why), cycles in more.items():
         if cycles:
-            yield f"{layer}: {why}, so no pairs of weights: {cycles:,} cycles more"
+            yield f"{layer}: {why}: {cycles:,} cycles more"
 
 
 def listing(compiled: Compiled) -> str:

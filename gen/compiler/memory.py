@@ -31,7 +31,7 @@ def lives(steps: Sequence[Step], loaded: Iterable[Region]) -> list[Region]:
         for region in step.regions:
             if region not in regions:
                 regions[region] = None
-                region.first = index
+                region.first = index - region.early
             region.last = index
     return list(regions)
 

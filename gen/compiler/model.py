@@ -28,6 +28,7 @@ from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from golden.network.topology import Spec
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 
 Net = TypeVar("Net", Vit, Swin, Vit | Swin)
 
@@ -89,7 +90,7 @@ _AS_NAMED = Reading()
 def quantized(name: str, config: Config, *, file: Path | None = None,
               calibration: Path | None = None, images: int = 10, seed: int | None = None,
               weight_bits: int | None = None, gelu: str | None = None,
-              reading: Reading = _AS_NAMED) -> Network:
+              activation_bits: int = CODE_BITS, reading: Reading = _AS_NAMED) -> Network:
     """Calibrate a named network, or any from a file, for a configuration.
 
     Parameters
@@ -105,8 +106,8 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         Takes random parameters and random pictures instead: cycles and sizes are the same.
     weight_bits
         Width of the weights of all layers; None is the configuration's.
-    gelu
-        Codes of GeLU's result (`golden.network.calibrate`).
+    gelu, activation_bits
+        Codes of GeLU's result, and the width of uniform codes (`golden.network.calibrate`).
 
     Raises
     ------
@@ -125,7 +126,7 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         config = reading.suit(digits.spec, config)
         supported(digits.spec, config)
         return calibrate(digits, mnist.sample().calibration.images, config, weight_bits,
-                         gelu=gelu)
+                         gelu=gelu, activation_bits=activation_bits)
     name = "mnist_vit" if name == MNIST else name
     if seed is not None and name != ANY:
         model = models.lookup(name).build()
@@ -134,7 +135,7 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         size = (2, spec.in_channels, spec.image_size, spec.image_size)
         noise = torch.randint(256, size, generator=torch.Generator().manual_seed(seed))
         return calibrate(model.initialize(seed).eval(), noise.to(torch.uint8), config, weight_bits,
-                         gelu=gelu)
+                         gelu=gelu, activation_bits=activation_bits)
     if file is None or calibration is None or seed is not None:
         raise ValueError(f"{name} needs --checkpoint and --calibration"
                          + ("" if name == ANY else ", or --random"))
@@ -153,4 +154,4 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
     supported(found.model.spec, config)   # calibration may take minutes
     how = reading.how(usual(found.model.spec, name))
     return calibrate(fold(found.model, how), codes(calibration, how, images), config,
-                     weight_bits, gelu=gelu)
+                     weight_bits, gelu=gelu, activation_bits=activation_bits)

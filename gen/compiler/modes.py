@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the multipliers take two of a layer's weights at once, and why not."""
+"""How many products the multipliers make of a layer's weights and tokens, and why not more."""
 
 __all__ = ["Mode", "choose"]
 
@@ -13,14 +13,14 @@ from gen.compiler.steps import minimal_bits, pass_fields
 from vitforge.spec.config import Config
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import MODES
-from vitforge.spec.sizes import columns, paired
+from vitforge.spec.sizes import columns, doubled, paired
 
 _FORMATS = {number: name for name, number in FORMATS.items()}
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How a layer's weights come to the array.
+    """How a layer's weights come to the array, and its tokens.
 
     Attributes
     ----------
@@ -30,35 +30,53 @@ class Mode:
         Width of its weights in the stream, one by one.
     pair
         Width of an element of two of them; 0 if the layer's passes are single.
+    quad
+        Whether two tokens share a multiplier.
     why
         What is too wide for pairs, where the array has them.
+    alone
+        What keeps two tokens from sharing, where others do.
     """
 
     config: Config
     bits: int
     pair: int = 0
+    quad: bool = False
     why: str = ""
+    alone: str = ""
 
     @property
     def columns(self) -> int:
         """Channels of a pass at most."""
         return columns(self.config) if self.pair else self.config.cols
 
-    def fields(self, channels: int) -> dict[str, int]:
-        """Fields of a PASS that makes so many channels: no pairs where all fit without."""
-        if self.pair and channels > self.config.cols:
-            return {"mode": MODES["pair"], "weight_bits": self.pair}
-        return {"mode": MODES["single"], "weight_bits": self.bits}
+    def fields(self, channels: int, *, alone: bool = False) -> dict[str, int]:
+        """Fields of a PASS that makes so many channels: no pairs where all fit without.
 
-    def more(self, number: int, words: int) -> int:
-        """Words of operands that a call's pass takes for want of pairs, of all its `words`.
-
-        Every other pass would be the upper half of the one before.
+        Parameters
+        ----------
+        alone
+            Its tokens come one by one, whatever the others' do.
         """
-        return words * (number % 2) if self.why else 0
+        two = channels > self.config.cols
+        name = "quad" if self.quad and not alone else "pair" if self.pair and two else "single"
+        return {"mode": MODES[name], "weight_bits": self.pair if self.pair and two else self.bits}
+
+    def more(self, number: int, tokens: int, tiles: int) -> tuple[str, int]:
+        """Why a call's pass takes more words of operands than it need, and how many more.
+
+        Without pairs, every other pass would be the upper half of the one before. (What tokens that
+        don't share cost too is not said then.)
+        """
+        if self.why:
+            return f"{self.why}, so no pairs of weights", tokens * tiles * (number % 2)
+        if self.alone:
+            return f"{self.alone}, so one token at a time", tokens // 2 * tiles
+        return "", 0
 
 
-def choose(weights: Tensor, operand: Mapping[str, int], config: Config) -> Mode:
+def choose(weights: Tensor, operand: Mapping[str, int], config: Config, *, quad: str = ""
+           ) -> Mode:
     """Choose pairs for a layer if its weights and its operands fit them.
 
     Parameters
@@ -67,6 +85,8 @@ def choose(weights: Tensor, operand: Mapping[str, int], config: Config) -> Mode:
         Integers of the layer.
     operand
         Fields of its passes that say what operands are.
+    quad
+        What keeps its tokens from sharing multipliers too (`gen.compiler.halves`); "": nothing.
     """
     bits = minimal_bits(weights, config)
     if not paired(config):
@@ -81,4 +101,7 @@ def choose(weights: Tensor, operand: Mapping[str, int], config: Config) -> Mode:
     if reach > 1 << config.mantissa_bits - 1:
         return Mode(config, bits, why=f"{_FORMATS[fields['operand_format']]} operands up to "
                                       f"{reach}")
-    return Mode(config, bits, narrow + config.packed_weight_bits)
+    pair = narrow + config.packed_weight_bits
+    if not doubled(config):
+        return Mode(config, bits, pair)
+    return Mode(config, bits, pair, quad=not quad, alone=quad)

@@ -49,6 +49,9 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> No
                         help="random parameters and pictures: the same program but for its values")
     parser.add_argument("--weights", type=int, metavar="BITS",
                         help="width of the weights, 2 to 8 (default: the configuration's)")
+    parser.add_argument("--activations", type=int, metavar="BITS",
+                        help="width of uniform codes but pixels, scores and the residual stream, "
+                             "2 to 8 (default: 8)")
     parser.add_argument("--image", metavar="N|FILE",
                         help="the input: a shipped digit by its number, or a .npy file of one")
     parser.add_argument("--pictures", type=Path, metavar="DIR",

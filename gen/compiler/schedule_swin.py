@@ -180,11 +180,11 @@ class _Builder:
             if before:
                 fields["residual_zero_point"] = before.zero_point
             place = Place(target, first // self.width * pitch)
+            why, costs = mode.more(number, source.tokens, tiles)
             yield Step(name, detail, fields, vectors.parameters(part), Place(source.region),
                        d=place, r=place if residual else None, norm=norm,
                        weights=take_matrix(weights, source.channels, part, self.width),
-                       encoding=layer.encoding, why=mode.why,
-                       more=mode.more(number, source.tokens * tiles))
+                       encoding=layer.encoding, why=why, more=costs)
             norm = None
 
     def identity(self, channels: int) -> torch.Tensor:

@@ -27,12 +27,14 @@ Array = npt.NDArray[np.int64]
 class Region:
     """Words of a bank that hold one tensor from the pass that writes it to the last that reads it.
 
-    `first` and `last` are these passes, `base` its place; the allocation fills them in.
+    `first` and `last` are these passes, `base` its place; the allocation fills them in. An `early`
+    one is written while its first pass still reads its operands.
     """
 
     name: str
     bank: str
     words: int
+    early: bool = False
     first: int = -1
     last: int = -1
     base: int = -1
@@ -53,12 +55,13 @@ class Place:
 
 @dataclass(eq=False)
 class Step:
-    """A pass; `a`, `w` and `d` say where operands, stationary weights and results are.
+    """A pass; `a`, `w`, `d` and `k` say where operands, weights, results and kept operands are.
 
     `r` says where a residual is, if it has an address of its own.
 
     `encoding` is that of its result, for the formats with thresholds. `why` says what is too wide
-    for pairs of weights where the array has them, and `more` how many words of operands that costs.
+    for more products of a multiplier where the array has them, and `more` how many words of
+    operands that costs.
     """
 
     layer: str
@@ -68,6 +71,7 @@ class Step:
     a: Place
     w: Place | None = None
     d: Place | None = None
+    k: Place | None = None
     r: Place | None = None
     norm: Columns | None = None
     weights: npt.NDArray[np.int8] | None = None
@@ -77,11 +81,12 @@ class Step:
     regions: list[Region] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.regions = [place.region for place in (self.a, self.w, self.d, self.r) if place]
+        places = (self.a, self.w, self.d, self.k, self.r)
+        self.regions = [place.region for place in places if place]
 
     def instruction(self) -> Instruction:
         """Return the instruction with the addresses of the regions."""
-        places = {"a_base": self.a, "w_base": self.w, "d_base": self.d, "offset": self.r}
+        places = {"a_base": self.a, "w_base": self.w, "d_base": self.d, "offset": self.k or self.r}
         fields = self.fields | {name: place.address for name, place in places.items() if place}
         return Instruction("PASS", fields, self.norm, self.parameters, self.weights)
 

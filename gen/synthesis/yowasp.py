@@ -67,6 +67,9 @@ def run(tool: str, arguments: Sequence[str], folder: Path) -> str:
     _compile(tool, folder)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     output = done.stdout + done.stderr
+    if done.returncode < 0:
+        # By somebody, or for want of memory: what it printed last says nothing about that.
+        raise SynthesisError(f"{tool} was ended by signal {-done.returncode}")
     if done.returncode:
         found = re.search(r"^ERROR: *(.*)", output, re.MULTILINE | re.IGNORECASE)
         raise SynthesisError(f"{tool}: {found[1] if found else output.strip()[-200:]}")

@@ -23,8 +23,8 @@ from golden.machine.memory_write import Writer
 from golden.machine.program import Instruction, parse
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LINE, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.pass_fields import PASSES, pass_words, weight_span
-from vitforge.spec.sizes import SHORT, word_groups
+from vitforge.spec.pass_fields import PASSES, operand_words, pass_words, weight_span
+from vitforge.spec.sizes import short_tokens, word_groups
 from vitforge.spec.timing import LATENCY, Timing
 
 #: Cycles of a run before the reader takes the program's range, and that of `done`.
@@ -160,10 +160,11 @@ class _Machine:
                 self._waited(item["operand"], now.now - self.offset - wanted)
                 step = max(step, now.now - self.offset)
                 yield from self.step(step)
-                self.entries.append((step + self.timing.depth, item["tokens"],
+                words = operand_words(item, self.config)
+                self.entries.append((step + self.timing.depth, words,
                                      tile == item["tiles"] - 1))
                 self.issued.fire(now.now)
-                step += item["tokens"]
+                step += words
 
     def _waited(self, operand: int, steps: int) -> None:
         if operand == OPERANDS["norm"]:
@@ -228,7 +229,7 @@ class _Machine:
                 step = max(step, max(active, landed) - offset)
                 last = 0
                 # A row waits for the last of its words.
-                words = 1 if item["by_column"] else pass_words(item, config)
+                words = 1 if item["by_column"] else weight_span(item, config)
                 reads = config.cols if item["by_column"] else rows * words
                 for _ in range(item["tiles"]):
                     while tile > len(self.entered):
@@ -349,7 +350,7 @@ class _Machine:
                 last = start + timing.first_group + groups - 1
             first = start + timing.first_group
             free = last
-            whole = raw or item["tokens"] < SHORT
+            whole = raw or item["tokens"] < short_tokens(self.config)
             release = last if whole else max(first, last - timing.early)
             if kernel.now < release:
                 yield release

@@ -19,11 +19,14 @@ from torch import Tensor
 from golden.formats.attention import log2_format
 from golden.machine.decode import decode_any
 from golden.machine.encode import encode_any
+from golden.machine.halves import operand_pairs, stationary_weights, store
 from golden.machine.pairs import check_pair
 from golden.machine.places import (
+    kept_places,
     operand_addresses,
     residual_addresses,
     result_addresses,
+    result_halves,
     weight_addresses,
 )
 from golden.machine.program import Fault, Instruction, parse, pass_channels
@@ -36,7 +39,13 @@ from golden.units.softmax_levels import level_words
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.pass_fields import pass_paired
+from vitforge.spec.pass_fields import (
+    operand_words,
+    pass_doubled,
+    pass_keeps,
+    pass_pack,
+    pass_paired,
+)
 
 _BANKS = {number: name for name, number in DESTINATIONS.items()}
 _OPERATIONS = {number: name for name, number in OPERATIONS.items()}
@@ -161,36 +170,51 @@ class _Machine:
 
     def _operands(self, fields: Mapping[str, int], index: int) -> Tensor:
         """Return operands int64 ``[T, tiles * rows]``."""
-        tokens, tiles, rows = fields["tokens"], fields["tiles"], self.config.rows
+        tokens, tiles, rows = operand_words(fields, self.config), fields["tiles"], self.config.rows
         sources = self.state.tokens(fields)
-        addresses = operand_addresses(fields, sources.numpy())
+        addresses = operand_addresses(fields, sources.numpy()[:tokens])
         bank = "residual" if fields["from_residual"] else "scratch"
         codes = self.state.read(bank, addresses, index).reshape(tokens, -1)
+        if pass_doubled(fields, self.config):
+            return operand_pairs(codes, fields, self.config)
+        # Beyond the last key there is nothing, and no code either.
+        lives = torch.ones(tokens, tiles * rows, dtype=torch.bool)
         if fields["operand"] == OPERANDS["norm"]:
-            operands = self._normalized(fields, codes, sources)
+            codes = self._normalized(fields, codes, sources)
+            operands = codes - fields["operand_zero_point"]
         elif fields["operand"] == OPERANDS["softmax"]:
-            keep = torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
+            lives &= torch.arange(tiles * rows) < (tiles - 1) * rows + fields["valid"]
             offset = self.state.probabilities[fields["probability_slot"]][
                 self._within(self.config.max_tokens, fields, sources)]
-            operands = self._probabilities(fields, codes - MIDDLE, keep.expand(codes.shape), offset)
+            codes, operands = self._probabilities(fields, codes - MIDDLE, lives, offset)
         else:
             operands = decode_any(codes, fields, self.config)
         if fields["blank_first"]:
-            operands[0] = 0
-        return operands
+            lives[0] = False
+        if pass_keeps(fields, self.config):
+            self._keep(fields, torch.where(lives, codes, 0), index)
+        return torch.where(lives, operands, 0)
+
+    def _keep(self, fields: Mapping[str, int], codes: Tensor, index: int) -> None:
+        """Put the codes of operands ``[T, K]`` into scratch."""
+        addresses, halves = kept_places(fields, self.config)
+        target = self.state.index("scratch", addresses, index)
+        if len(codes) % 2:
+            codes = torch.cat((codes, codes[-1:]))
+        words = codes.unflatten(1, (fields["tiles"], -1)).transpose(0, 1)
+        store(self.state.banks["scratch"], target, halves, words)
 
     def _probabilities(self, fields: Mapping[str, int], scores: Tensor, keep: Tensor,
-                       offset: Tensor) -> Tensor:
-        """Operands of probabilities, in the codes of the configuration."""
+                       offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and operands of probabilities, in the codes of the configuration."""
         config, multiplier = self.config, fields["softmax_multiplier"]
         if config.attention == "log2":
-            found = log2_codes(scores, keep, offset, ShiftScale(multiplier), config)
             # Offsets of other rows may give codes below 0: as the hardware, saturate.
-            return log2_format(config.attention_bits).operand(found.clamp_min(0))
+            found = log2_codes(scores, keep, offset, ShiftScale(multiplier), config).clamp_min(0)
+            return found, log2_format(config.attention_bits).operand(found)
         words = level_words(scores, offset, multiplier, fields["softmax_shift"],
                             fields["operand_m"], config)
-        operands = decode_any(words, fields, config)
-        return torch.where(keep, operands, 0)
+        return words, decode_any(words, fields, config)
 
     def _within(self, most: int, fields: Mapping[str, int], sources: Tensor) -> Tensor:
         """Tokens whose statistics operands have, of `most` that are kept."""
@@ -211,19 +235,23 @@ class _Machine:
         if not bool((factors[:, 0] == channels).all()):
             raise ValueError("norm statistics must be those of a row")
         _certain(x, channels, factors[:, 1:2], factors[:, 2:], self.config)
-        found = normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config,
-                          fields["operand_bits"])
-        return found - fields["operand_zero_point"]
+        return normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config,
+                         fields["operand_bits"])
 
     def _weights(self, item: Instruction, index: int) -> Tensor:
         """Return weights int64 ``[tiles * rows, channels]``."""
         fields, channels = item.fields, pass_channels(item.fields, self.config)
         if item.weights is None:
-            tiles = self.state.read("stationary", weight_addresses(fields, self.config),
-                                    index) - MIDDLE
+            tiles = self.state.read("stationary", weight_addresses(fields, self.config), index)
+            if not fields["by_column"]:
+                # A row of the array is several words.
+                tiles = tiles.reshape(len(tiles), self.config.rows, -1)
+            tiles = stationary_weights(tiles, bool(fields["by_column"])) \
+                if pass_paired(fields, self.config) else tiles - MIDDLE
             if fields["by_column"]:
-                # All columns of the array are read, whatever the pass has.
-                tiles = tiles.transpose(1, 2)[..., :channels]
+                tiles = tiles.transpose(1, 2)
+            # All columns of the array are read, whatever the pass has.
+            tiles = tiles[..., :channels]
         else:
             tiles = torch.from_numpy(item.weights.astype(np.int64))
         return tiles.reshape(-1, channels)
@@ -251,7 +279,11 @@ class _Machine:
         value = scale_values(acc, layer.bias, layer.multiplier, layer.shift, self.config)
         result = encode_any(operate(value, layer, self.config, residual), fields,
                             state.thresholds, columns["encode_shift"], self.config)
-        self.state.banks[bank][target] = result.reshape(*target.shape, -1)
+        words = result.reshape(*target.shape, -1)
+        if pass_pack(fields, self.config):
+            store(self.state.banks[bank], target, result_halves(fields, self.config), words)
+        else:
+            self.state.banks[bank][target] = words
         if fields["statistics"] == STATISTICS["norm"]:
             self.state.gather_norm(fields, result, columns["statistics_shift"])
         elif fields["statistics"] == STATISTICS["softmax"]:

@@ -5,7 +5,7 @@ Both directions of `vitforge.spec.instruction`: `assemble` makes the bytes, `par
 the accelerator does, front to back, and stops with a `Fault` where the accelerator would.
 """
 
-__all__ = ["Fault", "Instruction", "assemble", "check", "lines", "output_bytes", "pack_weights",
+__all__ = ["Fault", "Instruction", "assemble", "lines", "output_bytes", "pack_weights",
            "parse", "pass_channels", "read_logits", "unpack_weights"]
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,30 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from golden.machine.checks import check
 from golden.machine.pairs import join_pairs, split_pairs
 from vitforge.spec.config import Config
-from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import (
-    DESTINATIONS,
     INSTRUCTIONS,
     LINE,
-    LOOPS,
-    MODES,
     NORM_PARAMETER,
     OPCODES,
-    OPERANDS,
-    OPERATIONS,
     PARAMETER,
-    STATISTICS,
-    TABLE,
 )
 from vitforge.spec.pass_fields import pass_paired, pass_words, weight_span
-from vitforge.spec.sizes import most_words, paired, tables, weight_words
-from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.words import Word
 
 Array = npt.NDArray[np.int64]
-_FORMATS = {code: name for name, code in FORMATS.items()}
 #: A column of values for every field of a word.
 Columns = Mapping[str, Array]
 
@@ -240,84 +230,6 @@ def _blocks(item: Instruction, config: Config) -> list[bytes]:
         if len(block) != wanted:
             raise ValueError(f"{name} must take {wanted} bytes, not {len(block)}")
     return blocks
-
-
-def check(kind: str, fields: Mapping[str, int], config: Config, *, image: int,
-          output: int) -> tuple[str, int] | None:
-    """Look at an instruction as the sequencer does: the kind and address of its first fault.
-
-    Parameters
-    ----------
-    image, output
-        Bytes of the input and of the output buffer.
-    """
-    if kind == "PASS":
-        return _check_pass(fields, config, output)
-    if kind == "LOAD":
-        offset, size = fields["offset"], fields["bytes"]
-        least, most = (config.lanes - 1).bit_length(), (config.rows - 1).bit_length()
-        if not size:
-            return "bad length", 0
-        if size % config.rows if fields["inline"] else offset % LINE or size % LINE:
-            return "misaligned address", offset
-        if not fields["inline"] and offset + size > image:
-            return "address outside the window", offset
-        known = {DESTINATIONS["scratch"], DESTINATIONS["residual"]}
-        if tables(config) and fields["inline"]:
-            known.add(TABLE)
-        if fields["destination"] not in known \
-                or not all(fields[f"count_{loop}"] for loop in range(LOOPS)) \
-                or not least <= fields["piece"] <= most:
-            return "bad field", 0
-    return None
-
-
-def _wrong_width(fields: Mapping[str, int], config: Config) -> bool:
-    """Whether a pass has more words, or another mode, than the array can have."""
-    if paired(config) and (fields["mode"] not in MODES.values()
-                           or (pass_paired(fields, config) and fields["stationary"])):
-        return True
-    most = most_words(config) if pass_paired(fields, config) else weight_words(config)
-    return pass_words(fields, config) > most
-
-
-def _lacks(fields: Mapping[str, int], config: Config) -> bool:
-    """Whether a pass has operands or results of a format that the machine doesn't have."""
-    raw = fields["operation"] == OPERATIONS["raw"]
-    return _FORMATS[fields["operand_format"]] not in config.operand_formats \
-        or (not raw and _FORMATS[fields["format"]] not in config.result_formats)
-
-
-def _check_pass(fields: Mapping[str, int], config: Config, output: int) -> tuple[str, int] | None:
-    raw = fields["operation"] == OPERATIONS["raw"]
-    normed = fields["operand"] == OPERANDS["norm"] or fields["has_norm"]
-    if not 1 <= fields["tokens"] <= config.max_tokens or not fields["tiles"]:
-        return "bad length", 0
-    if normed and fields["tiles"] > config.max_channels // config.rows:
-        return "bad length", 0
-    if not fields["stationary"] and not 2 <= fields["weight_bits"] <= config.weight_bits:
-        return "bad field", 0
-    if fields["operand"] == 3 or fields["statistics"] == 3 \
-            or (fields["destination"] == DESTINATIONS["memory"]) != raw \
-            or (raw and fields["statistics"] != STATISTICS["none"]) \
-            or _wrong_width(fields, config):
-        return "bad field", 0
-    if _lacks(fields, config):
-        return "bad field", 0
-    searched = fields["format"] >= FORMATS["log2"]
-    if not raw and not 2 <= fields["bits"] <= (4 if searched else 8):
-        return "bad field", 0
-    if fields["operation"] in (OPERATIONS["gelu"], OPERATIONS["residual"]) \
-            and fields["multiplier2"] >> config.factor_bits:
-        return "bad field", 0
-    uses = OPERANDS["softmax"] == fields["operand"] or STATISTICS["softmax"] == fields["statistics"]
-    if uses and fields["softmax_multiplier"] >> ShiftWidths.multiplier:
-        return "bad field", 0
-    if raw and fields["offset"] % LINE:
-        return "misaligned address", fields["offset"]
-    if raw and fields["offset"] + fields["tokens"] * pass_channels(fields, config) * 4 > output:
-        return "address outside the window", fields["offset"]
-    return None
 
 
 def parse(program: bytes, config: Config, *, image: int = 1 << 32,

@@ -79,7 +79,7 @@ def observations(model: Vit | Swin, images: Tensor) -> dict[str, Tensor]:
 
 def calibrate(model: Vit | Swin, codes: Tensor, config: Config,
               weight_bits: int | Mapping[str, int] | None = None, *, stream: str = "ptf",
-              gelu: str | None = None) -> Network:
+              gelu: str | None = None, activation_bits: int = CODE_BITS) -> Network:
     """Quantize a network.
 
     Parameters
@@ -100,6 +100,9 @@ def calibrate(model: Vit | Swin, codes: Tensor, config: Config,
         Codes of GeLU's result: "two-scale" or "uniform"; None is the first that the configuration
         has.
 
+    activation_bits
+        Width of all uniform codes but those of pixels, scores and the residual stream.
+
     Raises
     ------
     ValueError
@@ -112,6 +115,8 @@ def calibrate(model: Vit | Swin, codes: Tensor, config: Config,
     for name, given, known in (("stream", stream, STREAMS), ("gelu", gelu, GELUS)):
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
+    if not 2 <= activation_bits <= CODE_BITS:
+        raise ValueError(f"activation_bits must be 2 to {CODE_BITS}, not {activation_bits}")
     check_can_run(model.spec, config)
     check_parameters(model)
     found = operations(model.spec)
@@ -120,7 +125,7 @@ def calibrate(model: Vit | Swin, codes: Tensor, config: Config,
             check_format(config, gelu, operation.writes[0], "or take gelu='uniform'")
     widths = _widths(found, config, weight_bits)
     seen = observations(model, image_codes(codes, model.spec).to(torch.float32) / 255)
-    plan = _Calibration(found, seen, config, stream, gelu)
+    plan = _Calibration(found, seen, config, stream, gelu, activation_bits)
     plan.activations()
     seen.clear()   # of a large network they take as much memory as its integers
     weights = model.state_dict()
@@ -150,11 +155,12 @@ class _Calibration:
     """The formats that follow from what was observed."""
 
     def __init__(self, found: Sequence[Operation], seen: dict[str, Tensor], config: Config,
-                 stream: str, gelu: str) -> None:
+                 stream: str, gelu: str, bits: int) -> None:
         self.operations, self.made = found, made(found)
         self.seen = seen
         self.residual = STREAMS[stream]
         self.gelu = GELUS[gelu]
+        self.bits = bits
         self.config = config
         self.shift_only = config.multiplier_bits == 1
         self.formats: dict[str, Format] = {}
@@ -205,7 +211,7 @@ class _Calibration:
         name, read = operation.writes[0], self.made[operation.reads[0]]
         if isinstance(read, Tokens):   # the float model's norm sees all, its reader only these
             self.seen[name] = self.seen[name][:, list(read.source)]
-        return self.uniform(name)
+        return self.uniform(name, self.bits)
 
     def uniform(self, name: str, bits: int = 8, unit: float | None = None) -> None:
         """Asymmetric min-max of an observed tensor; its step is a unit, shifted left, if given."""
@@ -225,10 +231,13 @@ class _Calibration:
 
     def active(self, operation: Requantize) -> None:
         name = operation.writes[0]
-        self.formats[name] = self.gelu(self.seen[name], self.config)
+        if self.gelu is uniform:
+            self.formats[name] = uniform(self.seen[name], self.config, self.bits)
+        else:
+            self.formats[name] = self.gelu(self.seen[name], self.config)
 
     def projections(self, operation: Requantize) -> None:
-        bits = self.config.weight_bits   # K and V take the place of weights
+        bits = min(self.bits, self.config.weight_bits)   # K and V take the place of weights
         for part, role in zip(operation.writes, operation.roles, strict=True):
             seen = self.seen[part].abs()
             peak = seen.amax((0, 2)).flatten() if role == "value" else float(seen.max())
@@ -257,7 +266,7 @@ class _Calibration:
             scores = float(self.formats[self.made[probability].reads[0]].scale)
             found = attend(scores, self.formats[probability], self.config)[1]
             unit = self.largest_step(value) * float(found.scale)
-        self.uniform(operation.writes[0], unit=unit)
+        self.uniform(operation.writes[0], self.bits, unit)
 
 
 def power_of_two_stream(seen: Tensor, config: Config, bits: int = CODE_BITS) -> Shifted:
@@ -272,10 +281,10 @@ def outlier_stream(seen: Tensor, config: Config) -> Shifted:
     return Shifted(scale=found.scale, zero_point=found.zero_point, shift=found.shift)
 
 
-def uniform(seen: Tensor, config: Config) -> Uniform:
+def uniform(seen: Tensor, config: Config, bits: int = CODE_BITS) -> Uniform:
     """Asymmetric min-max, not finer than the steps that GeLU has."""
     low, high = float(seen.min()), float(seen.max())
-    return Uniform.of_range(low, max(high, low + 255 * value_step(config)))
+    return Uniform.of_range(low, max(high, low + ((1 << bits) - 1) * value_step(config)), bits)
 
 
 def two_scale(seen: Tensor, config: Config) -> TwoScale:

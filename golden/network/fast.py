@@ -45,6 +45,7 @@ from golden.network.fast_units import (
     UnprovableError,
     stepped,
 )
+from golden.network.halves import packed_stationary, stationary
 from golden.network.inference import gathered, heads_of, image_codes, merged, patches, run
 from golden.network.integers import Network
 from golden.network.regions import distances, groups
@@ -74,6 +75,7 @@ class _Prepare:
     def __init__(self, network: Network, device: torch.device) -> None:
         self.network, self.config, self.device = network, network.config, device
         self.bounds: dict[str, int] = {}   # of sums
+        self.packed = packed_stationary(network)
         self.table: dict[type[ops.Operation], Callable[..., _Work]] = {
             ops.Image: self.image, ops.Position: self.position, ops.PairBias: self.pair_bias,
             ops.Tokens: self.tokens, ops.Merge: self.merge, ops.Pool: self.pool,
@@ -165,11 +167,12 @@ class _Prepare:
         if bound >= fast_units.SINGLE:
             raise UnprovableError(f"scores may reach {bound}")
         self.bounds[operation.writes[0]] = bound
-        padding = (0, 0, 0, self.padding(operation.columns))
+        padding, packed = (0, 0, 0, self.padding(operation.columns)), \
+            operation.reads[1] in self.packed
 
         def work(query: Tensor, key: Tensor) -> Tensor:
             # Keys come first, so that rows are the elements of vectors when their keys are added.
-            key = functional.pad(key, padding)
+            key = functional.pad(stationary(key, packed), padding)
             return (key @ query.transpose(-2, -1)).double()
         return work
 
@@ -189,9 +192,10 @@ class _Prepare:
             raise UnprovableError(f"sums may reach {bound}")
         self.bounds[operation.writes[0]] = bound
         sure, padding = bound < fast_units.SINGLE, (0, 0, 0, self.padding(operation.inner))
+        packed = operation.reads[1] in self.packed
 
         def work(operands: Tensor, value: Tensor) -> Tensor:
-            value = functional.pad(value, padding)
+            value = functional.pad(stationary(value, packed), padding)
             if sure or fast_units.surely(operands, peak):
                 return (operands @ value).double()
             return operands.double() @ value.double()

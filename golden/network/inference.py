@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from golden.formats.formats import Shifted, Uniform
+from golden.network.halves import packed_stationary, stationary
 from golden.network.integers import Network
 from golden.network.ops import (
     BLANK,
@@ -131,6 +132,7 @@ class _Run:
 
     def __init__(self, network: Network, record: Callable[[Call], object] | None) -> None:
         self.network, self.config, self.record = network, network.config, record
+        self.packed = packed_stationary(network)
         self.table: dict[type[Operation], Callable[..., _Made]] = {
             Image: self.image, Position: self.position, PairBias: self.pair_bias,
             Tokens: self.tokens, Merge: self.merge, Pool: self.pool, Product: self.product,
@@ -172,12 +174,15 @@ class _Run:
         return (self.multiply(operation, codes, self.network.weights[operation.name]),)
 
     def scores(self, operation: Scores, query: Tensor, key: Tensor) -> _Made:
-        stationary = key - self.network.uniform(operation.reads[1]).zero_point
-        return (self.multiply(operation, query, stationary.transpose(-2, -1)),)
+        return (self.multiply(operation, query, self.weights(operation, key).transpose(-2, -1)),)
+
+    def weights(self, operation: Scores | Context, codes: Tensor) -> Tensor:
+        """Keys or values as the stationary weights of a product."""
+        name = operation.reads[1]
+        return stationary(codes - self.network.uniform(name).zero_point, name in self.packed)
 
     def context(self, operation: Context, probability: Tensor, value: Tensor) -> _Made:
-        stationary = value - self.network.uniform(operation.reads[1]).zero_point
-        acc = self.multiply(operation, probability, stationary)
+        acc = self.multiply(operation, probability, self.weights(operation, value))
         return (acc.transpose(1, 2).flatten(2),)
 
     def requantize(self, operation: Requantize, acc: Tensor, codes: Tensor | None = None) -> _Made:

@@ -5,15 +5,16 @@ __all__ = ["Feeder"]
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.array.token_table import TokenTable, table_write_layout
-from hw.lib.layouts import layout, mode_bits, request_layout
+from hw.lib.layouts import layout, mode_bits, packing, request_layout
 from vitforge.spec.config import Config
+from vitforge.spec.instruction import MODES
 from vitforge.spec.pass_fields import OPERAND_FIELDS
-from vitforge.spec.sizes import ADDRESS_BITS, stream_bits, tables
+from vitforge.spec.sizes import ADDRESS_BITS, doubled, stream_bits, tables
 
 
 class Feeder(wiring.Component):
@@ -30,7 +31,7 @@ class Feeder(wiring.Component):
     costs no cycle.
 
     A pass follows another without a gap. A word that is issued in cycle n is in `request` from
-    cycle n + 1 on (steps of `advance`).
+    cycle n + 1 on (steps of `advance`). In a pass of quad a word is of two tokens.
 
     Members
     -------
@@ -47,6 +48,9 @@ class Feeder(wiring.Component):
         Of the table, if there is one (`hw.array.token_table.TokenTable`).
     operand : Out(2)
         What that word would be, of `vitforge.spec.instruction.OPERANDS`.
+    keeps : Out(StructLayout({en, address}))
+        Only where operands may be kept: pulses with the first word of a pass that does, for which
+        it has waited for all passes before, so nothing of another pass is on its way to be kept.
     """
 
     def __init__(self, config: Config):
@@ -54,11 +58,14 @@ class Feeder(wiring.Component):
         self.tile_bits = 12
         request = layout(OPERAND_FIELDS, valid=1, token=stream_bits(config),
                          tile=self.tile_bits, address=ADDRESS_BITS, from_residual=1, last=1,
-                         blank=1, valid_rows=8, **mode_bits(config))
+                         blank=1, valid_rows=8, **mode_bits(config),
+                         **dict.fromkeys(packing(config, "keep"), 1))
         super().__init__({
             "passes": In(stream.Signature(request_layout(config))),
             "advance": In(1), "released": In(1), "landed": In(1),
             "request": Out(request), "waiting": Out(1), "operand": Out(2),
+            **({"keeps": Out(data.StructLayout({"en": 1, "address": ADDRESS_BITS}))}
+               if doubled(config) else {}),
             **({"table_write": In(table_write_layout(config)), "overflow": Out(1)}
                if tables(config) else {}),
         })
@@ -100,6 +107,9 @@ class Feeder(wiring.Component):
                      unlanded.eq(unlanded + begin - self.landed)]
 
         coming = self.passes.payload
+        words = self._words(m, coming)
+        if doubled(self.config):
+            m.d.comb += self.keeps.eq(Cat(begin & current.keep, current.offset[:ADDRESS_BITS]))
         # For each of what may happen: the first word is the same, the next tile's, the next pass's.
         same = self._opens(unreleased, unlanded, first_tile, late, current.pending)
         begun = active & first_token & first_tile
@@ -113,10 +123,10 @@ class Feeder(wiring.Component):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
                 first_token.eq(1), first_tile.eq(1),
-                final_token.eq(coming.tokens == 1), final_tile.eq(coming.tiles == 1),
+                final_token.eq(words == 1), final_tile.eq(coming.tiles == 1),
                 address.eq(coming.a_base), next_base.eq(coming.a_base + coming.a_stride),
                 late.eq(coming.late == 0), until_late.eq(coming.late),
-                last_token.eq(coming.tokens - 1), last_tile.eq(coming.tiles - 1),
+                last_token.eq(words - 1), last_tile.eq(coming.tiles - 1),
             ]
         with m.Elif(move & final_token):
             m.d.sync += [
@@ -137,20 +147,10 @@ class Feeder(wiring.Component):
             index = self._index(m, load, move, final_token, coming, current)
             wanted = address + Mux(current.gathers, index, 0)
             number = current.f_base + Mux(current.gathers, index, token)
-        request: data.View = self.request
-        with m.If(self.advance):
-            m.d.sync += [
-                request.valid.eq(issue),
-                request.token.eq(number),
-                request.tile.eq(tile),
-                request.address.eq(wanted),
-                request.from_residual.eq(current.from_residual),
-                request.last.eq(final_token),
-                request.blank.eq(current.blank_first & first_token),
-                request.valid_rows.eq(Mux(final_tile, current.valid, self.config.rows)),
-                *(request[name].eq(current[name])
-                  for name in (*OPERAND_FIELDS, *mode_bits(self.config))),
-            ]
+        self._request(m, current, valid=issue, token=number, tile=tile, address=wanted,
+                      from_residual=current.from_residual, last=final_token,
+                      blank=current.blank_first & first_token,
+                      valid_rows=Mux(final_tile, current.valid, self.config.rows))
         return m
 
     def _opens(self, unreleased: Value, unlanded: Value, first_tile: ValueLike, late: Value,
@@ -162,6 +162,23 @@ class Feeder(wiring.Component):
         unreleased, unlanded = unreleased - self.released, unlanded - self.landed
         return Mux(first_tile, (unreleased <= 1) & (unlanded <= Mux(late, pending, 2)),
                    ~late | (unlanded <= pending + 1))
+
+    def _words(self, m: Module, coming: Any) -> Value:
+        """Return the words of a tile of the pass that comes: of a token each, or of two."""
+        tokens: Value = coming.tokens
+        if not doubled(self.config):
+            return tokens
+        words = Signal.like(tokens)
+        m.d.comb += words.eq(Mux(coming.mode == MODES["quad"], tokens + 1 >> 1, tokens))
+        return words
+
+    def _request(self, m: Module, current: Any, **parts: Value) -> None:
+        """Ask for a word, with what the operand path must know of its pass."""
+        request: data.View = self.request
+        names = (*OPERAND_FIELDS, *mode_bits(self.config), *packing(self.config, "keep"))
+        with m.If(self.advance):
+            m.d.sync += [*(request[name].eq(value) for name, value in parts.items()),
+                         *(request[name].eq(current[name]) for name in names)]
 
     def _index(self, m: Module, load: Signal, move: Signal, final_token: Signal, coming: Any,
                current: Any) -> Value:

@@ -15,8 +15,9 @@ from hw.lib.layouts import mode_bits, weight_layout, weight_span_bits
 from hw.lib.stream import signature
 from vitforge.spec.config import Config
 from vitforge.spec.formats import MIDDLE
+from vitforge.spec.instruction import MODES
 from vitforge.spec.packing import ELEMENT, Packing
-from vitforge.spec.sizes import ADDRESS_BITS, weight_words
+from vitforge.spec.sizes import ADDRESS_BITS, doubled, weight_words
 
 
 class WeightSource(wiring.Component):
@@ -39,6 +40,10 @@ class WeightSource(wiring.Component):
     If an array has more columns than rows, a row of stationary weights may be several words of the
     bank, ``w_pitch`` words apart. They are read one after the other, all but the last wait in
     registers for that, and the array gets the row with it.
+
+    Where tokens share multipliers, a stationary word of a pass of pair or quad is packed: a byte is
+    two codes of 4 bits with the zero point 8, of which 0 counts as 1, and makes the element
+    ``(w1 << 4) + w0``.
 
     Members
     -------
@@ -89,6 +94,7 @@ class WeightSource(wiring.Component):
         load = Signal()
         pipeline = Signal(1 + Bank.latency)
         by_column = Signal(1 + Bank.latency, name="columns")
+        packed = Signal(1 + Bank.latency) if doubled(self.config) else None
         # A pass from the stream is under way, and the pipeline is empty; and the array takes a word
         # too. Registers, because all that is in front of `words` waits for them.
         streams = Signal()
@@ -99,7 +105,8 @@ class WeightSource(wiring.Component):
         # The next word is the last of its tile; the array takes one.
         end = Signal()
         taken = Signal(init=1)
-        bank = Cat(self.data.bit_select(index * 8, 8) ^ MIDDLE for index in range(rows))
+        bank = Cat(self._element(index, None if packed is None else packed[-1])
+                   for index in range(rows))
         coming = self.passes.payload
         several = _Rows(m, self.config, current, advance) if weight_span_bits(self.config) \
             else None
@@ -118,7 +125,7 @@ class WeightSource(wiring.Component):
             self.w.valid.eq(whole | (streams & self.words.valid)),
             self.w.payload.by_column.eq(pipeline[-1] & by_column[-1]),
         ]
-        self._word(m, bank, several, pipeline[-1], streams, current)
+        self._word(m, bank, several, pipeline[-1], streams, current, packed)
         m.d.sync += [
             unlanded.eq(unlanded + final - self.landed),
             final_tile.eq(tile == current.tiles - 1),
@@ -134,6 +141,8 @@ class WeightSource(wiring.Component):
                 by_column.eq(Cat(current.by_column, by_column)),
                 self.read_address.eq(address),
             ]
+            if packed is not None:
+                m.d.sync += packed.eq(Cat(current.mode != MODES["single"], packed))
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), place.eq(0), tile.eq(0),
@@ -154,8 +163,18 @@ class WeightSource(wiring.Component):
             several.step(m, load, coming, issue, end, next_base)
         return m
 
+    def _element(self, index: int, packed: Value | None) -> Value:
+        """Return a weight of the bank's word, or the two weights that a packed byte has."""
+        code = self.data.bit_select(index * 8, 8)
+        if packed is None:
+            return code ^ MIDDLE
+        # A code of 0 is one of 1, and a negative lower weight borrows from the upper one.
+        lower, upper = (half | ~half.any() for half in (code[:4], code[4:]))
+        two = Cat(lower ^ 8, ((upper ^ 8) - ~lower[3])[:4])
+        return Mux(packed, two, code ^ MIDDLE)
+
     def _word(self, m: Module, bank: Value, several: "_Rows | None", reads: Value, streams: Value,
-              current: Any) -> None:
+              current: Any, packed: Value | None) -> None:
         """Give the array the bank's row where there is one, else the word of the stream."""
         chosen = Signal(self.words.payload.shape(), reset_less=True)
         bits = Signal(self.bits.shape(), reset_less=True)
@@ -167,8 +186,11 @@ class WeightSource(wiring.Component):
         m.d.sync += weights.eq(self._elements(m, chosen, bits))
 
         for name in mode_bits(self.config):
-            # Of pairs in the stream; keys and values are single.
-            m.d.comb += self.w.payload.packed.eq(streams & current[name])
+            # Of two weights an element in the stream; and in the bank, where they can be there.
+            two: Value = streams & current[name]
+            if packed is not None:
+                two = Mux(reads, packed[-1], streams & (current[name] != MODES["single"]))
+            m.d.comb += self.w.payload.packed.eq(two)
 
     def _elements(self, m: Module, word: Value, bits: Value) -> Value:
         """Return a word's elements of `bits` bits each, extended to `ELEMENT`."""

@@ -212,7 +212,8 @@ class Placer(wiring.Component):
         rows, lanes, write = self.config.rows, self.config.lanes, self.write
         groups = rows // lanes
         smallest, largest = (lanes - 1).bit_length(), (rows - 1).bit_length()
-        first = Signal(range(groups))           # group of the chunk with which the piece begins
+        places = range(max(2, groups))          # no signal is without a bit
+        first = Signal(places)                  # group of the chunk with which the piece begins
         size = Signal(range(groups + 1))        # groups of a piece
         following = Signal(range(2 * groups))
         m.d.comb += following.eq(first + size)
@@ -223,7 +224,7 @@ class Placer(wiring.Component):
         with m.If(flush):
             m.d.sync += first.eq(0)
         with m.Elif(cut):
-            m.d.sync += first.eq(following)
+            m.d.sync += first.eq(following if groups > 1 else 0)
 
         with m.Switch(piece):
             for log in range(smallest, largest + 1):
@@ -239,7 +240,7 @@ class Placer(wiring.Component):
         data: Value = write.data
         for group in range(groups):
             # `first` is a multiple of the size.
-            source = Signal(range(groups), name=f"source_{group}")
+            source = Signal(places, name=f"source_{group}")
             m.d.comb += source.eq(first | (group & (size - 1)[:source.shape().width]))
             m.d.sync += data.word_select(group, lanes * 8).eq(
                 Array(chunk[place:place + lanes * 8]

@@ -20,8 +20,29 @@ from vitforge.spec.instruction import (
     OPERATIONS,
     STATISTICS,
 )
-from vitforge.spec.sizes import paired, tables
+from vitforge.spec.sizes import doubled, paired, tables
 from vitforge.spec.softmax_widths import ShiftWidths
+
+
+def _strange_mode(config: Config, fields: Any, many: Value, raw: Value) -> Value:
+    """Return whether a pass's mode is none, or takes other operands, weights or words.
+
+    Parameters
+    ----------
+    many
+        Whether the pass has more words than single weights make.
+    """
+    single = fields.mode == MODES["single"]
+    if not doubled(config):
+        return fields.mode[1] | Mux(fields.mode == MODES["pair"], fields.stationary, many)
+    quad = fields.mode == MODES["quad"]
+    late = (fields.late != 0) | (fields.pending != 0) | quad | raw
+    if config.attention == "log2":
+        late |= fields.operand == OPERANDS["softmax"]
+    return (fields.mode == 3) | (single & many) | (fields.keep & late) \
+        | (quad & ((fields.operand != OPERANDS["plain"]) | fields.blank_first
+                   | (fields.operand_format != FORMATS["uniform"]))) \
+        | ((fields.pack != 0) & (fields.operation == OPERATIONS["residual"]))
 
 
 def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output_bytes: Value,
@@ -81,8 +102,7 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
     if several:
         strange |= fields.words[several:].any()
         if paired(config):
-            strange |= fields.mode[1] | Mux(fields.mode == MODES["pair"], fields.stationary,
-                                            fields.words[wide:].any())
+            strange |= _strange_mode(config, fields, fields.words[wide:].any(), raw)
         result = few_times(fields.tokens, fields.words[:several] + 1) \
             << (config.rows * 4).bit_length() - 1
     return [

@@ -30,7 +30,7 @@ from vitforge.spec.instruction import (
 from vitforge.spec.pass_fields import PASSES
 from vitforge.spec.register_map import FAULTS
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS, paired
+from vitforge.spec.sizes import ADDRESS_BITS, doubled, paired
 from vitforge.spec.words import Word
 
 #: Cycles without a word after which a program whose bytes have all been read is over.
@@ -353,6 +353,9 @@ class Sequencer(wiring.Component):
             names = target.payload.shape().members
             m.d.comb += [target.payload[name].eq(fields[name])
                          for name in names if name not in ("slot", "bank")]
+            if target is self.weights_of and self._wide and doubled(self.config):
+                # Stationary weights are packed too.
+                m.d.comb += target.payload.words.eq(self._span())
             m.d.comb += target.valid.eq(push)
         m.d.comb += [
             self.drains.payload.slot.eq(slot), self.drains.payload.bank.eq(slot[0]),

@@ -5,7 +5,7 @@ __all__ = ["Drain"]
 
 from typing import Any
 
-from amaranth.hdl import Array, Module, Signal, ValueLike, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, ValueLike, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,10 +22,18 @@ from hw.lib.queue import Queue
 from hw.lib.stream import delay
 from hw.requant.unit import Requantizer
 from vitforge.spec.config import Config
-from vitforge.spec.instruction import STATISTICS
+from vitforge.spec.instruction import PACKS, STATISTICS
 from vitforge.spec.limits import Part, check
 from vitforge.spec.requant_fields import THRESHOLDS
-from vitforge.spec.sizes import ADDRESS_BITS, columns, groups, tables, token_bits, word_groups
+from vitforge.spec.sizes import (
+    ADDRESS_BITS,
+    columns,
+    doubled,
+    groups,
+    tables,
+    token_bits,
+    word_groups,
+)
 
 #: Passes between their start and their last codes, at most.
 UNDER_WAY = 16
@@ -80,14 +88,16 @@ class Drain(wiring.Component):
         Two cycles after a read, and only then.
     write : Out(StructLayout({en, destination, address, mask, data}))
         The codes, repeated in every group of the word; `mask` has the bit of theirs. Not for raw
-        passes.
+        passes. Where codes may be packed, `halves` has the bits of the halves of each byte that are
+        theirs, and the low 4 bits of a packed code are in both.
     raw : Out(stream.Signature(raw_layout(config)))
         ``acc + bias`` of raw passes, in the order of the groups.
     factor_write : Out(factor_write_layout(config))
     probability_write : Out(probability_write_layout(config))
     release : Out(1)
         Pulses with the first issue after which at most `early` are left; of a raw pass, and of one
-        of less than `SHORT` tokens, with its last one. A read follows one cycle after its issue.
+        of less than `short_tokens` tokens, with its last one. A read follows one cycle after its
+        issue.
     complete : Out(1)
         Pulses when all that a pass writes may be read, and a raw pass's sums are offered.
     """
@@ -119,7 +129,7 @@ class Drain(wiring.Component):
             "residual_data": In(config.rows * 8),
             "write": Out(data.StructLayout({
                 "en": 1, "destination": 2, "address": ADDRESS_BITS, "mask": word_groups(config),
-                "data": config.rows * 8})),
+                "data": config.rows * 8, **({"halves": 2} if doubled(config) else {})})),
             "raw": Out(stream.Signature(raw_layout(config))),
             "factor_write": Out(factor_write_layout(config)),
             "probability_write": Out(probability_write_layout(config)),
@@ -214,6 +224,11 @@ class Drain(wiring.Component):
                      for lane in range(config.lanes)]
 
         fields = track.fields
+        codes = track.o_codes.as_value()
+        if doubled(config):
+            m.d.comb += self.write.halves.eq(track.halves)
+            codes = Cat(Cat(code[:4], Mux(fields.pack == PACKS["none"], code[4:], code[:4]))
+                        for code in (track.o_codes[lane] for lane in range(config.lanes)))
         end = Signal()
         m.d.comb += [
             track.valid.eq(requantizer.o.valid),
@@ -224,7 +239,7 @@ class Drain(wiring.Component):
             self.write.destination.eq(fields.destination),
             self.write.address.eq(track.address),
             self.write.mask.eq(1 << track.place),
-            self.write.data.eq(track.o_codes.as_value().replicate(word_groups(config))),
+            self.write.data.eq(codes.replicate(word_groups(config))),
             norm.zero_point.eq(fields.zero_point),
             norm.channels.eq(fields.channels),
             norm.shift.eq(shifts.o),

@@ -11,7 +11,7 @@ from hw.drain.walk import Walk, place_member
 from hw.lib.layouts import layout, span_bits, start_layout
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS
-from vitforge.spec.sizes import ADDRESS_BITS, SHORT, groups, tables, token_bits
+from vitforge.spec.sizes import ADDRESS_BITS, groups, short_tokens, tables, token_bits
 from vitforge.spec.timing import revisit
 
 #: What the way to the requantizer needs to know of a pass.
@@ -55,7 +55,7 @@ class Issue(wiring.Component):
         It is the last one of its pass.
     release : Out(1)
         It is the first one after which at most `early` are left; of a raw pass, and of one of less
-        than `SHORT` tokens, the last one.
+        than `short_tokens` tokens, the last one.
     """
 
     def __init__(self, config: Config, early: int):
@@ -122,9 +122,10 @@ class Issue(wiring.Component):
                 last.eq(remaining == 1),
                 group.eq(Mux(end, 0, group + 1)),
             ]
+            following = walk.following(m, self.address)
             with m.If(end):
-                m.d.sync += [token.eq(token + 1), self.address.eq(walk.following(self.address))]
-            walk.step(m, self.address)
+                m.d.sync += [token.eq(token + 1), self.address.eq(following)]
+            walk.step(m, self.address, following)
         # Whether a start is accepted is known late, and what belongs to it counts only if it is.
         with m.If(free):
             m.d.sync += [
@@ -132,7 +133,7 @@ class Issue(wiring.Component):
                 busy.eq(accept),
                 self.raw.eq(start.operation == OPERATIONS["raw"]),
                 adding.eq(start.operation == OPERATIONS["residual"]),
-                short.eq(start.tokens < SHORT),
+                short.eq(start.tokens < short_tokens(self.config)),
                 remaining.eq(count - 1),
                 last.eq(count == 1),
                 group.eq(0),

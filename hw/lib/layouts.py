@@ -2,7 +2,8 @@
 """Layouts of what engines of different rooms hand each other."""
 
 __all__ = ["RAW_BITS", "raw_layout", "PLACE_BITS", "COUNT_BITS", "DELTA_BITS", "placement_layout",
-           "first_token", "layout", "mode_bits", "request_layout", "span_bits", "start_layout",
+           "first_token", "layout", "mode_bits", "packing", "request_layout", "span_bits",
+           "start_layout",
            "track_layout", "weight_layout", "weight_span_bits"]
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from amaranth.lib import data
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS, PASS
 from vitforge.spec.pass_fields import DRAIN_FIELDS, REQUEST_FIELDS, TABLE_FIELDS, WEIGHT_FIELDS
-from vitforge.spec.sizes import most_words, paired, tables, weight_words
+from vitforge.spec.sizes import doubled, most_words, paired, tables, weight_words
 
 #: Signed width of a sum that leaves the accelerator.
 RAW_BITS = 32
@@ -60,7 +61,12 @@ def weight_span_bits(config: Config) -> int:
 
 def mode_bits(config: Config) -> dict[str, int]:
     """Return the width of a pass's `mode`, by its name; nothing if there is one only."""
-    return {"mode": 1} if paired(config) else {}
+    return {"mode": 1 + doubled(config)} if paired(config) else {}
+
+
+def packing(config: Config, *names: str) -> tuple[str, ...]:
+    """Return names of fields that count only where two codes may share a byte; else nothing."""
+    return names if doubled(config) else ()
 
 
 def first_token(config: Config) -> tuple[str, ...]:
@@ -70,8 +76,8 @@ def first_token(config: Config) -> tuple[str, ...]:
 
 def request_layout(config: Config) -> data.StructLayout:
     """Return the fields of a pass that the feeder walks over."""
-    return layout((*REQUEST_FIELDS, *(TABLE_FIELDS if tables(config) else ())),
-                  **mode_bits(config))
+    return layout((*REQUEST_FIELDS, *packing(config, "keep", "offset"),
+                   *(TABLE_FIELDS if tables(config) else ())), **mode_bits(config))
 
 
 def _spread(names: Iterable[str], pitch: str, bits: int, **more: int) -> data.StructLayout:
@@ -83,13 +89,14 @@ def _spread(names: Iterable[str], pitch: str, bits: int, **more: int) -> data.St
 
 def start_layout(config: Config) -> data.StructLayout:
     """Return the fields of a pass that is to be drained."""
-    return _spread((*DRAIN_FIELDS, *first_token(config)), "d_pitch", span_bits(config), slot=2,
-                   bank=1)
+    return _spread((*DRAIN_FIELDS, *first_token(config), *packing(config, "pack")), "d_pitch",
+                   span_bits(config), slot=2, bank=1)
 
 
 def track_layout(config: Config, names: Iterable[str]) -> data.StructLayout:
     """Return the fields of a pass that say where its codes go, and others."""
-    return _spread(("d_base", *names, *first_token(config)), "d_pitch", span_bits(config))
+    return _spread(("d_base", *names, *first_token(config), *packing(config, "pack")), "d_pitch",
+                   span_bits(config))
 
 
 def weight_layout(config: Config) -> data.StructLayout:

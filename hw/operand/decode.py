@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 
 from hw.lib.stream import delay
 from vitforge.spec.config import Config
+from vitforge.spec.elements import Element
 from vitforge.spec.formats import CODE_BITS, FORMATS
 
 
@@ -31,15 +32,24 @@ class Decoder:
         The fields of the instruction, one step before the codes.
     whole
         Whether the highest code of `bits` bits is a power of two.
+    pairs
+        Where words may be of two tokens: whether the next one is, one step before the codes. A code
+        is then two of 4 bits, each less the low 4 bits of the zero point, the upper one
+        ``2**operand_bits`` times the lower (`vitforge.spec.elements`).
     """
 
     def __init__(self, m: Module, config: Config, advance: Value, *, format: Value,
                  zero_point: Value, scale: Value, sign: Value, bits: Value,
-                 whole: ValueLike = 0) -> None:
+                 whole: ValueLike = 0, pairs: Value | None = None) -> None:
         self.config = config
+        self.pairs: Value | None = None
+        if pairs is not None:
+            self._apart = Element(config).operand_bits["quad"]
+            self.pairs = delay(m, pairs, advance=advance, name="pairs")
+            zero_point = Mux(pairs, self._spread(Cat(zero_point[:4], zero_point[:4])), zero_point)
         self.two_scale = Signal(reset_less=True)
         self.log2 = Signal(reset_less=True)
-        self.zero_point = Signal(CODE_BITS, reset_less=True)
+        self.zero_point = Signal(len(zero_point), reset_less=True)
         self.scale = Signal(config.shift_bits, reset_less=True)
         #: Bits of the magnitude; the region's bit, and the sign's, or none.
         self.low = Signal(CODE_BITS, reset_less=True)
@@ -66,6 +76,10 @@ class Decoder:
                 self.sign.eq(Mux(sign, top >> 1, 0)),
             ]
 
+    def _spread(self, code: Value) -> Value:
+        """Bring the upper 4 bits to the place of the second operand."""
+        return Cat(code[:4], Const(0, self._apart - 4), code[4:])
+
     def decode(self, code: Value) -> tuple[Value, Value]:
         """Return mantissa (9 bits, signed) and shift of a code, unregistered."""
         kinds = self.config.operand_formats
@@ -73,7 +87,8 @@ class Decoder:
         one = (rest.any() | self.whole) & ~(code & ~self.low).any()
         negative = (code & self.sign).any()
         magnitude = Cat(code & self.low | ~self.low & negative.replicate(CODE_BITS), negative)
-        mantissa: Value = code - self.zero_point
+        plain = code if self.pairs is None else Mux(self.pairs, self._spread(code), code)
+        mantissa: Value = plain - self.zero_point
         shift: Value = Const(0, CODE_BITS)
         if "log2" in kinds:
             mantissa = Mux(self.log2, one, mantissa)

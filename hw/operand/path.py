@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hw.array.systolic import SystolicArray
 from hw.layernorm.lane import code_mask, lane, saturate
 from hw.layernorm.scale import factors_word
-from hw.lib.layouts import mode_bits
+from hw.lib.layouts import mode_bits, packing
 from hw.lib.stream import delay, layout, register
 from hw.operand.decode import Decoder
 from hw.operand.format import PLACES, OperandFormat
@@ -21,9 +21,9 @@ from hw.operand.levels import LevelLookup
 from hw.operand.memory import NormParameters
 from vitforge.spec.config import Config
 from vitforge.spec.formats import CODE_BITS, FORMATS, LOG2_BITS
-from vitforge.spec.instruction import OPERANDS, PASS
+from vitforge.spec.instruction import MODES, OPERANDS, PASS
 from vitforge.spec.probability_levels import FRACTION
-from vitforge.spec.sizes import stream_bits, stream_tokens, token_bits
+from vitforge.spec.sizes import doubled, stream_bits, stream_tokens, token_bits
 
 #: Fields of a PASS that go with every word.
 FIELDS = ("operand", "operand_format", "operand_zero_point", "operand_m", "operand_signed",
@@ -68,6 +68,9 @@ class OperandPath(wiring.Component):
         Activation words of `hw.array.systolic.SystolicArray`.
     offers : Out(1)
         What ``o.valid`` will be in the next cycle.
+    kept : Out(StructLayout({en, last, data}))
+        Only where operands may be kept, ``latency - 1`` steps after a request with `keep`: the low
+        4 bits of every code, 0 where there is no operand, and whether it is its tile's last word.
     norm_write : In(StructLayout({en, slot, tile, part, data}))
         An eighth of a tile's norm parameters (`hw.operand.memory.NormParameters`).
     factor_write : In(StructLayout({en, token, payload}))
@@ -91,10 +94,13 @@ class OperandPath(wiring.Component):
             "i": In(data.StructLayout({
                 "valid": 1, "token": token, "tile": range(max(2, self.format.tiles)), "last": 1,
                 "blank": 1, "valid_rows": range(config.rows + 1),
-                **{name: widths[name] for name in FIELDS}, **mode_bits(config)})),
+                **{name: widths[name] for name in FIELDS}, **mode_bits(config),
+                **dict.fromkeys(packing(config, "keep"), 1)})),
             "codes": In(config.rows * CODE_BITS),
             "o": Out(wiring.Signature({"valid": Out(1), "payload": Out(word)})),
             "offers": Out(1),
+            **({"kept": Out(data.StructLayout({"en": 1, "last": 1, "data": config.rows * 4}))}
+               if doubled(config) else {}),
             "norm_write": In(self._parameters.signature.members["write"].shape),
             "factor_write": In(data.StructLayout({
                 "en": 1, "token": token, "payload": layout(factors_word(config))})),
@@ -153,6 +159,8 @@ class OperandPath(wiring.Component):
                 result = result | lookup.o[n]
             result = late(result, name=f"code_{n}")
             lives = late(n < kept, name=f"lives_{n}")
+            if doubled(self.config):
+                m.d.comb += self.kept.data.word_select(n, 4).eq(Mux(lives, result[:4], 0))
             mantissa, shift = decoder.decode(result)
             with m.If(self.advance):
                 m.d.sync += [
@@ -165,6 +173,12 @@ class OperandPath(wiring.Component):
                                                   name="valid", init=0), self.o.valid)),
         ]
         m.d.sync += self.o.valid.eq(self.offers)
+        if doubled(self.config):
+            m.d.comb += [
+                self.kept.en.eq(self.advance & late(request.valid & request.keep,
+                                                    cycles=self.latency - 1, name="keeps", init=0)),
+                self.kept.last.eq(late(request.last, cycles=self.latency - 1, name="kept_last")),
+            ]
         for name in mode_bits(self.config):
             m.d.comb += self.o.payload[name].eq(late(request[name], cycles=self.latency,
                                                      name=name))
@@ -261,7 +275,9 @@ class OperandPath(wiring.Component):
             scale=late(request.operand_m, name="scale"),
             sign=late(request.operand_signed, name="sign"),
             bits=late(Mux(own, self.format.log2_bits, request.operand_bits)[:4], name="bits"),
-            whole=late(softmax, name="whole") if deep else 0)
+            whole=late(softmax, name="whole") if deep else 0,
+            pairs=late(request.mode == MODES["quad"], name="pairs")
+            if doubled(self.config) else None)
 
 
 def _steps(m: Module, advance: Value, value: Value, cycles: int, name: str) -> list[Value]:

@@ -18,7 +18,24 @@ So weights are fetched behind the computation with no address to compute, in the
 A pass of `mode` pair has two weights of every multiplier, so at most twice as many channels as the
 array has columns. Its weights come from the stream, two to an element: channel c of the first
 `cols` and channel ``cols + c``, ``(w1 << packed_weight_bits) + w0``, none the least of its width;
-the operands have 9 bits after their shift.
+the operands have 9 bits after their shift. One of `mode` quad has the operands of two tokens as
+well: a word of the scratchpad has those of tokens 2p and 2p + 1, 4 bits of a byte each (`PACKS`),
+and a tile takes half as many words. Its operands are uniform and plain, each less the low 4 bits of
+the zero point.
+
+With quad, results of at most 4 bits may be packed, and stationary weights of pair and quad are: a
+byte has two codes of 4 bits, each less 8, where code 0 counts as 1. ::
+
+    tokens:  bank[d_base + word * d_pitch + token // 2]                     half: token % 2
+    keys:    bank[d_base + word * d_pitch + token // (2 cols) * cols + token % cols]
+                                                                 half: token // cols % 2
+    values:  bank[d_base + word % (cols / rows) * d_pitch + token]     half: word >= cols / rows
+
+So the halves of a key's column are channels c and ``cols + c``, and those of a row of values too.
+A pass with `keep` writes the codes of its operands into scratch, packed by tokens, while it reads
+them: the low 4 bits, 0 where there is no operand, of tile 0 from the word `offset` on, and
+``ceil(T / 2)`` words a tile; an odd last token takes both halves. It begins when all passes before
+it have landed (`late` and `pending` are 0). So a norm is computed once for all passes that read it.
 
 Where an array has as many columns as rows, and no pairs, a token has one word, and `words`,
 `d_pitch` and `w_pitch` don't count; nor does `mode` where there are no pairs.
@@ -44,8 +61,8 @@ own. `END` finishes the program.
 """
 
 __all__ = ["DESTINATIONS", "TABLE", "END", "INSTRUCTIONS", "LATE_NEVER", "LINE", "LOAD", "LOOPS",
-           "MODES", "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PARAMETER", "PASS",
-           "STATISTICS", "THRESHOLD"]
+           "MODES", "NORM_PARAMETER", "OPCODES", "OPERANDS", "OPERATIONS", "PACKS", "PARAMETER",
+           "PASS", "STATISTICS", "THRESHOLD"]
 
 from vitforge.spec import requant_fields
 from vitforge.spec.formats import FORMATS, numbered
@@ -65,8 +82,10 @@ OPERANDS = {"plain": 0, "norm": 1, "softmax": 2}
 OPERATIONS = {**requant_fields.OPERATIONS, "raw": 3}
 #: What the drain gathers a row at a time.
 STATISTICS = {"none": 0, "norm": 1, "softmax": 2}
-#: Weights that a multiplier takes at once; the array has more modes, and calls these the same.
-MODES = {"single": 0, "pair": 1}
+#: What a multiplier takes at once; the array calls these the same.
+MODES = {"single": 0, "pair": 1, "quad": 2}
+#: Which two codes of at most 4 bits share a byte.
+PACKS = {"none": 0, "tokens": 1, "keys": 2, "values": 3}
 #: Banks of the scratchpad; `memory` is the output buffer.
 DESTINATIONS = {"scratch": 0, "residual": 1, "stationary": 2, "memory": 3}
 
@@ -138,10 +157,13 @@ PASS = _instruction(
     (Field("multiplier2", 18, text="factor of GeLU's result or of the residual"),
      Field("lowest", 8, text="added to the code")),
     (Field("offset", 32, text="raw: bytes from the start of the output buffer; residual, where "
-           "there are tables: word of token 0 of what is added, in the residual bank"),),
+           "there are tables: word of token 0 of what is added, in the residual bank; kept "
+           "operands: word of tile 0, token 0 in scratch"),),
     (Field("d_pitch", 24, text="words from word to word of a token in the destination"),
      Field("words", 4, text="words that a token gets, less one")),
-    (Field("w_pitch", 24, text="words from word to word of a row of stationary weights"),),
+    (Field("w_pitch", 24, text="words from word to word of a row of stationary weights"),
+     Field("pack", 2, text=f"codes of 4 bits that share a byte of the results: {numbered(PACKS)}"),
+     Field("keep", 1, text="codes of the operands are kept")),
     (Field("a_table", 16, text="place of token 0's index, if operands are gathered"),
      Field("f_base", 14, text="number in the stream of the pass's first token: of the "
            "statistics that it gathers, and of those that it reads"),

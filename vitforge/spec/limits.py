@@ -16,7 +16,7 @@ from vitforge.spec.config import Config, ConfigError
 from vitforge.spec.elements import PORTS, holds
 from vitforge.spec.formats import ATTENTION
 from vitforge.spec.packing import ELEMENT
-from vitforge.spec.sizes import columns, paired
+from vitforge.spec.sizes import columns, doubled, paired
 from vitforge.spec.softmax_widths import log2_depth
 
 
@@ -77,11 +77,13 @@ LIMITS = (
     _limit("rows", "PLACER", "a power of two", lambda c: _power_of_two(c.rows)),
     _limit("cols", "ACCELERATOR DRAIN", "1, 2 or 4 times rows ({rows})",
            lambda c: c.cols in (c.rows, 2 * c.rows, 4 * c.rows)),
-    _limit("modes", "ACCELERATOR", "single or single+pair",
-           lambda c: c.modes in ("single", "single+pair")),
-    _limit("lanes", "ACCELERATOR", "a power of two from {least_lanes} to rows / 2 ({rows} rows, "
-           "{cols} cols)", lambda c: _power_of_two(c.lanes) and columns(c) <= 8 * c.lanes
-           and 2 * c.lanes <= c.rows),
+    _limit("modes", "ACCELERATOR", "single, single+pair or single+pair+quad",
+           lambda c: c.modes in ("single", "single+pair", "single+pair+quad")),
+    _limit("modes", "ACCELERATOR", "single or single+pair (table_tokens is {table_tokens})",
+           lambda c: not (doubled(c) and c.table_tokens)),
+    _limit("lanes", "ACCELERATOR", "a power of two from {least_lanes} to {most_lanes} ({rows} "
+           "rows, {cols} cols)", lambda c: _power_of_two(c.lanes) and columns(c) <= 8 * c.lanes
+           and c.lanes << (not doubled(c)) <= c.rows),
     _limit("lanes", "DRAIN", "a divisor of rows ({rows})", lambda c: c.rows % c.lanes == 0),
     _limit("lanes", "PLACER", "a power of two up to rows ({rows})",
            lambda c: _power_of_two(c.lanes) and c.lanes <= c.rows),
@@ -94,6 +96,8 @@ LIMITS = (
     _limit("packed_weight_bits", "ACCELERATOR", f"at most {ELEMENT // 2} (two of them are one of "
            "the stream's elements)",
            lambda c: not paired(c) or c.packed_weight_bits <= ELEMENT // 2),
+    _limit("packed_weight_bits", "ACCELERATOR", f"{ELEMENT // 2} (two keys of quad are a byte)",
+           lambda c: not doubled(c) or c.packed_weight_bits == ELEMENT // 2),
     _limit("packed_weight_bits", "ARRAY", "at most {widest} (modes are {modes}, multiplier is "
            "{multiplier})", lambda c: c.modes == "single" or c.packed_weight_bits <= holds(c)),
     _limit("weight_bits", "ACCELERATOR", "8 (keys and values are weights)",
@@ -119,6 +123,8 @@ LIMITS = (
            lambda c: c.norm_bits >= c.mantissa_bits),
     _limit("value_bits", "ACCELERATOR NETWORK", "at least norm_bits ({norm_bits})",
            lambda c: c.value_bits >= c.norm_bits),
+    _limit("table_tokens", "ACCELERATOR", "0 (modes are {modes}, whose tokens go two by two)",
+           lambda c: not c.table_tokens or "quad" not in c.modes),
     _limit("max_tokens", "ACCELERATOR", "at least 2", lambda c: c.max_tokens >= 2),
     _limit("max_channels", "ACCELERATOR", "a multiple of rows ({rows})",
            lambda c: c.max_channels % c.rows == 0),
@@ -140,6 +146,7 @@ def check(config: Config, part: Part = Part.ACCELERATOR) -> None:
             widest = holds(config) if "{widest}" in limit.wanted else 0
             wanted = limit.wanted.format(least=operand_bits(config), widest=widest,
                                          least_lanes="cols / 4" if paired(config) else "cols / 8",
+                                         most_lanes="rows" if doubled(config) else "rows / 2",
                                          **config.to_dict())
             raise ConfigError(f"{limit.field} must be {wanted} for {part}, "
                               f"not {getattr(config, limit.field)}")

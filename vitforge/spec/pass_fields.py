@@ -2,13 +2,14 @@
 """What each engine of the accelerator needs to know of a pass: subsets of the instruction."""
 
 __all__ = ["DRAIN_FIELDS", "OPERAND_FIELDS", "PASSES", "PASS_SLOTS", "REQUEST_FIELDS",
-           "TABLE_FIELDS", "WEIGHT_FIELDS", "pass_paired", "pass_words", "weight_span"]
+           "TABLE_FIELDS", "WEIGHT_FIELDS", "operand_words", "pass_doubled", "pass_keeps",
+           "pass_pack", "pass_paired", "pass_words", "weight_span"]
 
 from collections.abc import Mapping
 
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import MODES
-from vitforge.spec.sizes import most_words, paired, weight_words
+from vitforge.spec.sizes import doubled, most_words, paired, weight_words
 
 #: Passes that may be under way from the sequencer to the scratchpad, and slots of the drain's
 #: parameter memory: one is fetched, one computes, one is drained, one lands.
@@ -38,7 +39,27 @@ def pass_words(fields: Mapping[str, int], config: Config) -> int:
 
 def pass_paired(fields: Mapping[str, int], config: Config) -> bool:
     """Return whether the multipliers take two weights of a pass: never where none can."""
-    return paired(config) and fields["mode"] == MODES["pair"]
+    return paired(config) and fields["mode"] != MODES["single"]
+
+
+def pass_doubled(fields: Mapping[str, int], config: Config) -> bool:
+    """Return whether the multipliers take two tokens of a pass: never where none can."""
+    return doubled(config) and fields["mode"] == MODES["quad"]
+
+
+def pass_pack(fields: Mapping[str, int], config: Config) -> int:
+    """Return which codes of a pass share a byte, of `PACKS`: none where none can."""
+    return fields["pack"] if doubled(config) else 0
+
+
+def pass_keeps(fields: Mapping[str, int], config: Config) -> bool:
+    """Return whether a pass keeps the codes of its operands."""
+    return doubled(config) and bool(fields["keep"])
+
+
+def operand_words(fields: Mapping[str, int], config: Config) -> int:
+    """Return the words of operands of a tile: one of a token, or of two."""
+    return -(-fields["tokens"] // 2) if pass_doubled(fields, config) else fields["tokens"]
 
 
 def weight_span(fields: Mapping[str, int], config: Config) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that follow from the configuration, and that several engines share."""
 
-__all__ = ["ADDRESS_BITS", "ENTRY", "SHORT", "columns", "groups", "most_words", "paired",
-           "stream_bits", "stream_tokens", "tables", "token_bits",
+__all__ = ["ADDRESS_BITS", "ENTRY", "SHORT", "columns", "doubled", "groups", "most_words",
+           "paired", "short_tokens", "stream_bits", "stream_tokens", "tables", "token_bits",
            "weight_words", "word_groups"]
 
 from vitforge.spec.config import Config
@@ -39,6 +39,19 @@ def stream_bits(config: Config) -> int:
 def paired(config: Config) -> bool:
     """Return whether a multiplier may take two weights at once, where a pass says so."""
     return "pair" in config.modes.split("+")
+
+
+def doubled(config: Config) -> bool:
+    """Return whether a multiplier may take two tokens at once, where a pass says so."""
+    return "quad" in config.modes.split("+")
+
+
+def short_tokens(config: Config) -> int:
+    """Return the tokens from which on a pass's accumulators are released before its last group.
+
+    So many words of operands, at least, does the next pass then have: a word may be of two tokens.
+    """
+    return SHORT << doubled(config)
 
 
 def weight_words(config: Config) -> int:

@@ -5,7 +5,7 @@
 its engines whenever a core is built, and refuses to be built with others.
 """
 
-__all__ = ["LATENCY", "OPERAND", "WRITTEN", "Timing", "norm_statistics", "revisit",
+__all__ = ["KEPT", "LATENCY", "OPERAND", "WRITTEN", "Timing", "norm_statistics", "revisit",
            "softmax_statistics"]
 
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from vitforge.spec.sizes import groups, word_groups
 LATENCY = 60
 #: Of the operand path: from a request to its operands.
 OPERAND = 13
+#: From the request of a word to that of its kept code, at least: it is written with the last step.
+KEPT = OPERAND
 #: Of the requantizer: scale, operation, code, and its skid buffer.
 REQUANT = 11 + 9 + 10 + 1
 #: From a group's issue to its accumulators in the requantizer.

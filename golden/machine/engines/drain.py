@@ -12,9 +12,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from golden.machine.places import result_addresses, result_halves
 from golden.units.encoding import Encoding
 from golden.units.layernorm import reciprocal_root
 from golden.units.requant import Requantization, requantize
@@ -23,7 +25,7 @@ from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS, STATISTICS
 from vitforge.spec.layernorm_widths import NormFormat
 from vitforge.spec.pass_fields import pass_words
-from vitforge.spec.sizes import ADDRESS_BITS, SHORT, tables, word_groups
+from vitforge.spec.sizes import ADDRESS_BITS, doubled, short_tokens, tables, word_groups
 from vitforge.spec.softmax_widths import ShiftWidths
 from vitforge.spec.timing import WRITTEN, Timing, norm_statistics, softmax_statistics
 
@@ -79,7 +81,7 @@ class DrainPass:
     Attributes
     ----------
     fields
-        Of `hw.drain.issue.start_layout`, without the parameter slot.
+        Of `hw.lib.layouts.start_layout`, without the parameter slot.
     parameters
         Of a channel each, ``[C]``: `rows` for each word of a token.
     acc
@@ -131,6 +133,7 @@ class DrainModel:
         self.finishing = False
         self._timing = Timing.of(config)
         self._current: DrainPass | None = None
+        self._addresses = self._halves = np.zeros((0, 0), np.int64)   # of its results
         self._index = 0
         self._events: dict[int, dict[str, dict[str, int]]] = defaultdict(dict)
         self._data: dict[int, dict[str, list[int]]] = defaultdict(dict)
@@ -176,6 +179,9 @@ class DrainModel:
         if starts and offered is not None:
             self.counts["without a gap"] += self.finishing
             self._current, self._index = offered, 0
+            fields = {"d_pitch": 0, "pack": 0} | offered.fields
+            self._addresses = result_addresses(fields, self.config) % (1 << ADDRESS_BITS)
+            self._halves = result_halves(fields, self.config)
             if offered.fields["statistics"]:
                 self._statistics = cycle
         self._events.pop(cycle, None)
@@ -236,9 +242,7 @@ class DrainModel:
         config, fields, cycle = self.config, item.fields, self.cycle
         token, group = divmod(self._index, self._of_token(item))
         word, place = divmod(group, self.groups)
-        address = fields["d_base"] + token
-        if word:
-            address = (address + word * fields["d_pitch"]) % (1 << ADDRESS_BITS)
+        address = int(self._addresses[token, word])
         channels = slice(group * config.lanes, (group + 1) * config.lanes)
         if item.residual is not None and place == 0:
             source = address
@@ -249,9 +253,14 @@ class DrainModel:
         self._expect(cycle + 1, "accumulator", bank=fields["bank"], token=token)
         self._data[cycle + 1 + READ]["accumulator_data"] = item.acc[token].tolist()
         if item.codes is not None:
-            codes = item.codes[token, channels].tolist() * self.groups
+            codes, halves = item.codes[token, channels].tolist() * self.groups, {}
+            if doubled(config):
+                halves = {"halves": 3}
+            if fields.get("pack"):
+                codes = [(code & 15) * 17 for code in codes]
+                halves = {"halves": 1 << int(self._halves[token, word])}
             self._expect(cycle + WRITTEN, "write", destination=fields["destination"],
-                         address=address, mask=1 << place,
+                         address=address, mask=1 << place, **halves,
                          data=sum(code << 8 * n for n, code in enumerate(codes)))
         if item.sums is not None:
             self._sums.append((cycle + OFFERED, item.sums[token, channels].tolist()))
@@ -273,7 +282,7 @@ class DrainModel:
     def _end(self, item: DrainPass) -> None:
         """Note the pulses: accumulators that are released, a pass that is complete."""
         left = self._all(item) - 1 - self._index
-        if item.sums is not None or item.fields["tokens"] < SHORT:
+        if item.sums is not None or item.fields["tokens"] < short_tokens(self.config):
             release = left == 0
         else:
             release = left == self.early or (self._index == 0 and left < self.early)
