@@ -5,7 +5,7 @@ __all__ = ["Feeder"]
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -94,6 +94,11 @@ class Feeder(wiring.Component):
         move = Signal()
         begin = Signal()
         load = Signal()
+        with m.If(first_tile):
+            m.d.comb += gate.eq((unreleased <= 1)
+                                & (unlanded <= Mux(late, current.pending, 2)))
+        with m.Else():
+            m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
         m.d.comb += [
             issue.eq(active & (~first_token | gate)),
             self.waiting.eq(active & ~issue),
@@ -110,15 +115,6 @@ class Feeder(wiring.Component):
         words = self._words(m, coming)
         if doubled(self.config):
             m.d.comb += self.keeps.eq(Cat(begin & current.keep, current.offset[:ADDRESS_BITS]))
-        # For each of what may happen: the first word is the same, the next tile's, the next pass's.
-        same = self._opens(unreleased, unlanded, first_tile, late, current.pending)
-        begun = active & first_token & first_tile
-        next_tile, next_pass = (
-            self._opens(unreleased + begun, unlanded + begun, first, late_there, pending)
-            for first, late_there, pending in (
-                (0, late | (until_late == 1), current.pending),
-                (1, coming.late == 0, coming.pending)))
-        m.d.sync += gate.eq(Mux(load, next_pass, Mux(move & final_token, next_tile, same)))
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
@@ -152,16 +148,6 @@ class Feeder(wiring.Component):
                       blank=current.blank_first & first_token,
                       valid_rows=Mux(final_tile, current.valid, self.config.rows))
         return m
-
-    def _opens(self, unreleased: Value, unlanded: Value, first_tile: ValueLike, late: Value,
-               pending: Value) -> Value:
-        """Return whether the first word of a tile may go in the next cycle.
-
-        Nobody looks at it before a word that isn't a first one.
-        """
-        unreleased, unlanded = unreleased - self.released, unlanded - self.landed
-        return Mux(first_tile, (unreleased <= 1) & (unlanded <= Mux(late, pending, 2)),
-                   ~late | (unlanded <= pending + 1))
 
     def _words(self, m: Module, coming: Any) -> Value:
         """Return the words of a tile of the pass that comes: of a token each, or of two."""
