@@ -64,13 +64,13 @@ def chosen(args: argparse.Namespace, how: Preprocessing) -> Preprocessing:
 
 
 def one_deviation(model: Vit | Swin, how: Preprocessing) -> tuple[Vit | Swin, Preprocessing]:
-    """Return a ViT for pictures whose channels are all divided by the mean of their deviations.
+    """Return a network for pictures whose channels are all divided by the mean of their deviations.
 
     It computes the same: the weights of its first layer make up for the difference, and are
     quantized with it. An integer network reads pictures as bytes, of one step for all channels;
-    what deviations differ by can't go into weights of few bits afterwards. Swin stays as it is.
+    what deviations differ by can't go into weights of few bits afterwards.
     """
-    if isinstance(model, Swin) or len(set(how.std)) == 1:
+    if len(set(how.std)) == 1:
         return model, how
     std = torch.tensor(how.std, dtype=torch.float64)
     mean = float(std.mean())

@@ -5,11 +5,7 @@ __all__ = ["Feeder"]
 
 from typing import Any
 
-<<<<<<< ours
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
-=======
-from amaranth.hdl import Module, Mux, Signal, Value
->>>>>>> theirs
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -116,21 +112,9 @@ class Feeder(wiring.Component):
                      unlanded.eq(unlanded + begin - self.landed)]
 
         coming = self.passes.payload
-<<<<<<< ours
         words = self._words(m, coming)
         if doubled(self.config):
             m.d.comb += self.keeps.eq(Cat(begin & current.keep, current.offset[:ADDRESS_BITS]))
-        # For each of what may happen: the first word is the same, the next tile's, the next pass's.
-        same = self._opens(unreleased, unlanded, first_tile, late, current.pending)
-        begun = active & first_token & first_tile
-        next_tile, next_pass = (
-            self._opens(unreleased + begun, unlanded + begun, first, late_there, pending)
-            for first, late_there, pending in (
-                (0, late | (until_late == 1), current.pending),
-                (1, coming.late == 0, coming.pending)))
-        m.d.sync += gate.eq(Mux(load, next_pass, Mux(move & final_token, next_tile, same)))
-=======
->>>>>>> theirs
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
@@ -165,17 +149,6 @@ class Feeder(wiring.Component):
                       valid_rows=Mux(final_tile, current.valid, self.config.rows))
         return m
 
-<<<<<<< ours
-    def _opens(self, unreleased: Value, unlanded: Value, first_tile: ValueLike, late: Value,
-               pending: Value) -> Value:
-        """Return whether the first word of a tile may go in the next cycle.
-
-        Nobody looks at it before a word that isn't a first one.
-        """
-        unreleased, unlanded = unreleased - self.released, unlanded - self.landed
-        return Mux(first_tile, (unreleased <= 1) & (unlanded <= Mux(late, pending, 2)),
-                   ~late | (unlanded <= pending + 1))
-
     def _words(self, m: Module, coming: Any) -> Value:
         """Return the words of a tile of the pass that comes: of a token each, or of two."""
         tokens: Value = coming.tokens
@@ -193,8 +166,6 @@ class Feeder(wiring.Component):
             m.d.sync += [*(request[name].eq(value) for name, value in parts.items()),
                          *(request[name].eq(current[name]) for name in names)]
 
-=======
->>>>>>> theirs
     def _index(self, m: Module, load: Signal, move: Signal, final_token: Signal, coming: Any,
                current: Any) -> Value:
         """Read the table a token ahead; return the index of the token that is issued now."""
