@@ -260,10 +260,11 @@ def test_what_a_multiplier_holds(modes, multiplier):
             assert element.group < 1 or element.port_bits > PORTS[multiplier][1]
 
 
-def test_an_accelerator_takes_single_products_and_pairs():
+def test_an_accelerator_takes_single_products_pairs_and_quads():
     check(Config(modes="single+pair"))
-    with pytest.raises(ConfigError, match=r"^modes must be single or single\+pair for an "
-                       r"accelerator, not pair$"):
+    check(Config(modes="single+pair+quad"))
+    with pytest.raises(ConfigError, match=r"^modes must be single, single\+pair or "
+                       r"single\+pair\+quad for an accelerator, not pair$"):
         check(Config(modes="pair"))
     with pytest.raises(ConfigError, match=r"^multiplier must be one of 18x18, 25x18, 27x18 for"):
         check(Config(multiplier="none"))

@@ -62,7 +62,7 @@ class Passes:
 
     def region(self, name: str, bank: str, tiles: int, stride: int | None = None, *,
                early: bool = False) -> Region:
-        return Region(name, bank, tiles * (stride or self.spec.tokens), early)
+        return Region(name, bank, tiles * (stride or self.spec.tokens), early=early)
 
     def parts(self, columns: Array, most: int) -> Iterator[tuple[int, Array]]:
         """Cut channels into those of each pass, `most` if there are; with their first word."""

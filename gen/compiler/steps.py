@@ -34,10 +34,10 @@ class Region:
     name: str
     bank: str
     words: int
-    early: bool = False
     first: int = -1
     last: int = -1
     base: int = -1
+    early: bool = False
 
 
 @dataclass(frozen=True)
