@@ -54,6 +54,7 @@ def picture(table: "pandas.DataFrame", title: str) -> str | None:
     axes.xaxis.set_major_formatter(lambda value, at: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, at: f"{value:g}")
     axes.tick_params(which="both", labelsize=8)
+    axes.margins(x=0.14)   # room for the names on the front
     axes.grid(which="both", color="#e6eaee", linewidth=0.6)
     axes.set_axisbelow(True)
     _legends(axes, colours, markers)
