@@ -82,9 +82,6 @@ class WeightSource(wiring.Component):
         current: Any = Signal(weight_layout(self.config), reset_less=True)
         place = Signal(range(self.config.cols))
         tile = Signal(len(current.tiles))
-        address = Signal(ADDRESS_BITS, reset_less=True)
-        base = Signal(ADDRESS_BITS, reset_less=True)            # of the tile
-        next_base = Signal(ADDRESS_BITS, reset_less=True)       # two cycles after the tile's first
         unlanded = Signal(3)
 
         advance = Signal()
@@ -126,11 +123,12 @@ class WeightSource(wiring.Component):
             self.w.payload.by_column.eq(pipeline[-1] & by_column[-1]),
         ]
         self._word(m, bank, several, pipeline[-1], streams, current, packed)
+        address = self._address(m, load, issue & advance, issue, end, current, several)
         m.d.sync += [
             unlanded.eq(unlanded + final - self.landed),
             final_tile.eq(tile == current.tiles - 1),
             streams.eq(streaming), flows.eq(streaming & self.w_takes),
-            taken.eq(self.w_takes), next_base.eq(base + current.w_stride),
+            taken.eq(self.w_takes),
         ]
         m.d.comb += streaming.eq(Mux(load, self.passes.valid & ~self.passes.payload.stationary,
                                      active & ~current.stationary)
@@ -146,22 +144,39 @@ class WeightSource(wiring.Component):
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), place.eq(0), tile.eq(0),
-                end.eq(0), address.eq(coming.w_base), base.eq(coming.w_base),
+                end.eq(0),
             ]
         with m.Elif(take):
             m.d.sync += [place.eq(Mux(end, 0, place + 1)),
                          end.eq(place + 1 == (several.final if several else rows - 1))]
             with m.If(end):
                 m.d.sync += tile.eq(tile + 1)
-        # Words of the stream have no address.
-        with m.If(~load & issue & advance):
+        return m
+
+    def _address(self, m: Module, load: Value, moves: Value, issue: Value, end: Value, current: Any,
+                 several: "_Rows | None") -> Signal:
+        """Return where the next row of stationary weights is; words of the stream have no address.
+
+        Parameters
+        ----------
+        moves
+            The row is read, and not the first of a pass that is loaded.
+        """
+        coming = self.passes.payload
+        address = Signal(ADDRESS_BITS, reset_less=True)
+        base = Signal(ADDRESS_BITS, reset_less=True)            # of the tile
+        next_base = Signal(ADDRESS_BITS, reset_less=True)       # two cycles after the tile's first
+        m.d.sync += next_base.eq(base + current.w_stride)
+        with m.If(load):
+            m.d.sync += [address.eq(coming.w_base), base.eq(coming.w_base)]
+        with m.Elif(moves):
             m.d.sync += address.eq(Mux(end, next_base, several.next(address) if several
                                        else address + 1))
             with m.If(end):
                 m.d.sync += base.eq(next_base)
         if several:
             several.step(m, load, coming, issue, end, next_base)
-        return m
+        return address
 
     def _element(self, index: int, packed: Value | None) -> Value:
         """Return a weight of the bank's word, or the two weights that a packed byte has."""

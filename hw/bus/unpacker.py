@@ -131,6 +131,17 @@ class Unpacker(wiring.Component):
         with m.If(shift):
             m.d.sync += line.eq(line + 1)
 
+        self._offer(m, load, taken, fresh, aligning)
+
+        window = Signal(packing.largest * packing.unit * 8, reset_less=True)
+        with m.If(load):
+            m.d.sync += window.eq(self._shifted(Cat(chunks), place))
+        m.d.comb += self.o.payload.eq(window)
+        return m
+
+    def _offer(self, m: Module, load: Value, taken: Value, fresh: Signal, aligning: Signal,
+               ) -> None:
+        """Hold a word from the cycle after `load` until it is taken; look for the next block."""
         with m.If(load):
             m.d.sync += [self.o.valid.eq(1), aligning.eq(0)]
         with m.Elif(taken):
@@ -139,12 +150,6 @@ class Unpacker(wiring.Component):
             m.d.sync += fresh.eq(self.align)
             with m.If(self.align):
                 m.d.sync += aligning.eq(1)
-
-        window = Signal(packing.largest * packing.unit * 8, reset_less=True)
-        with m.If(load):
-            m.d.sync += window.eq(self._shifted(Cat(chunks), place))
-        m.d.comb += self.o.payload.eq(window)
-        return m
 
     def _size(self, m: Module) -> Signal:
         """Return the units of a word of this block."""

@@ -45,6 +45,28 @@ def _strange_mode(config: Config, fields: Any, many: Value, raw: Value) -> Value
         | ((fields.pack != 0) & (fields.operation == OPERATIONS["residual"]))
 
 
+def _strange(config: Config, fields: Any, raw: Value) -> Value:
+    """Return whether a PASS has values that mean nothing, alone or beside each other.
+
+    Of a machine with several words a token, `words` and `mode` are among them; and codes that the
+    configuration doesn't have.
+    """
+    strange = (fields.operand == 3) | (fields.statistics == 3) \
+        | ((fields.destination == DESTINATIONS["memory"]) != raw) \
+        | (raw & (fields.statistics != STATISTICS["none"]))
+    for field, known, counts_if in ((fields.operand_format, config.operand_formats, Const(1)),
+                                    (fields.format, config.result_formats, ~raw)):
+        for name, code in FORMATS.items():
+            if name not in known:
+                strange |= (field == code) & counts_if
+    if several := span_bits(config):
+        strange |= fields.words[several:].any()
+        if paired(config):
+            strange |= _strange_mode(config, fields, fields.words[weight_span_bits(config):].any(),
+                                     raw)
+    return strange
+
+
 def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output_bytes: Value,
            ) -> list[tuple[Value, str, Value | int]]:
     """Look at a whole instruction.
@@ -61,7 +83,7 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
     list of tuple
         What is wrong, the name of its fault, and the fault's address; the first goes first.
     """
-    several, wide = span_bits(config), weight_span_bits(config)
+    several = span_bits(config)
     is_pass = fields.opcode == OPCODES["PASS"]
     is_load = fields.opcode == OPCODES["LOAD"]
     raw = is_pass & (fields.operation == OPERATIONS["raw"])
@@ -91,18 +113,8 @@ def checks(config: Config, fields: Any, load: Any, *, input_bytes: Value, output
     if smallest := (config.lanes - 1).bit_length():
         wrong |= load.piece < smallest
     result = fields.tokens << (config.rows * 4).bit_length() - 1
-    strange = (fields.operand == 3) | (fields.statistics == 3) \
-        | ((fields.destination == DESTINATIONS["memory"]) != raw) \
-        | (raw & (fields.statistics != STATISTICS["none"]))
-    for field, known, counts_if in ((fields.operand_format, config.operand_formats, Const(1)),
-                                    (fields.format, config.result_formats, ~raw)):
-        for name, code in FORMATS.items():
-            if name not in known:
-                strange |= (field == code) & counts_if
+    strange = _strange(config, fields, raw)
     if several:
-        strange |= fields.words[several:].any()
-        if paired(config):
-            strange |= _strange_mode(config, fields, fields.words[wide:].any(), raw)
         result = few_times(fields.tokens, fields.words[:several] + 1) \
             << (config.rows * 4).bit_length() - 1
     return [
