@@ -24,6 +24,7 @@ from gen.compiler.steps import (
     padded,
     pass_fields,
     requantization_fields,
+    spread,
     tiles_of,
 )
 from golden.network import ops
@@ -167,7 +168,8 @@ class Heads(Passes):
                 statistics_last=int(first + count == spec.tokens),
                 destination=DESTINATIONS["scratch"],
                 softmax_multiplier=layer.scale.multiplier, **operand,
-                **requantization_fields(layer.score_codes), **self.spread(count, spec.tokens))
+                **requantization_fields(layer.score_codes),
+                **spread(count, spec.tokens, self.width))
             channels = tiles_of(count, self.width) * self.width
             yield Step(layer.scores.name, f"head {head}, keys {first}", fields,
                        Vectors(layer.score_codes).parameters(np.zeros(channels, np.int64)),
@@ -198,7 +200,8 @@ class Heads(Passes):
             fields = pass_fields(
                 stationary=1, tokens=spec.tokens, tiles=tiles, w_stride=config.rows,
                 probability_slot=head % 2, destination=DESTINATIONS["scratch"], pack=pack,
-                **requantization_fields(layer.context), **self.spread(len(part), stride)) | softmax
+                **requantization_fields(layer.context),
+                **spread(len(part), stride, self.width)) | softmax
             if again:
                 fields |= {"operand": OPERANDS["plain"], "operand_zero_point": 0,
                            "operand_bits": layer.probability.bits, "a_stride": self.pairs,

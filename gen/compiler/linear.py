@@ -18,8 +18,8 @@ from gen.compiler.steps import (
     pass_fields,
     requantization_fields,
     split,
+    spread,
     take_matrix,
-    tiles_of,
 )
 from golden.float.vit import VitSpec
 from golden.formats.formats import Shifted
@@ -69,11 +69,6 @@ class Passes:
         for number, part in enumerate(split(columns, most)):
             yield number * most // self.width, part
 
-    def spread(self, channels: int, pitch: int) -> dict[str, int]:
-        """Fields of a PASS that makes so many channels, whose words are `pitch` words apart."""
-        words = tiles_of(channels, self.width)
-        return {"words": words - 1, "d_pitch": pitch if words > 1 else 0}
-
     def mode(self, product: ops.Operation, operand: dict[str, int]) -> Mode:
         """Choose the mode of a layer, once."""
         if product.name not in self.modes:
@@ -114,7 +109,7 @@ class Passes:
                 tiles=tiles, a_stride=self.pairs if shares else self.spec.tokens,
                 destination=DESTINATIONS[target.bank],
                 **requantization_fields(requantization, int(part[0]))
-                | self.spread(len(part), stride) | dict(more or {})) | operand
+                | spread(len(part), stride, self.width) | dict(more or {})) | operand
             if before and after:
                 fields |= {
                     "residual_zero_point": before.zero_point, "channels": self.spec.dim,

@@ -33,6 +33,7 @@ from gen.compiler.steps import (
     Vectors,
     padded,
     pass_fields,
+    spread,
     take,
     take_matrix,
 )
@@ -225,7 +226,7 @@ class _Builder(Heads):
                 **mode.fields(len(part)), tokens=1, tiles=tiles,
                 a_stride=spec.tokens, destination=DESTINATIONS["memory"],
                 offset=first * self.width // self.columns * line,
-                **self.spread(len(part), 0)) | normed.fields
+                **spread(len(part), 0, self.width)) | normed.fields
             fields |= {"operation": OPERATIONS["raw"], "bits": 8}
             why, costs = mode.more(number, self.config.rows, tiles)
             yield Step(product.name, "", fields, Vectors(raw).parameters(part), Place(self.stream),

@@ -5,24 +5,20 @@ The residual stream lies in the bank of residuals, channel tile by channel tile,
 by row; only where patches are so small that an image comes in blocks of them, the first stage has
 its tokens in the order of these blocks. Tables say which token of the stream stands where among the
 windows' regions, and back. Queries, keys and values of a head are made of all tokens at once, in
-the order of the regions; then each region has scores, and the context behind those of some regions
-more (`AHEAD`), so that the drain is done by then.
-
-A region of few tokens has scores of `SHORT` tokens, whose last ones nobody reads: the accumulators
-want that many. What it writes too much of the context the next region writes again.
+the order of the regions; then each region has scores and context (`gen.compiler.region_attention`).
 """
 
 __all__ = ["schedule_swin"]
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
 
+from gen.compiler.gathered import Codes, Gathered, copying, identity, where
 from gen.compiler.image import Blocks
-from gen.compiler.layers import probability_fields
-from gen.compiler.modes import Mode, choose
+from gen.compiler.modes import choose
+from gen.compiler.region_attention import RegionAttention
 from gen.compiler.steps import (
     Array,
     Load,
@@ -35,82 +31,33 @@ from gen.compiler.steps import (
     pass_fields,
     requantization_fields,
     split,
+    spread,
     take,
-    take_matrix,
     tiles_of,
 )
 from golden.float.swin import SwinSpec
 from golden.formats.formats import Shifted
-from golden.machine.program import Columns, output_bytes
+from golden.machine.program import output_bytes
 from golden.network import ops
 from golden.network.integers import Network
-from golden.network.regions import distances
 from golden.units.encoding import Encoding
 from golden.units.layernorm import offset
 from golden.units.requant import Requantization
-from golden.units.softmax import ShiftScale
 from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS, STATISTICS
 from vitforge.spec.sizes import SHORT, tables
 
-#: Regions of a head whose scores are made before the first one's context.
-AHEAD = 3
 
-
-def _where(order: tuple[int, ...]) -> Array:
-    """Return the place of each number in an order of all of them."""
-    places = np.empty(len(order), np.int64)
-    places[np.array(order)] = np.arange(len(order))
-    return places
-
-
-@dataclass(frozen=True, eq=False)
-class Codes:
-    """A tensor of codes in a bank, and how passes read it.
-
-    Attributes
-    ----------
-    region
-        A word of each token, for one tile of channels after the other.
-    channels
-        Indices of the channels, -1 in the places that are filled up.
-    tokens
-        Of the pass that reads it, and of the region, as far as tiles lie apart.
-    fields
-        Of a PASS: how its codes become operands, and whether they are gathered.
-    norm
-        Parameters of the LayerNorm on the way, if there is one.
-    """
-
-    region: Region
-    channels: Array
-    tokens: int
-    fields: dict[str, int]
-    norm: Columns | None = None
-    pitch: int = 0
-
-    @property
-    def stride(self) -> int:
-        return self.pitch or self.tokens
-
-
-class _Builder:
+class _Builder(Gathered):
     def __init__(self, network: Network) -> None:
-        self.network, self.config = network, network.config
+        super().__init__(network)
         assert isinstance(network.spec, SwinSpec)
         if not tables(self.config):
             raise ValueError("table_tokens must be more than 0 for windows, so for Swin")
         self.spec = network.spec
-        self.width, self.columns = self.config.rows, self.config.cols
         self.order = Blocks(self.spec, self.config)
-        self.made = ops.made(network.operations)
         self.codes: dict[str, Codes] = {}
         self.streams: dict[str, Region] = {}
-        self.loads: list[Load] = []
-        self.indices: list[int] = []
-        self.known: dict[tuple[int, ...], int] = {}   # where a table stands
         self.slots = 0
-        self.modes: dict[str, Mode] = {}
-        self.place = _where(self.order.tokens)   # of a token in the first stage's stream
         self.table: dict[type[ops.Operation], Callable[..., Iterator[Step]]] = {
             ops.Image: self.image, ops.Tokens: self.tokens, ops.Merge: self.merge,
             ops.PairBias: self.later, ops.Pool: self.pool, ops.Product: self.later,
@@ -120,8 +67,6 @@ class _Builder:
         self.roles: dict[str, Callable[..., Iterator[Step]]] = {
             "stream": self.stream, "gelu": self.gelu, "query": self.later, "scores": self.later,
             "context": self.attention, "pool": self.mean}
-
-    # -- what all passes share
 
     def steps(self) -> Iterator[Step]:
         for operation in self.network.operations:
@@ -133,67 +78,6 @@ class _Builder:
 
     def requantize(self, operation: ops.Requantize) -> Iterator[Step]:
         return ops.for_role("gen.compiler", self.roles, operation)(operation)
-
-    def gather(self, index: Array) -> dict[str, int]:
-        """Return the fields of a pass that gathers these tokens; none if they are in order."""
-        if bool((index == np.arange(len(index))).all()):
-            return {}
-        key = tuple(index.tolist())
-        if key not in self.known:
-            self.known[key] = len(self.indices)
-            self.indices += key
-        return {"gathers": 1, "a_table": self.known[key]}
-
-    def spread(self, channels: int, pitch: int) -> dict[str, int]:
-        words = tiles_of(channels, self.width)
-        return {"words": words - 1, "d_pitch": pitch if words > 1 else 0}
-
-    def linear(self, name: str, weights: torch.Tensor, source: Codes, columns: Array,
-               target: Region, layer: Requantization, *, detail: str = "", pitch: int = 0,
-               residual: bool = False, before: Shifted | None = None,
-               after: Shifted | None = None, channels: int = 0, mode: Mode | None = None,
-               **more: int) -> Iterator[Step]:
-        """Make the passes of a product with weights, channel tile by channel tile.
-
-        `after` is the stream that they make, of so many `channels`: its statistics are gathered.
-        """
-        if mode is None:
-            mode = self.modes[name] = self.modes.get(name) or choose(weights, source.fields,
-                                                                     self.config)
-        vectors = Vectors(layer, *(item.shift if item else 0 for item in (before, after)))
-        pitch, tiles = pitch or source.tokens, len(source.channels) // self.width
-        norm = source.norm
-        for number, first in enumerate(range(0, len(columns), mode.columns)):
-            part = columns[first:first + mode.columns]
-            fields = pass_fields(**(
-                mode.fields(len(part)) | {
-                    "tokens": source.tokens, "tiles": tiles, "a_stride": source.stride,
-                    "destination": DESTINATIONS[target.bank]}
-                | requantization_fields(layer, max(int(part[0]), 0))
-                | self.spread(len(part), pitch) | source.fields | more))
-            fields["has_norm"] = int(norm is not None)
-            if after:
-                fields |= {
-                    "channels": channels, "statistics": STATISTICS["norm"],
-                    "statistics_first": int(first == 0),
-                    "statistics_last": int(first + len(part) == len(columns))}
-            if before:
-                fields["residual_zero_point"] = before.zero_point
-            place = Place(target, first // self.width * pitch)
-            why, costs = mode.more(number, source.tokens, tiles)
-            yield Step(name, detail, fields, vectors.parameters(part), Place(source.region),
-                       d=place, r=place if residual else None, norm=norm,
-                       weights=take_matrix(weights, source.channels, part, self.width),
-                       encoding=layer.encoding, why=why, more=costs)
-            norm = None
-
-    def identity(self, channels: int) -> torch.Tensor:
-        return torch.eye(channels, dtype=torch.int64)
-
-    def copying(self, zero_point: int, bits: int = 8, lowest: int = 0) -> Requantization:
-        """Return the requantization that makes codes of operands."""
-        return Requantization(multiplier=1 << 14, shift=14, encoding=Encoding(
-            bits=bits, zero_point=zero_point, lowest=lowest))
 
     # -- the stream
 
@@ -277,14 +161,14 @@ class _Builder:
             region = Region(name, "residual", region.words)
             self.streams[name] = region
             yield from self.linear(
-                operation.name, self.identity(count), source, channels, region,
-                self.copying(zero, made.bits), after=made, channels=count)
+                operation.name, identity(count), source, channels, region,
+                copying(zero, made.bits), after=made, channels=count)
 
     def tokens(self, operation: ops.Tokens) -> Iterator[Step]:
         """Gather the tokens of a norm in another order; sums are when they are written."""
         (read,), (name,) = operation.reads, operation.writes
         if read in self.codes:
-            place = _where(tuple(self.stream_order(len(operation.source)).tolist()))
+            place = where(tuple(self.stream_order(len(operation.source)).tolist()))
             source = self.codes[read]
             self.codes[name] = replace(source, fields=source.fields | self.gather(
                 place[np.array(operation.source)]))
@@ -299,10 +183,10 @@ class _Builder:
         tokens, tiles = size * size // 4, len(columns) // self.width
         merged = Region(name, "residual", 4 * tiles * tokens)
         self.streams[name] = merged
-        place = _where(tuple(self.stream_order(size * size).tolist()))
+        place = where(tuple(self.stream_order(size * size).tolist()))
         grid = np.arange(size * size).reshape(size, size)
         corners = [grid[row::2, column::2].reshape(-1) for column in (0, 1) for row in (0, 1)]
-        layer = self.copying(before.zero_point, before.bits)
+        layer = copying(before.zero_point, before.bits)
         vectors, last = Vectors(layer, 0, before.shift), (3, tiles - 1)
         identity = np.eye(self.width, dtype=np.int8)[None]
         for corner, inside in enumerate(corners):
@@ -347,7 +231,7 @@ class _Builder:
                                    for head in range(heads)])
         self.codes[name] = Codes(region, channels, tokens,
                                  network.formats[name].operand_fields())
-        attention = _Attention(self, context, operation)
+        attention = RegionAttention(self, context, operation)
         for head in range(heads):
             parts = {}
             for number, part in ((1, "K"), (2, "V"), (0, "Q")):
@@ -369,8 +253,8 @@ class _Builder:
         # Read in whole tiles of tokens.
         pitch, tiles = tiles_of(source.tokens, self.width) * self.width, len(source.channels)
         self.pooled = Region(read, "stationary", tiles // self.width * pitch)
-        copies = [*self.linear(operation.name, self.identity(count), source, source.channels,
-                               self.pooled, self.copying(made.zero_point, made.bits), pitch=pitch)]
+        copies = [*self.linear(operation.name, identity(count), source, source.channels,
+                               self.pooled, copying(made.zero_point, made.bits), pitch=pitch)]
         yield from copies
         # Stationary weights are those of the third pass before at the latest.
         nothing = Region("nothing", "scratch", source.tokens * tiles_of(self.columns, self.width))
@@ -402,7 +286,7 @@ class _Builder:
             fields = pass_fields(
                 stationary=1, tokens=SHORT, tiles=tiles, a_stride=SHORT, operand_bits=8,
                 w_stride=self.width, destination=DESTINATIONS["scratch"],
-                **requantization_fields(layer), **self.spread(len(part), SHORT))
+                **requantization_fields(layer), **spread(len(part), SHORT, self.width))
             pitch = tiles * self.width
             if fields["words"]:
                 fields["w_pitch"] = pitch
@@ -424,123 +308,6 @@ class _Builder:
             step.d = None
             yield Step(step.layer, "", step.fields, step.parameters, step.a, weights=step.weights,
                        why=step.why, more=step.more)
-
-
-class _Attention:
-    """Scores and context of the regions of a block's heads."""
-
-    def __init__(self, builder: _Builder, context: ops.RegionContext,
-                 operation: ops.Requantize) -> None:
-        network, made = builder.network, builder.made
-        self.builder, self.context_of = builder, context
-        softmax = made[context.reads[0]]
-        biased = made[softmax.reads[0]]
-        scores = made[biased.reads[0]]
-        assert isinstance(scores, ops.RegionScores) and isinstance(biased, ops.Requantize)
-        assert biased.residual is not None
-        position = made[biased.residual]
-        assert isinstance(position, ops.PairBias)
-        self.name, self.regions = scores.name, context.regions
-        self.query = network.uniform(scores.reads[0])
-        self.layer = network.requantizations[biased.name]
-        scale = network.scales[softmax.name]
-        assert isinstance(scale, ShiftScale)
-        self.scale = scale
-        self.after = network.requantizations[operation.name]
-        self.probability = network.formats[softmax.writes[0]]
-        self.position = network.stream(position.name)
-        self.units = 0
-        self.biases = self._biases(position)
-
-    def _biases(self, operation: ops.PairBias) -> dict[tuple[int, ops.Region], Region]:
-        """Load the position bias of every head and shape of region, a word of keys a query."""
-        width, found = self.builder.width, {}
-        table = self.builder.network.constants[operation.name].numpy()
-        for shape in dict.fromkeys(operation.regions):
-            keys = shape[0] * shape[1]
-            pairs = table[distances((shape,), operation.window).numpy()].T
-            for head, codes in enumerate(pairs):
-                words = np.full((max(keys, SHORT), tiles_of(keys, width) * width),
-                                self.position.zero_point)
-                words[:keys, :keys] = codes.reshape(keys, keys)
-                tiled = words.reshape(len(words), -1, width).transpose(1, 0, 2).reshape(-1, width)
-                region = Region(f"bias {head} {shape}", "residual", len(tiled))
-                self.builder.loads.append(Load(region, tiled))
-                found[head, shape] = region
-        return found
-
-    def head(self, head: int, parts: dict[str, Region], context: Region) -> Iterator[Step]:
-        """Give all regions of a head, scores some regions ahead of the context."""
-        starts = np.cumsum([0, *(rows * columns for rows, columns in self.regions)])
-        waiting: list[Iterator[Step]] = []
-        # Statistics of some regions are kept side by side, in both halves of their memory.
-        largest = max(SHORT, *(rows * columns for rows, columns in self.regions))
-        ahead = min(AHEAD, 2 * (self.builder.config.max_tokens // largest) - 1)
-        for shape, start in zip(self.regions, starts.tolist(), strict=False):
-            unit, self.units = self.units, self.units + 1
-            keys = shape[0] * shape[1]
-            place = unit % (ahead + 1)
-            fields = {"f_base": place // 2 * largest, "probability_slot": place % 2}
-            scores = Region(f"scores {unit}", "scratch",
-                            tiles_of(keys, self.builder.width) * max(keys, SHORT))
-            yield from self.scores(head, shape, start, parts, scores, fields)
-            waiting.append(self.context(head, keys, start, parts["V"], scores, context, fields))
-            while len(waiting) > ahead:
-                yield from waiting.pop(0)
-        for steps in waiting:
-            yield from steps
-
-    def scores(self, head: int, shape: ops.Region, start: int, parts: dict[str, Region],
-               scores: Region, more: dict[str, int]) -> Iterator[Step]:
-        """Q K^T and the position bias, a tile of keys a pass."""
-        builder, all_tokens = self.builder, self.context_of.rows
-        tiles, keys = tiles_of(self.context_of.columns, builder.width), shape[0] * shape[1]
-        tokens, width, columns = max(keys, SHORT), builder.width, builder.columns
-        bias = self.biases[head, shape]
-        for first in range(0, keys, columns):
-            count = min(columns, keys - first)
-            fields = pass_fields(
-                stationary=1, by_column=1, tokens=tokens, tiles=tiles, valid=count,
-                a_stride=all_tokens, w_stride=all_tokens,
-                statistics=STATISTICS["softmax"], statistics_first=int(first == 0),
-                statistics_last=int(first + count == keys),
-                destination=DESTINATIONS["scratch"],
-                residual_zero_point=self.position.zero_point,
-                softmax_multiplier=self.scale.multiplier, **self.query.operand_fields(),
-                **requantization_fields(self.layer), **builder.spread(count, tokens), **more)
-            channels = tiles_of(count, width) * width
-            word = first // width * tokens
-            yield Step(self.name, f"head {head}, {keys} keys at {start}, {first}", fields,
-                       Vectors(self.layer).parameters(np.zeros(channels, np.int64)),
-                       Place(parts["Q"], start), Place(parts["K"], start + first),
-                       Place(scores, word), r=Place(bias, word))
-
-    def context(self, head: int, keys: int, start: int, values: Region, scores: Region,
-                context: Region, more: dict[str, int]) -> Iterator[Step]:
-        """P V, a tile of channels a pass."""
-        builder, size = self.builder, self.context_of.columns
-        all_tokens, width = self.context_of.rows, builder.width
-        tiles, tokens = tiles_of(keys, width), max(keys, SHORT)
-        if tiles > 1 and keys < SHORT:
-            raise ValueError(f"the compiler has no passes for {self.context_of.name}: regions of "
-                             f"{keys} tokens want rows of at least {SHORT}, not {width}")
-        channels = padded(head * size, size, width)
-        for first in range(0, len(channels), builder.columns):
-            part = channels[first:first + builder.columns]
-            words = first // width
-            fields = pass_fields(
-                stationary=1, operand=OPERANDS["softmax"], tokens=keys if tiles == 1 else tokens,
-                tiles=tiles, valid=keys - (tiles - 1) * width, a_stride=tokens, w_stride=width,
-                destination=DESTINATIONS["scratch"],
-                **probability_fields(self.scale, self.probability),
-                **requantization_fields(self.after), **builder.spread(len(part), all_tokens),
-                **more)
-            if fields["words"]:
-                fields["w_pitch"] = all_tokens
-            yield Step(self.context_of.name, f"head {head}, {keys} keys at {start}", fields,
-                       Vectors(self.after).parameters(part), Place(scores),
-                       Place(values, start + words * all_tokens),
-                       Place(context, (head * tiles_of(size, width) + words) * all_tokens + start))
 
 
 def schedule_swin(network: Network) -> Schedule:

@@ -2,7 +2,8 @@
 """One pass of a program before it has addresses: fields, blocks, and the regions it touches."""
 
 __all__ = ["Load", "Place", "Region", "Schedule", "Step", "Vectors", "minimal_bits", "padded",
-           "pass_fields", "requantization_fields", "split", "take", "take_matrix", "tiles_of"]
+           "pass_fields", "requantization_fields", "split", "spread", "take", "take_matrix",
+           "tiles_of"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,12 @@ def pass_fields(**given: int) -> dict[str, int]:
 def tiles_of(channels: int, width: int) -> int:
     """Tiles of `width` that hold `channels`."""
     return -(-channels // width)
+
+
+def spread(channels: int, pitch: int, width: int) -> dict[str, int]:
+    """Fields of a PASS that makes so many channels, whose words are `pitch` words apart."""
+    words = tiles_of(channels, width)
+    return {"words": words - 1, "d_pitch": pitch if words > 1 else 0}
 
 
 def padded(start: int, count: int, width: int) -> Array:

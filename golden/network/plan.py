@@ -43,6 +43,7 @@ from golden.network.ops import (
     nothing,
     summed,
 )
+from golden.network.steps import around_middle, each, in_steps
 from golden.network.topology import Spec, named, operations
 from golden.units.encoding import Encoding
 from golden.units.layernorm import layernorm_parameters
@@ -276,7 +277,7 @@ class _Builder:
         step = float(after.scale) / 2**extra
         multiplier, shift = self.dyadic(scale / step)
         return Requantization(
-            bias=_steps(name, bias / scale), multiplier=multiplier, shift=shift,
+            bias=in_steps(name, bias / scale), multiplier=multiplier, shift=shift,
             operation="residual" if before else "linear",
             multiplier2=residual_multiplier(before / step, config) if before else 0,
             encoding=Encoding(bits=after.bits, zero_point=after.zero_point),
@@ -287,14 +288,14 @@ class _Builder:
         product, bits = summed(operation, self.made), self.config.weight_bits
         scale, parts = self.step(product), operation.writes
         width = len(scale) // len(parts)
-        step = torch.cat([_each(self.uniform(part).scale, width) for part in parts])
-        encodings = tuple(_around(self.uniform(part), bits) for part in parts)
+        step = torch.cat([each(self.uniform(part).scale, width) for part in parts])
+        encodings = tuple(around_middle(self.uniform(part), bits) for part in parts)
         for part in parts:   # as they are stored
             self.formats[part] = Uniform(scale=self.uniform(part).scale, bits=bits,
                                          zero_point=1 << bits - 1)
         multiplier, shift = self.dyadic(scale / step)
         return Requantization(
-            bias=_steps(f"{product.name}.bias", self.bias(product) / scale),
+            bias=in_steps(f"{product.name}.bias", self.bias(product) / scale),
             multiplier=multiplier, shift=shift, encoding=encodings[0],
             parts=encodings if len(set(encodings)) > 1 else ())
 
@@ -324,7 +325,7 @@ class _Builder:
         assert isinstance(product, Context)
         probability, value = (self.formats[part] for part in product.reads)
         context = self.uniform(operation.writes[0])
-        multiplier, shift = self.dyadic(_each(value.scale, product.count * product.columns)
+        multiplier, shift = self.dyadic(each(value.scale, product.count * product.columns)
                                         * (float(probability.scale) / float(context.scale)))
         return Requantization(multiplier=multiplier, shift=shift, encoding=Encoding(
             bits=context.bits, zero_point=context.zero_point))
@@ -349,7 +350,7 @@ class _Builder:
                                  f"{found.words()}")
             multiplier, shift = self.dyadic(scale / found.scale)
             return Requantization(
-                bias=_steps(f"{product.name}.bias", self.bias(product) / scale),
+                bias=in_steps(f"{product.name}.bias", self.bias(product) / scale),
                 multiplier=multiplier, shift=shift, encoding=Encoding(bits=found.bits))
         multiplier, shift = self.dyadic(scale / value_step(self.config))
         factor, encode_shift = gelu_multiplier(float(found.scale), self.config)
@@ -359,8 +360,8 @@ class _Builder:
             assert isinstance(found, Uniform)
             encoding = Encoding(bits=found.bits, zero_point=found.zero_point)
         return Requantization(
-            bias=_steps(f"{product.name}.bias", self.bias(product) / scale), multiplier=multiplier,
-            shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
+            bias=in_steps(f"{product.name}.bias", self.bias(product) / scale),
+            multiplier=multiplier, shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
             encoding=encoding)
 
     def logits(self, operation: Logits) -> None:
@@ -368,40 +369,4 @@ class _Builder:
         step = (float(self.formats[product.reads[0]].scale)
                 * float(self.plan.matrices[product.name].scale))
         self.logit_scale = step
-        self.biases[operation.name] = _steps(f"{product.name}.bias", self.bias(product) / step)
-
-
-def _around(item: Uniform, bits: int) -> Encoding:
-    """Return the encoding whose codes have their zero in the middle of `bits` bits.
-
-    Raises
-    ------
-    ValueError
-        If some of the format's codes don't fit there.
-    """
-    lowest = (1 << bits - 1) - item.zero_point
-    if not 0 <= lowest <= (1 << bits) - (1 << item.bits):
-        raise ValueError(f"codes of {item.bits} bits with zero at {item.zero_point} don't fit "
-                         f"{bits} bits with zero in the middle")
-    return Encoding(bits=item.bits, zero_point=item.zero_point, lowest=lowest)
-
-
-def _each(scale: Tensor | float, channels: int) -> Tensor:
-    return scale if isinstance(scale, Tensor) \
-        else torch.full((channels,), scale, dtype=torch.float64)
-
-
-def _steps(name: str, real: Tensor) -> Tensor:
-    """Round a bias in steps of its sums to integers, half up.
-
-    Raises
-    ------
-    ValueError
-        If the requantizer's 32 bits don't hold it; the message names it.
-    """
-    steps = (real + 0.5).floor()
-    if not bool((steps.abs() < 1 << 31).all()):
-        raise ValueError(f"{name} reaches {float(real.abs().max()):.3g} steps of the sums that it "
-                         "is added to, which 32 bits don't hold: the layer's weights are too small "
-                         "beside it")
-    return steps.to(torch.int64)
+        self.biases[operation.name] = in_steps(f"{product.name}.bias", self.bias(product) / step)
