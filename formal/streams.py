@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every stream promises, and what it may take for granted of the other side."""
 
-__all__ = ["ordered", "promised", "soon", "trusted"]
+__all__ = ["fifo", "ordered", "promised", "soon", "stored", "trusted"]
 
 from typing import Any
 
@@ -69,3 +69,23 @@ def soon(check: Checker, name: str, waiting: Value, *, cycles: int) -> None:
     with check.m.Elif(count <= cycles):
         check.m.d.sync += count.eq(count + 1)
     check.prove(name, (count < cycles) | ~waiting)
+
+
+def fifo(design: Any, *, held: int) -> Checker:
+    """Check a buffer that is ready unless `held` words are inside, and offers what is."""
+    check = Checker(design)
+    promised(check, "o", design.o)
+    inside = ordered(check, "words", design.i, design.o, held=held)
+    check.prove("ready_unless_full", design.i.ready == (inside != held))
+    check.prove("offers_what_it_holds", design.o.valid == (inside != 0))
+    return check
+
+
+def stored(design: Any, *, places: int, held: int) -> Checker:
+    """Check a buffer of latency 2 whose memory has `places` of the `held` words."""
+    check = Checker(design)
+    promised(check, "o", design.o)
+    inside = ordered(check, "words", design.i, design.o, held=held)
+    check.prove("ready_with_room", design.i.ready | (inside >= places))
+    soon(check, "offered_within_a_cycle", (inside != 0) & ~design.o.valid, cycles=1)
+    return check

@@ -34,6 +34,7 @@ KNOWN: list[dict[str, Any]] = [
     {"modes": "single+pair", "pe_style": "shift"},
     {"modes": "single+pair", "packed_weight_bits": 5, "multiplier": "25x18"},
     {"modes": "pair"}, {"modes": "single+pair+quad"},
+    {"modes": "single+pair+quad", "table_tokens": 64}, {"modes": "single+pair", "table_tokens": 64},
     {"formats": "uniform"}, {"formats": "uniform", "attention": "uniform"},
     {"formats": "uniform", "attention": "uniform", "operand_bits": 9},
     {"formats": "uniform+table", "attention": "two-scale"},
@@ -65,9 +66,10 @@ def judged(config: Config, model: Vit) -> list[str | None]:
 
 def drawn(chosen: random.Random) -> Config | None:
     """Draw a configuration: an accelerator, of which up to three fields are anything at all."""
-    modes, side = chosen.choice(("single", "single+pair")), chosen.choice((4, 8, 16, 32, 64))
+    modes = chosen.choice(("single", "single+pair", "single+pair+quad"))
+    side = chosen.choice((4, 8, 16, 32, 64))
     most = chosen.choice((1, 1, 2, 4) if modes == "single" else (1, 1, 2))
-    made = most * side * len(modes.split("+"))
+    made = most * side * min(2, len(modes.split("+")))
     values: dict[str, Any] = {
         "modes": modes, "rows": side, "cols": most * side,
         "max_channels": side * chosen.randint(1, 1024 // side),
@@ -121,4 +123,4 @@ def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, co
         refusals[core.split()[0]] += 1
     assert good > count // 5 and len(refusals) > 9, (good, refusals)
     assert set(shapes) == {1, 2, 4}, shapes
-    assert set(modes) == {"single", "single+pair"}, modes
+    assert set(modes) == {"single", "single+pair", "single+pair+quad"}, modes

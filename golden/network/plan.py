@@ -361,8 +361,8 @@ class _Builder:
             encoding = Encoding(bits=found.bits, zero_point=found.zero_point)
         return Requantization(
             bias=in_steps(f"{product.name}.bias", self.bias(product) / scale),
-            multiplier=multiplier, shift=shift, operation="gelu", multiplier2=factor, encode_shift=encode_shift,
-            encoding=encoding)
+            multiplier=multiplier, shift=shift, operation="gelu", multiplier2=factor,
+            encode_shift=encode_shift, encoding=encoding)
 
     def logits(self, operation: Logits) -> None:
         product = summed(operation, self.made)

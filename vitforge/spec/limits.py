@@ -79,8 +79,6 @@ LIMITS = (
            lambda c: c.cols in (c.rows, 2 * c.rows, 4 * c.rows)),
     _limit("modes", "ACCELERATOR", "single, single+pair or single+pair+quad",
            lambda c: c.modes in ("single", "single+pair", "single+pair+quad")),
-    _limit("modes", "ACCELERATOR", "single or single+pair (table_tokens is {table_tokens})",
-           lambda c: not (doubled(c) and c.table_tokens)),
     _limit("lanes", "ACCELERATOR", "a power of two from {least_lanes} to {most_lanes} ({rows} "
            "rows, {cols} cols)", lambda c: _power_of_two(c.lanes) and columns(c) <= 8 * c.lanes
            and c.lanes << (not doubled(c)) <= c.rows),
