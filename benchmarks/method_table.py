@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.intervals import wilson
-from golden.ptq import METHODS
+from golden.ptq.widths import with_stream
 from vitforge.base import markdown
 
 
@@ -40,9 +40,7 @@ class Setting:
             raise ValueError("a setting must be WEIGHTS/ACTIVATIONS[/ATTENTION[/STREAM]], "
                              f"not {self.text!r}")
         found = dict(zip(("weights", "activations", "attention", "stream"), numbers, strict=False))
-        if len(numbers) < 4 and METHODS[method]().settings.stream:
-            found["stream"] = found["activations"]
-        return found
+        return with_stream(method, found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,6 @@ from vitforge.base.progress import progress_bar
 if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
 
-import torch
 from torch import Tensor
 
 from benchmarks.intervals import paired
@@ -48,7 +47,7 @@ from golden.network.integers import Network
 from golden.ptq import METHODS
 from golden.ptq.folding import changes, rescaled
 from golden.ptq.method import Method
-from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
+from golden.ptq.reconstruction_run import Kept, decided, plan_of
 from golden.ptq.record import Record
 from golden.ptq.statistics import Statistics
 from vitforge.base import stamps
@@ -190,31 +189,14 @@ class _Bench:
     def decide(self, method: Method, row: Row, code: str, advance: Progress,
                ) -> tuple[Statistics, Record]:
         """Observe, decide, and reconstruct if that is what the method does."""
-        batches = (images for images, _ in self.batches["calibration"])
-        plan = plan_of(method)
-        if plan is None:
-            statistics = method.observe(self.model, batches, advance)
-            return statistics, method.decide(statistics)
-        images = torch.cat(list(batches))
-        refuse(plan, len(images))
-        few = images[:known.images(method.name)]
-        units = Kept(self.folder / "rows" / f"{row.name}.units",
-                     f"{self.key} {code} {row.calibration}")
-
-        def silent(text: str, total: int) -> Progress:
-            return lambda done: None
-
-        source = prepared(method, self.model, lambda: images, silent, units)
-        statistics = method.observe(source, few.split(self.args.batch), advance)
-        record = method.decide(statistics)
-        record = dataclasses.replace(record, parameters={
-            **changes(self.model, source), **record.parameters})
-        record = reconstructed(
-            method, self.model, record, images, silent, units,
-            say=lambda text: print(f"python -m benchmarks.methods: {row.name}: {text}",
-                                   file=sys.stderr))
         # The units stay: integers of other code are measured without training again.
-        return statistics, record
+        return decided(
+            method, self.model, (images for images, _ in self.batches["calibration"]),
+            known.images(method.name),
+            Kept(self.folder / "rows" / f"{row.name}.units",
+                 f"{self.key} {code} {row.calibration}"),
+            advance=advance, say=lambda text: print(
+                f"python -m benchmarks.methods: {row.name}: {text}", file=sys.stderr))
 
     def measure(self, row: Row, method: Method, advance: Progress) -> Row:
         """Measure what a row lacks; `advance` is told images, of all networks and calibration."""

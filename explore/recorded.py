@@ -8,7 +8,7 @@ and the integer network stay in a folder of the store, where every machine's cyc
 __all__ = ["classify", "decide", "fitted", "machine", "network"]
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +26,21 @@ from golden.deploy.widths import stored_widths, weight_bytes
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
-from golden.ptq.folding import changes
 from golden.ptq.method import Method, apply
-from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
+from golden.ptq.reconstruction_run import Kept, decided, plan_of
 from golden.ptq.record import Record
-from golden.ptq.statistics import Statistics
+from golden.ptq.widths import with_stream
 from vitforge.base import stamps
 from vitforge.spec.config import Config
 
 RECORD = "record.json"
 
 
-def _silent(text: str, total: int) -> Callable[[int], object]:
-    return lambda done: None
-
-
 def _method(name: str, weights: int, activations: int) -> Method:
     """Build a method; of width 0 are what is the method's own."""
-    defaults = configured(name, {}, ()).settings
     widths = {key: bits for key, bits in (("weights", weights), ("activations", activations))
               if bits}
-    if activations and getattr(defaults, "stream", 0):
-        # The residual stream is as wide as activations, if it is quantized at all.
-        widths["stream"] = activations
-    return configured(name, widths, ())
-
-
-def _decided(data: Data, method: Method, kept: Kept) -> tuple[Statistics, Record]:
-    few, plan = methods.images(method.name), plan_of(method)
-    if plan is None:
-        statistics = method.observe(data.model, data.calibration(few).split(BATCH))
-        return statistics, method.decide(statistics)
-    images = data.calibration(RECONSTRUCTED)
-    refuse(plan, len(images))
-    source = prepared(method, data.model, lambda: images, _silent, kept)
-    statistics = method.observe(source, images[:few].split(BATCH))
-    record = method.decide(statistics)
-    record = dataclasses.replace(record, parameters={
-        **changes(data.model, source), **record.parameters})
-    return statistics, reconstructed(method, data.model, record, images, _silent, kept)
+    return configured(name, with_stream(name, widths), ())
 
 
 def decide(data: Data, name: str, weights: int, activations: int, config: Config, folder: Path, *,
@@ -95,7 +71,9 @@ def decide(data: Data, name: str, weights: int, activations: int, config: Config
     method = _method(name, weights, activations)
     config = room(data.model.spec, config) if fit else config
     kept = Kept(folder.with_suffix(".units"), folder.name)
-    statistics, record = _decided(data, method, kept)
+    few = methods.images(method.name)
+    images = data.calibration(RECONSTRUCTED if plan_of(method) else few)
+    statistics, record = decided(method, data.model, images.split(BATCH), few, kept)
     found, _ = deploy(data.model, record, suited(config, record), statistics=statistics,
                       preprocessing=data.how)
     with stamps.filling(folder, folder.name) as needed:

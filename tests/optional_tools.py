@@ -6,6 +6,7 @@ machine for continuous integration fails if it can't, so nothing is skipped ther
 long regressions need (`SOC`) it doesn't install.
 """
 
+import importlib.util
 import shutil
 
 import pytest
@@ -30,5 +31,7 @@ FST = pytest.mark.skipif(not _writes_fst(),
                          reason="waves are VCD here: apt install liblz4-dev zlib1g-dev")
 ABC = pytest.mark.skipif(not any(map(shutil.which, formal.prove.ABC)),
                          reason="no ABC: apt install berkeley-abc")
+TCL = pytest.mark.skipif(importlib.util.find_spec("_tkinter") is None,
+                         reason="this Python has no Tcl: apt install python3-tk")
 _WITHOUT_SOC = missing()
 SOC = pytest.mark.skipif(_WITHOUT_SOC is not None, reason=str(_WITHOUT_SOC))

@@ -10,13 +10,17 @@ import pytest
 import torch
 from optional_tools import ICARUS
 from test_pair import network as narrow
+from test_quad import network as narrowest
+from torch import Tensor
 
 from gen.compiler.command import host_files, memory_image
 from gen.compiler.compile import compile_network
 from gen.verilog import package
+from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, predict
 from golden.network.calibrate import calibrate
+from golden.network.integers import Network
 from vitforge.spec.config import Config, load
 
 pytestmark = [pytest.mark.rtl, ICARUS]
@@ -27,19 +31,36 @@ SPEC = VitSpec(image_size=8, patch_size=4, in_channels=1, classes=5, dim=8, dept
 
 
 TINY = load("tiny")
-#: Twice as many columns as rows, and two weights a multiplier.
+#: Twice as many columns as rows, and two weights a multiplier; by the operands of two tokens.
 PAIRS = dataclasses.replace(TINY, name="tiny4x8-pair", cols=8, modes="single+pair")
+QUADS = dataclasses.replace(TINY, name="tiny-quad", modes="single+pair+quad", attention="uniform",
+                            max_tokens=32)
+#: Tables of tokens, for the windows of a Swin.
+TABLES = dataclasses.replace(TINY, name="tiny-tables", table_tokens=256, max_channels=128)
+WINDOWS = SwinSpec(image_size=8, patch_size=2, in_channels=1, classes=5, dim=4, depths=(2,),
+                   heads=(1,), window=2)
+
+
+def network(config: Config, images: Tensor) -> Network:
+    """Return a small network of random parameters that needs what a configuration has."""
+    if config is PAIRS:
+        return narrow(dataclasses.replace(SPEC, mlp_hidden=20), config)
+    if config is QUADS:
+        return narrowest(dataclasses.replace(SPEC, image_size=16), config)
+    model = Swin(WINDOWS) if config is TABLES else Vit(SPEC)
+    return calibrate(model.initialize(5).eval(), images, config)
 
 
 @cache
 def run_files(config: Config = TINY) -> tuple[dict[str, str], int]:
     """Return the files of the accelerator and of a run of a small network, and its cycles."""
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(256, (3, 1, 8, 8), generator=generator).to(torch.uint8)
-    compiled = compile_network(
-        narrow(dataclasses.replace(SPEC, mlp_hidden=20), config) if config is PAIRS
-        else calibrate(Vit(SPEC).initialize(5).eval(), images, config))
-    assert any(item.fields.get("mode") for item in compiled.instructions) == (config is PAIRS)
+    side = 16 if config is QUADS else 8
+    images = torch.randint(256, (3, 1, side, side), generator=torch.Generator().manual_seed(3),
+                           ).to(torch.uint8)
+    compiled = compile_network(network(config, images))
+    fields = [item.fields for item in compiled.instructions]
+    assert max(item.get("mode", 0) for item in fields) == {PAIRS: 1, QUADS: 2}.get(config, 0)
+    assert any(item.get("gathers") for item in fields) == (config is TABLES)
     image = memory_image(compiled, images[:1])
     buffers = Buffers(*(image.buffers[name][0] for name in ("program", "input", "output")))
     exact = predict(compiled.program, config, buffers=buffers)
@@ -53,7 +74,8 @@ def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("config", "language"), [
-    (TINY, "-g2005"), (TINY, "-g2012"), (PAIRS, "-g2012")],
+    (TINY, "-g2005"), (TINY, "-g2012"), (PAIRS, "-g2012"), (QUADS, "-g2012"),
+    (TABLES, "-g2005")],
     ids=lambda item: getattr(item, "name", item))
 def test_accelerator_runs_a_network(tmp_path: Path, config: Config, language: str) -> None:
     texts, cycles = run_files(config)

@@ -16,6 +16,7 @@ from gen.ip.ipxact import NAMESPACE
 from gen.ip.rdl import identifier, system_rdl
 from gen.ip.svd import svd
 from gen.verilog import main
+from tests.optional_tools import TCL
 from vitforge.spec.config import load
 from vitforge.spec.register_map import ADDRESS_BITS, REGISTERS, BitField, reset_value
 
@@ -176,9 +177,11 @@ def test_constraints_for_vivado_are_those_of_sdc(folder):
         == "create_clock -name clk -period 8.000 [get_ports clk]\n"
 
 
+@TCL
 def test_the_script_for_vivado_is_tcl_and_names_what_is_there(folder, tmp_path):
     """Not Vivado: its commands are replaced by one that keeps their words."""
-    tcl = pytest.importorskip("tkinter").Tcl()
+    import tkinter
+    tcl = tkinter.Tcl()
     calls = []
     tcl.createcommand("keep", lambda *words: calls.append(words) or words[0])
     tcl.eval("namespace eval ipx {}; set argv {}")

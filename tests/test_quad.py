@@ -28,6 +28,7 @@ from tests.test_pair import of_network
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import (
     DESTINATIONS,
+    LATE_NEVER,
     LINE,
     MODES,
     OPCODES,
@@ -50,6 +51,8 @@ SHAPES = [TINY, dataclasses.replace(UNIFORM, name="tiny4x8-quad", cols=8, lanes=
 #: An odd number of tokens, more than two passes need, and heads of several passes.
 LONG = VitSpec(image_size=32, patch_size=8, in_channels=1, classes=6, dim=40, depth=1, heads=2,
                mlp_hidden=44)
+#: One pass reads the norm's codes before the MLP, and keeps them for no other.
+ONCE = dataclasses.replace(LONG, image_size=16, patch_size=4, dim=8, heads=1, mlp_hidden=8)
 PAIR, QUAD = MODES["pair"], MODES["quad"]
 
 
@@ -69,7 +72,7 @@ def network(spec: VitSpec, config: Config, bits: int = 4, **widths: int) -> Netw
 def works(config: Config) -> list[Work]:
     """Networks whose layers all share multipliers, or some."""
     specs = [spec for spec in (*SPECS, LONG) if config.lanes <= spec.patch_size]
-    return [*(of_network(network(spec, config)) for spec in specs),
+    return [*(of_network(network(spec, config)) for spec in (*specs, ONCE)),
             of_network(network(LONG, config, 3, **{"mlp.fc1": 8, "attn.proj": 3})),
             of_network(network(LONG, config, **{"attn.qkv": 5})),
             of_network(network(specs[0], config, 8))]
@@ -300,6 +303,15 @@ def _lacking(config: Config) -> list[dict[str, int]]:
             *([KEEPS | {"operand": OPERANDS["softmax"]}] if config.attention == "log2" else []),
             CODED | {"operation": OPERATIONS["residual"], "destination": DESTINATIONS["residual"],
                      "pack": 1}]
+
+
+def test_results_over_kept_operands_are_waited_for() -> None:
+    # The one pass of fc1 keeps a norm's codes that no other pass reads: its results lie over them.
+    keeps = _pass(UNIFORM, None, **KEEPS, pending=0, tokens=17, tiles=2, a_base=50)
+    reads = _pass(UNIFORM, None, **CODED, tokens=17, tiles=2, d_base=100)
+    assert hazards([keeps, reads], UNIFORM) == [(0, 0), (0, 0)]
+    assert hazards([keeps, _pass(UNIFORM, None, **CODED, tokens=17, a_base=90, d_base=100)],
+                   UNIFORM) == [(0, 0), (LATE_NEVER, 0)]
 
 
 def _with_fields(config: Config, changes: dict[str, int]) -> bytes:

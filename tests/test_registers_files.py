@@ -3,7 +3,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -85,8 +84,6 @@ def test_a_compiler_reads_the_same_numbers_from_the_header(tmp_path, config):
         "    for (unsigned i = 0; i < sizeof names / sizeof *names; i++)\n"
         '        printf("%u %s\\n", i, names[i]);\n    return 0;\n}\n')
     for compiler, standard in (("gcc", "c99"), ("g++", "c++98")):
-        if not shutil.which(compiler):
-            pytest.skip(f"no {compiler}")
         language = "c" if compiler == "gcc" else "c++"
         subprocess.run([compiler, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic",
                         "-x", language, "show.c", "-o", "show"], cwd=tmp_path, check=True,

@@ -9,6 +9,7 @@ import pytest
 from examples.zynq.__main__ import main
 from gen.ip.ipxact import NAMESPACE
 from gen.verilog import main as verilog
+from tests.optional_tools import TCL
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,8 @@ def core(tmp_path_factory):
 
 def run(script):
     """Run it with Vivado's commands replaced by one that keeps their words; return these."""
-    tcl = pytest.importorskip("tkinter").Tcl()
+    import tkinter
+    tcl = tkinter.Tcl()
     calls = []
     tcl.createcommand("keep", lambda *words: calls.append(words) or words[-1])
     for name in ("create_project", "set_property", "current_project", "update_ip_catalog",
@@ -37,6 +39,7 @@ def run(script):
     return calls
 
 
+@TCL
 def test_every_port_of_the_core_is_connected_once(core, tmp_path):
     out = tmp_path / "out"
     assert main([str(core), "--frequency", "80", "-o", str(out)]) == 0

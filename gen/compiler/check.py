@@ -84,6 +84,11 @@ class _Writers:
         return self.banks[bank][index]
 
     def write(self, number: int, fields: Mapping[str, int]) -> None:
+        # Operands are kept before there are results, which may lie over those that nobody reads.
+        if pass_keeps(fields, self.config):
+            kept = fields["tiles"] * -(-fields["tokens"] // 2)
+            self.banks["scratch"][fields["offset"]:fields["offset"] + kept] = \
+                number if kept < KEPT else _LONG_AGO
         if fields["operation"] != OPERATIONS["raw"]:
             places = result_addresses(fields, self.config)
             halves = 2 * places
@@ -94,10 +99,6 @@ class _Writers:
             self.banks[_BANKS[fields["destination"]]][places] = number
         if fields["operation"] == OPERATIONS["residual"]:
             self.adding = number
-        if pass_keeps(fields, self.config):
-            kept = fields["tiles"] * -(-fields["tokens"] // 2)
-            self.banks["scratch"][fields["offset"]:fields["offset"] + kept] = \
-                number if kept < KEPT else _LONG_AGO
         tokens = np.arange(fields["tokens"]) + fields["f_base"]
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["norm"]:
             self.factors[tokens] = number

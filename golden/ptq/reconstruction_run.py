@@ -6,12 +6,13 @@ record, with a key of everything that it depends on. A file of another key, or o
 read, counts for nothing. The folder goes when the run is complete.
 """
 
-__all__ = ["Kept", "plan_of", "prepared", "reconstructed", "refuse"]
+__all__ = ["Kept", "decided", "plan_of", "prepared", "reconstructed", "refuse"]
 
+import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from torch import Tensor
 
 from golden.float.swin import Swin
 from golden.float.vit import Vit
+from golden.ptq.folding import changes
 from golden.ptq.formats import TensorFormat
 from golden.ptq.method import Method
 from golden.ptq.reconstruction import Trained, memory, reconstruct
 from golden.ptq.reconstruction_plan import Plan
 from golden.ptq.record import Record
 from golden.ptq.rectify import rectified
+from golden.ptq.statistics import Statistics
 from golden.ptq.units import units
 from vitforge.base.files import replace
 
@@ -182,3 +185,37 @@ def reconstructed(method: Method, model: Vit | Swin, record: Record, images: Ten
     return reconstruct(model, record, images, plan, threads=_threads(), load=kept.load,
                        save=kept.save, say=say,
                        advance=bars("reconstruction", plan.work(len(units(model)))))
+
+
+def decided(method: Method, model: Vit | Swin, batches: Iterable[Tensor], few: int, kept: Kept, *,
+            advance: Callable[[int], object] = lambda images: None,
+            say: Callable[[str], object] = lambda text: None) -> tuple[Statistics, Record]:
+    """Observe, decide, and reconstruct if that is what a method's settings say, without a bar.
+
+    Parameters
+    ----------
+    batches
+        Calibration images; of a reconstruction, which takes all of them, formats are found with
+        the first `few`.
+    advance
+        Is told how many images were observed.
+    kept, say
+        As in `reconstructed`, whose errors there may be.
+    """
+    plan = plan_of(method)
+    if plan is None:
+        statistics = method.observe(model, batches, advance)
+        return statistics, method.decide(statistics)
+    parts = list(batches)
+    images = torch.cat(parts)
+    refuse(plan, len(images))
+
+    def silent(text: str, total: int) -> Callable[[int], object]:
+        return lambda done: None
+
+    source = prepared(method, model, lambda: images, silent, kept)
+    statistics = method.observe(source, images[:few].split(len(parts[0])), advance)
+    record = method.decide(statistics)
+    record = dataclasses.replace(record, parameters={
+        **changes(model, source), **record.parameters})
+    return statistics, reconstructed(method, model, record, images, silent, kept, say=say)
