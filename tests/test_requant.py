@@ -459,7 +459,7 @@ COMPARED = {"tiny": (47_056, 17_460),
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [
-    config if config.name in ("tiny", "smallest") else later(config)
+    config if config.name in ("tiny", "narrow", "smallest") else later(config)
     for config in RTL], ids=lambda config: config.name)
 def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> None:
     result = regress("requant", config, fast=fast)

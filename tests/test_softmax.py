@@ -341,7 +341,7 @@ RTL = [
      11, 8_473, 1_935),
 ]
 SLOW = ("lanes4-bits3", "lanes16-bits5", "linear-wide", "iexp-wide", "iexp-one-lane", "one-key",
-        "iexp-one-key", "linear")
+        "iexp-one-key")
 
 
 @pytest.mark.parametrize("exponential", ["shift", "iexp"])
