@@ -94,11 +94,8 @@ def test_heads_are_those_of_the_name_the_file_or_the_width(odd: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("name", "shape", "message"), [
-    ("dist_token", (1, 1, 12), "a distilled DeiT"),
     ("layers.0.blocks.0.norm1.weight", (12,), "a Swin"),
-    ("blocks.1.ls1.gamma", (12,), "LayerScale is not supported"),
     ("blocks.0.attn.q_norm.weight", (6,), "norms of queries and keys"),
-    ("reg_token", (1, 4, 12), "register tokens"),
     ("fc_norm.weight", (12,), "the mean of all tokens"),
     ("norm_pre.weight", (12,), "a norm before the blocks"),
     ("blocks.1.mlp.w12.weight", (12,), "gated MLPs"),
