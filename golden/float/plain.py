@@ -88,7 +88,7 @@ def _positions(state: dict[str, Tensor], more: list[str], path: str | Path) -> i
     if positions.ndim != 3 or positions.shape[-1] != dim:
         return count
     # Positions may be those of the patches alone, a square number; registers have them seldom.
-    alone = _square(positions.shape[1]) and (
+    alone = positions.shape[1] > 1 and _square(positions.shape[1]) and (
         "reg_token" in more or not _square(positions.shape[1] - 1 - count))
     if alone:
         positions = torch.cat((positions.new_zeros(1, 1 + count, dim), positions), 1)
