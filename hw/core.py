@@ -292,8 +292,11 @@ class Core(wiring.Component):
         residual = self.banks["residual"]
         collected = Signal(range(PASSES + 1))
         start = Signal()
+        # Many bits wait for the next entry, so it comes from a register, two cycles behind a start:
+        # a pass of one group takes two cycles.
+        started = Signal()
         raw = drains.o.payload.operation == OPERATIONS["raw"]
-        ready = drains.o.valid & (collected != 0)
+        ready = drains.o.valid & (collected != 0) & ~started
         result = drains.o.payload.tokens << (config.rows * 4).bit_length() - 1
         if span_bits(config):
             result = few_times(drains.o.payload.tokens, drains.o.payload.words + 1) \
@@ -301,7 +304,7 @@ class Core(wiring.Component):
         m.d.comb += [
             start.eq(drain.start.valid & drain.start.ready),
             drain.start.valid.eq(ready & (~raw | self.writer.command.ready)),
-            drains.o.ready.eq(start),
+            drains.o.ready.eq(started),
             *(drain.start.payload[name].eq(drains.o.payload[name])
               for name in drain.start.payload.shape().members),
             self.writer.command.valid.eq(start & raw),
@@ -315,7 +318,7 @@ class Core(wiring.Component):
             drain.thresholds.eq(sequencer.thresholds),
             sequencer.landed.eq(drain.complete),
         ]
-        m.d.sync += collected.eq(collected + accumulator.complete - start)
+        m.d.sync += [collected.eq(collected + accumulator.complete - start), started.eq(start)]
         with m.If(self._resets[1]):
             m.d.sync += collected.eq(0)
         wiring.connect(m, drain.raw, self.writer.data)

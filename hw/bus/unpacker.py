@@ -89,7 +89,7 @@ class Unpacker(wiring.Component):
         here = Signal()
         there = Signal()
         drop = Signal()
-        aligned = Signal()
+        aligned = Signal(init=1)                # none, or the low chunk is a line's: a register
         # Whether the word is taken is known last, so both answers are worked out before.
         idle_load = Signal()
         taken_load = Signal()
@@ -99,7 +99,6 @@ class Unpacker(wiring.Component):
         step = Signal()
         m.d.comb += [
             taken.eq(self.o.valid & self.o.ready),
-            aligned.eq(~aligning | ((place == 0) & (line == 0))),
             here.eq(skip == 0),
             idle_load.eq(here & aligned & there & ~self.o.valid),
             taken_load.eq(here & aligned & there & ~fresh & ~self.align),
@@ -130,8 +129,11 @@ class Unpacker(wiring.Component):
             m.d.sync += place.eq(0)
         with m.If(shift):
             m.d.sync += line.eq(line + 1)
-
+        at_line = Mux(step, end[:place_bits] == 0, drop | (place == 0)) \
+            & (line == Mux(shift, packing.line - 1, 0))
+        m.d.sync += aligned.eq(at_line | ~Mux(taken, self.align, aligning & ~load))
         self._offer(m, load, taken, fresh, aligning)
+
 
         window = Signal(packing.largest * packing.unit * 8, reset_less=True)
         with m.If(load):
