@@ -253,9 +253,12 @@ class Core(wiring.Component):
     def _operands(self, m: Module, feeder: Feeder, source: WeightSource) -> Signal:
         """Lead operands to the array, from where the feeder asks; return when they take a step."""
         sequencer, operand, array, drain = self.sequencer, self.operand, self.array, self.drain
-        # All of their way waits for `advance`, so it is a register.
+        # All of their way waits for `advance`, so it is a register; the feeder, that decides by it,
+        # has a copy, of another reset, so that the two are not merged.
         advance = Signal(init=1)
-        m.d.sync += advance.eq(~operand.offers | ~array.opens | array.completes)
+        feeds = Signal()
+        m.d.sync += Cat(advance, feeds).eq(
+            (~operand.offers | ~array.opens | array.completes).replicate(2))
         m.d.comb += source.w_takes.eq(~array.completes | (operand.offers & array.opens))
         scratch, residual = self.banks["scratch"], self.banks["residual"]
         request: Any = feeder.request
@@ -268,7 +271,7 @@ class Core(wiring.Component):
         with m.If(advance):
             m.d.sync += from_residual.eq(from_residual << 1 | request.from_residual)
         m.d.comb += [
-            feeder.advance.eq(advance), operand.advance.eq(advance),
+            feeder.advance.eq(feeds), operand.advance.eq(advance),
             feeder.released.eq(drain.release), feeder.landed.eq(drain.complete),
             *(operand.i[name].eq(request[name]) for name in operand.i.shape().members),
             array.a.valid.eq(operand.o.valid), array.a.payload.eq(operand.o.payload),
