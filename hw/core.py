@@ -253,8 +253,8 @@ class Core(wiring.Component):
     def _operands(self, m: Module, feeder: Feeder, source: WeightSource) -> Signal:
         """Lead operands to the array, from where the feeder asks; return when they take a step."""
         sequencer, operand, array, drain = self.sequencer, self.operand, self.array, self.drain
-        # All of their way waits for `advance`, so it is a register; the feeder, that decides by it,
-        # has a copy, of another reset, so that the two are not merged.
+        # All of their way waits for `advance`, so it is a register. The feeder decides by a copy,
+        # of another reset, so that the two are not merged.
         advance = Signal(init=1)
         feeds = Signal()
         m.d.sync += Cat(advance, feeds).eq(
