@@ -21,9 +21,9 @@ from golden.float import checkpoint, models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import usual
 from golden.float.preprocessing_options import ANY
-from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
+from golden.graph.opened import open_network
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from golden.network.topology import Spec
@@ -69,7 +69,7 @@ class Reading:
     Attributes
     ----------
     heads
-        Number of heads (`golden.float.shape.open_checkpoint`).
+        Number of heads (`golden.graph.opened.open_network`).
     how
         Changes the usual preprocessing.
     suit
@@ -147,7 +147,7 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         how = reading.how(usual(spec, name))
         return calibrate(fold(models.load(name, file), how), codes(calibration, how, images),
                          config, weight_bits, gelu=gelu)
-    found = open_checkpoint(file, name, reading.heads)
+    found = open_network(file, name, reading.heads)
     if name == ANY:
         reading.say(f"{file}: {found}")
     config = reading.suit(found.model.spec, config)

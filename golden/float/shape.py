@@ -20,6 +20,7 @@ from golden.float import checkpoint, models
 from golden.float.checkpoint import CheckpointError
 from golden.float.models import Model
 from golden.float.preprocessing_options import ANY
+from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 
 #: Channels of a head where nothing says how many heads there are.
@@ -41,14 +42,20 @@ _OTHERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A float ViT of a file, and how its heads are known, in words."""
+    """A float network of a file, and how its heads are known, in words."""
 
-    model: Vit
+    model: Vit | Swin
     heads: str
 
     def __str__(self) -> str:
         """Say what was found, in one line."""
         spec = self.model.spec
+        if isinstance(spec, SwinSpec):
+            return (f"a Swin, {spec.image_size}x{spec.image_size} pixels of {spec.in_channels} "
+                    f"channels, patches of {spec.patch_size}, windows of {spec.window}, "
+                    f"{'+'.join(map(str, spec.depths))} blocks of {spec.dim} channels and more, "
+                    f"{spec.classes} classes, {'+'.join(map(str, spec.heads))} heads "
+                    f"({self.heads})")
         return (f"{spec.image_size}x{spec.image_size} pixels of {spec.in_channels} channels, "
                 f"patches of {spec.patch_size}, {spec.depth} blocks of {spec.dim} channels, "
                 f"MLP of {spec.mlp_hidden}, {spec.classes} classes, {spec.heads} heads "
