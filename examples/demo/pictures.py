@@ -35,7 +35,8 @@ def logits(exact: Sequence[float], integer: Sequence[float]) -> str:
     scale = (height - 76) / ((top - bottom) or 1.0)
     zero, step = edge + top * scale, (width - left) / len(exact)
     parts = []
-    for value in range(int(bottom / 5) * 5, int(top) + 1, 5):
+    mark = next(mark for mark in (1, 2, 5, 10, 20, 50, 10 ** 9) if top - bottom <= 6 * mark)
+    for value in range(int(bottom / mark) * mark, int(top) + 1, mark):
         y = zero - value * scale
         parts += [f'<path class="rule" opacity=".35" d="M{left} {y:.1f}H{width}"/>',
                   write(left - 6, round(y + 4, 1), f"{value}", kind="soft", anchor="end")]
