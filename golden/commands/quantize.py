@@ -331,11 +331,13 @@ def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
 def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
     """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
-        if args.heads is not None:
-            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        for option in ("heads", "token"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} does not go with {args.model}, whose shape goes by "
+                                 "its name")
         check(named.spec, config)
         return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
-    found = open_network(args.checkpoint, args.model, args.heads)
+    found = open_network(args.checkpoint, args.model, args.heads, args.token)
     check(found.model.spec, config)
     how = chosen(args, usual(found.model.spec, args.model))
     if args.model == ANY:

@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.output.suffix != ".safetensors":
         raise ValueError(f"--output must end with .safetensors, not be {args.output}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    model = open_network(args.checkpoint, args.model, args.heads).model
+    model = open_network(args.checkpoint, args.model, args.heads, args.token).model
     if not isinstance(model, Vit):
         raise ValueError(f"{args.checkpoint} is a Swin, whose stream can't be turned")
     pictures = Folder.open(args.calibration).choose(args.images, args.seed)

@@ -23,13 +23,15 @@ from torch import Tensor, nn
 class VitSpec:
     """Shape of a vision transformer; the defaults are the project's own network for 28x28 digits.
 
-    `norm_eps` is what LayerNorm adds to a variance in floating point; integers have none.
+    `registers` are tokens between the class token and the patches that no patch is in, a distilled
+    DeiT's second one too; their values are their rows of the positions. `norm_eps` is what
+    LayerNorm adds to a variance in floating point; integers have none.
 
     Raises
     ------
     ValueError
-        If a size is not a positive integer, one does not divide another, or `norm_eps` is not
-        small.
+        If a size is not a positive integer (`registers` may be 0), one does not divide another, or
+        `norm_eps` is not small.
     """
 
     image_size: int = 28
@@ -40,6 +42,7 @@ class VitSpec:
     depth: int = 4
     heads: int = 4
     mlp_hidden: int = 128
+    registers: int = 0
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -48,9 +51,10 @@ class VitSpec:
         for item in fields(self):
             if item.name == "norm_eps":
                 continue
-            value = getattr(self, item.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{item.name} must be a positive integer, not {value!r}")
+            value, least = getattr(self, item.name), int(item.name != "registers")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{item.name} must be a {'positive' if least else 'natural'} "
+                                 f"integer, not {value!r}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size must be a multiple of patch_size ({self.patch_size}), "
                              f"not {self.image_size}")
@@ -64,8 +68,13 @@ class VitSpec:
 
     @property
     def tokens(self) -> int:
-        """Rows of every activation matrix: the patches and the class token."""
-        return self.patches + 1
+        """Rows of every activation matrix: class token, registers, patches."""
+        return self.first + self.patches
+
+    @property
+    def first(self) -> int:
+        """Row of the first patch."""
+        return 1 + self.registers
 
     @property
     def keys(self) -> int:
@@ -196,11 +205,17 @@ class Vit(nn.Module):
                                       generator=generator)
         return self
 
+    def tokens(self, images: Tensor) -> Tensor:
+        """Embed images: class token, registers and patches, with their positions added."""
+        x = self.patch_embed(images)
+        blank = x.new_zeros(()).expand(len(x), self.spec.registers, self.spec.dim)
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), blank, x), dim=1)
+        embedded: Tensor = self.embedding(x + self.pos_embed)
+        return embedded
+
     def forward(self, images: Tensor) -> Tensor:
         """Classify by the class token after the last norm."""
-        x = self.patch_embed(images)
-        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
-        x = self.embedding(x + self.pos_embed)
+        x = self.tokens(images)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)[:, 0])

@@ -11,14 +11,15 @@ from golden.float.shape import Checkpoint, open_checkpoint
 SUFFIX = ".onnx"
 
 
-def open_network(path: str | Path, name: str = ANY, heads: int | None = None) -> Checkpoint:
+def open_network(path: str | Path, name: str = ANY, heads: int | None = None,
+                 token: str | None = None) -> Checkpoint:
     """Build the network of a file, in evaluation mode.
 
     Parameters
     ----------
     path
         A state dict (`golden.float.shape.open_checkpoint`), or a float network as ONNX.
-    name, heads
+    name, heads, token
         Of a state dict; a graph shows its heads, and has no other name than `ANY`.
 
     Raises
@@ -30,10 +31,11 @@ def open_network(path: str | Path, name: str = ANY, heads: int | None = None) ->
         As `open_checkpoint`; or if a graph is given a name or heads.
     """
     if Path(path).suffix != SUFFIX:
-        return open_checkpoint(path, name, heads)
-    if name != ANY or heads is not None:
-        raise ValueError(f"--{'heads' if name == ANY else 'model'} does not go with {path}: "
-                         "a graph shows its whole shape")
+        return open_checkpoint(path, name, heads, token)
+    for option, given in (("model", name != ANY), ("heads", heads is not None),
+                          ("token", token is not None)):
+        if given:
+            raise ValueError(f"--{option} does not go with {path}: a graph shows its whole shape")
     from golden.graph.onnx_file import network
 
     return Checkpoint(model=network(Path(path)), heads="from the graph")

@@ -74,8 +74,8 @@ def vit(cursor: Cursor) -> Found:
         cursor.refuse(node, "class token and positions, then the norm of the first block")
     stream = cursor.plain(node, node.sources[0], "the tokens")
     constant, first = embedded(cursor, stream, patches, node)
-    if first != 1:
-        cursor.refuse(node, f"one class token before the patches, not {first}")
+    if not first:
+        cursor.refuse(node, "a class token before the patches")
     dim, tokens = fields["dim"], len(constant)
     state: dict[str, Reals] = {
         "patch_embed.proj.weight": patches.data["weight"],
@@ -111,7 +111,8 @@ def vit(cursor: Cursor) -> Found:
     state |= _classifier(cursor, stream, norm1)
     heads, hidden = next(iter(shapes))
     return Found("vit", {**fields, "classes": len(state["head.weight"]), "depth": depth,
-                         "heads": heads, "mlp_hidden": hidden, "norm_eps": epsilons.pop()}, state)
+                         "heads": heads, "mlp_hidden": hidden,
+                         "registers": first - 1, "norm_eps": epsilons.pop()}, state)
 
 
 def _classifies(cursor: Cursor, norm: Node) -> bool:
