@@ -32,7 +32,9 @@ class UniformQuantizer(nn.Module):
     def __init__(self, item: TensorFormat, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.n_bits, self.delta = item.bits, torch.tensor(item.scale).reshape(shape)
-        self.zero_point = torch.tensor(item.zero_point).float().reshape(shape)
+        # Codes are unsigned there: those of the classifier, which are signed here, have a middle.
+        middle = 1 << item.bits - 1 if item.signed else 0
+        self.zero_point = torch.tensor(item.zero_point).add(middle).float().reshape(shape)
 
 
 class LogSqrt2Quantizer(nn.Module):
@@ -91,8 +93,8 @@ def test_the_official_layout_gives_the_record_again(decided: tuple[Vit, Record, 
     assert given.formats.keys() == record.formats.keys()
     for name, item in given.formats.items():   # scales went through single precision
         wanted = record.formats[name]
-        assert (item.kind, item.bits, item.zero_point) == (wanted.kind, wanted.bits,
-                                                           wanted.zero_point)
+        zero = 8 if name == "head.weight" else wanted.zero_point
+        assert (item.kind, item.bits, item.zero_point) == (wanted.kind, wanted.bits, zero)
         assert torch.allclose(torch.tensor(item.scale), torch.tensor(wanted.scale), rtol=1e-6)
     one, other = method.apply(found, given), method.apply(model, record)
     with torch.inference_mode():
