@@ -18,9 +18,9 @@ from tests.test_not_square import Work, compare
 from vitforge.spec.config import load
 
 WEIGHTS = Path(models.__file__).parents[1] / "weights" / "cifar10_swin.safetensors"
-OWN = dataclasses.replace(load("edge8"), name="swin-own", max_tokens=256, max_channels=256,
-                          table_tokens=2048, scratch_words=8192, residual_words=4096,
-                          stationary_words=2048)
+OWN = dataclasses.replace(load("edge8"), name="swin-own", max_tokens=64, stream_tokens=256,
+                          max_channels=256, table_tokens=2048, scratch_words=8192,
+                          residual_words=4096, stationary_words=2048)
 
 
 @pytest.mark.rtl
