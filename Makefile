@@ -7,6 +7,7 @@
 #                  `.venv/bin/pip install '.[soc]'`
 #   make test      lint, types, tests and short regressions
 #   make regress   the long regressions
+#   make docs      the site, build/site/index.html; needs no network, to build or to read
 #   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
 #   make clean     remove what was built; `make distclean` removes .venv as well
 #
@@ -15,7 +16,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test lint check formal regress venv clean distclean tools
+.PHONY: demo soc test pytest lint check docs formal regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -36,7 +37,11 @@ demo: venv
 soc: venv
 	$(BIN)/python -m examples.litex
 
-test: lint
+# Lint and types beside the tests: a processor is idle at the end of either.
+test: venv
+	$(MAKE) --no-print-directory -j2 lint pytest
+
+pytest: venv
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
 
 lint: venv
@@ -44,6 +49,10 @@ lint: venv
 	$(BIN)/mypy
 
 check: test
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'site: build/site/index.html'
 
 formal: venv
 	$(BIN)/python -m formal
