@@ -2,13 +2,20 @@
 """Orders and parts of a Swin's tokens: every token once, merged ones a quarter apart."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from gen.compiler.compile import compile_network
+from gen.compiler.fit import room
 from gen.compiler.image import Blocks
+from gen.compiler.stored import stored
 from gen.compiler.swin_order import Order, consecutive, cut, nested, where
-from golden.float.swin import SwinSpec
+from golden.float.swin import Swin, SwinSpec
+from golden.network import file as network_file
+from golden.network.calibrate import calibrate
 from golden.network.regions import windowed
 from vitforge.spec.config import Config, load
 from vitforge.spec.sizes import SHORT
@@ -93,3 +100,14 @@ def test_tables_have_what_the_passes_gather() -> None:
     assert Order(TINY, SWIN16).table_tokens() == 17248 <= SWIN16.table_tokens
     assert where(np.array([2, 0, 1])).tolist() == [1, 2, 0]
     assert consecutive(np.array([4, 5, 6])) and not consecutive(np.array([4, 6]))
+
+
+def test_a_stored_swin_may_have_been_quantized_for_a_machine_without_tables(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SHORT_ONE, image_size=12)
+    pictures = torch.randint(256, (1, 3, 12, 12)).to(torch.uint8)
+    made = calibrate(Swin(spec).initialize(1).eval(), pictures, load("edge16"))
+    network_file.save(tmp_path / "network.json", made)
+    with pytest.raises(ValueError, match="table_tokens must be at least"):
+        compile_network(stored(tmp_path / "network.json", load("edge16")))
+    given = dataclasses.replace(room(spec, load("edge16")), max_channels=1024)
+    assert compile_network(stored(tmp_path / "network.json", given)).config == given
