@@ -2,7 +2,7 @@
 # `make demo` and `make test` need Python 3.11, g++, make and perl; everything else comes into .venv
 # and build, and nothing outside this folder is touched.
 #
-#   make demo      a handwritten digit through the generated Verilog; ends with build/demo/report.html
+#   make demo      ten handwritten digits through the generated Verilog; ends with build/demo/report.html
 #   make soc       ten digits through a simulated LiteX system; needs gcc-riscv64-unknown-elf and
 #                  `.venv/bin/pip install '.[soc]'`
 #   make test      lint, types, tests and short regressions

@@ -155,7 +155,7 @@ def _woven(brought: list[list[Instruction]], passes: list[Instruction]) -> list[
 
 def _loaded(config: Config, load: Load) -> Instruction:
     """Return the LOAD of a region's words."""
-    fields = inline_load(load.region.base, len(load.words), config)
+    fields = inline_load(load.region.base + load.offset, len(load.words), config)
     return Instruction("LOAD", fields | {"destination": DESTINATIONS[load.region.bank]},
                        data=load.words.astype(np.uint8).tobytes())
 

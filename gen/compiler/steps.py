@@ -96,10 +96,14 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """Words ``[words, rows]`` that the program brings, before its first pass or a later one."""
+    """Words ``[words, rows]`` that the program brings, `offset` in.
+
+    They come before its first pass, or a later one.
+    """
 
     region: Region
     words: Array
+    offset: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,9 +34,9 @@ from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, dump, one_deviation, usual
 from golden.float.preprocessing_options import ANY
-from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
+from golden.graph.opened import open_network
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
@@ -331,11 +331,13 @@ def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
 def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
     """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
-        if args.heads is not None:
-            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        for option in ("heads", "token"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} does not go with {args.model}, whose shape goes by "
+                                 "its name")
         check(named.spec, config)
         return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
-    found = open_checkpoint(args.checkpoint, args.model, args.heads)
+    found = open_network(args.checkpoint, args.model, args.heads, args.token)
     check(found.model.spec, config)
     how = chosen(args, usual(found.model.spec, args.model))
     if args.model == ANY:
