@@ -8,7 +8,6 @@ beside that of the float simulation.
 __all__ = ["classified", "configured", "main", "right"]
 
 import argparse
-import copy
 import dataclasses
 import functools
 import inspect
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from golden.commands import methods
+from golden.commands.devices import device_of, placed
 from golden.commands.quantize_options import RECONSTRUCTED, WIDTHS, command_line
 from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
@@ -294,19 +294,6 @@ def _write(path: Path, text: str) -> None:
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is the GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU here")
-    return torch.device(name)
-
-
-def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
-    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
-
-
 def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
     """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
@@ -335,7 +322,7 @@ def _run(args: argparse.Namespace) -> int:
 
         check_onnx(args.onnx, args.opset, method)
     config = load(args.config)
-    device = _device(args.device)
+    device = device_of(args.device)
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
@@ -376,7 +363,7 @@ def _run(args: argparse.Namespace) -> int:
             print(f"{'onnx':<12}" + write_onnx(args.onnx, args.opset, simulated, record, {
                 "model": args.model, "preprocessing": dump(how)}), flush=True)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
-            "float": _placed(model, device), "simulated": _placed(simulated, device)}
+            "float": placed(model, device), "simulated": placed(simulated, device)}
         if args.no_float:
             del networks["float"]
         networks["integer"] = pixel_network(integer[0], how, device)
