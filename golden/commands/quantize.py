@@ -303,30 +303,6 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _check_onnx(args: argparse.Namespace, method: Method) -> None:
-    """Refuse what --onnx can't write: calibration may take minutes."""
-    from golden.onnx.graph import Graph
-    from golden.onnx.layers import check_settings
-
-    if args.onnx.suffix != ".onnx" or args.onnx.is_dir():
-        raise ValueError(f"--onnx must be a file that ends with .onnx, not {args.onnx}")
-    Graph(args.opset)
-    check_settings(method.settings)
-    args.onnx.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _write_onnx(args: argparse.Namespace, simulated: Vit | Swin, record: Record,
-                how: Preprocessing) -> None:
-    """Write the simulated network, for pictures that are preprocessed so."""
-    from golden.onnx.export import model, write
-
-    made = model(simulated, record, args.opset,
-                 {"model": args.model, "preprocessing": dump(how)})
-    write(args.onnx, made)
-    print(f"{'onnx':<12}{args.onnx}, {len(made.graph.node)} operators of opset {args.opset}",
-          flush=True)
-
-
 def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
     return model if device.type == "cpu" else copy.deepcopy(model).to(device)
 
@@ -355,7 +331,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     if args.onnx is not None:
-        _check_onnx(args, method)
+        from golden.commands.quantize_onnx import check_onnx
+
+        check_onnx(args.onnx, args.opset, method)
     config = load(args.config)
     device = _device(args.device)
     classes = read_classes(args.classes) if args.classes else ()
@@ -393,7 +371,10 @@ def _run(args: argparse.Namespace) -> int:
         record, integer = work.decide(bar)
         simulated = method.apply(model, record)
         if args.onnx is not None:
-            _write_onnx(args, simulated, record, how)
+            from golden.commands.quantize_onnx import write_onnx
+
+            print(f"{'onnx':<12}" + write_onnx(args.onnx, args.opset, simulated, record, {
+                "model": args.model, "preprocessing": dump(how)}), flush=True)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
             "float": _placed(model, device), "simulated": _placed(simulated, device)}
         if args.no_float:
