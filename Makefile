@@ -15,7 +15,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test lint check formal regress venv clean distclean tools
+.PHONY: demo soc test pytest lint check formal regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -36,7 +36,11 @@ demo: venv
 soc: venv
 	$(BIN)/python -m examples.litex
 
-test: lint
+# Lint and types beside the tests: a processor is idle at the end of either.
+test: venv
+	$(MAKE) --no-print-directory -j2 lint pytest
+
+pytest: venv
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
 
 lint: venv

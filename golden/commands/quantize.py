@@ -147,7 +147,8 @@ def _ledger(args: argparse.Namespace, calibration: Folder,
     """Look for what a killed run with the same arguments has done; None without --output."""
     if args.output is None:
         return None
-    options = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    options = {name: str(value) for name, value in vars(args).items()
+               if name not in ("output", "onnx", "opset")}
     files = (*calibration.files, *(evaluation.files if evaluation else ()))
     whole = [path for path in (args.checkpoint, args.classes) if path is not None]
     if Path(args.config).is_file():
@@ -299,6 +300,30 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _check_onnx(args: argparse.Namespace, method: Method) -> None:
+    """Refuse what --onnx can't write: calibration may take minutes."""
+    from golden.onnx.graph import Graph
+    from golden.onnx.layers import check_settings
+
+    if args.onnx.suffix != ".onnx" or args.onnx.is_dir():
+        raise ValueError(f"--onnx must be a file that ends with .onnx, not {args.onnx}")
+    Graph(args.opset)
+    check_settings(method.settings)
+    args.onnx.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write_onnx(args: argparse.Namespace, simulated: Vit | Swin, record: Record,
+                how: Preprocessing) -> None:
+    """Write the simulated network, for pictures that are preprocessed so."""
+    from golden.onnx.export import model, write
+
+    made = model(simulated, record, args.opset,
+                 {"model": args.model, "preprocessing": dump(how)})
+    write(args.onnx, made)
+    print(f"{'onnx':<12}{args.onnx}, {len(made.graph.node)} operators of opset {args.opset}",
+          flush=True)
+
+
 def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
     return model if device.type == "cpu" else copy.deepcopy(model).to(device)
 
@@ -324,6 +349,8 @@ def _run(args: argparse.Namespace) -> int:
     args.images = (RECONSTRUCTED if plan else few) if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
+    if args.onnx is not None:
+        _check_onnx(args, method)
     config = load(args.config)
     device = _device(args.device)
     classes = read_classes(args.classes) if args.classes else ()
@@ -360,6 +387,8 @@ def _run(args: argparse.Namespace) -> int:
         work = _Work(args, method, model, how, config, ledger, observe, pictures, uneven, device)
         record, integer = work.decide(bar)
         simulated = method.apply(model, record)
+        if args.onnx is not None:
+            _write_onnx(args, simulated, record, how)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
             "float": _placed(model, device), "simulated": _placed(simulated, device)}
         if args.no_float:
