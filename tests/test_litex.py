@@ -117,7 +117,8 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     gateware.mkdir(parents=True)
     (folder / "cells.json").write_text(json.dumps({
         "VexRiscv.a": "LUT4", "accelerator.core.array.x": "MULT18X18D", "main_y": "TRELLIS_FF",
-        "accelerator.core.sequencer.z": "LUT4", "pll": "EHXPLLL"}))
+        "accelerator.core.sequencer.z": "LUT4", "accelerator.core.operand$327.w": "CCU2C",
+        "pll": "EHXPLLL"}))
     (folder / "soc.bit").write_bytes(b"bits")
     (folder / "seconds.txt").write_text("1234.5")
     (folder / "image").write_bytes(b"code")
@@ -177,9 +178,10 @@ def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
     assert said is not None and f"tiny, VexRiscv standard: {said[1]}\n" in captured.err
     for row in ("| `sys_clk` | 61.3 | 50.0 |", "| VexRiscv | 1 | 0 | 0 | 0 | 0 | 0 |",
                 "| accelerator.core.array | 0 | 0 | 0 | 1 | 0 | 0 |",
+                "| accelerator.core.operand | 0 | 1 | 0 | 0 | 0 | 0 |",
                 "| accelerator.core, the rest | 1 | 0 | 0 | 0 | 0 | 0 |",
                 "| LiteX, LiteDRAM | 0 | 0 | 1 | 0 | 0 | 0 |",
-                "| whole chip | 2 | 0 | 1 | 1 | 0 | 0 |",
+                "| whole chip | 2 | 1 | 1 | 1 | 0 | 0 |",
                 "| TRELLIS_COMB | 26,000 | 83,640 |", "| nextpnr | 1234 |"):
         assert row in report
     assert "DCUA" not in report

@@ -29,6 +29,7 @@ from examples.litex.needs import missing
 from gen.compiler import arguments
 from gen.compiler.options import MNIST, command_line
 from gen.synthesis.area import KINDS, count
+from gen.synthesis.hierarchy import plain
 from gen.synthesis.netlist import write_source
 from gen.synthesis.yowasp import SynthesisError, cached, run, version
 from golden.network.integers import Network
@@ -144,7 +145,8 @@ def _areas(cells: dict[str, str]) -> Iterator[tuple[str, ...]]:
     parts: dict[str, Counter[str]] = {name: Counter() for name in (*_PARTS, "LiteX, LiteDRAM")}
     for name, kind in cells.items():
         if kind in known:
-            part = next((part for part in _PARTS if name.startswith(f"{part}.")), None)
+            path = plain(name)
+            part = next((part for part in _PARTS if path.startswith(f"{part}.")), None)
             parts[part or "LiteX, LiteDRAM"][kind] += 1
     parts["whole chip"] = sum(parts.values(), Counter())
     for part, found in parts.items():

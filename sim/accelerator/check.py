@@ -130,7 +130,7 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
     start = time.monotonic()
     size = 1 << max(20, (len(data) - 1).bit_length())
     whole = exact.cycles * len(jobs)
-    model = build(config, size=size, waves=waves, brief=whole < _BRIEF and netlist is None,
+    model = build(config, size=size, waves=waves, brief=whole < _BRIEF,
                   netlist=netlist, directory=directory)
     ready = time.monotonic()
     plusargs = {"latency": latency}
