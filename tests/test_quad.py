@@ -395,8 +395,8 @@ def test_what_waits_for_kept_operands() -> None:
         assert first == (0, 0)
         return second
 
-    # 13 words and more between a word's way in and its way back out are enough.
-    assert needed(2, 14)[0] > 2 and needed(13, 1)[0] > 13
-    assert needed(2, 12) == needed(12, 2) == (0, 0)
+    # 14 words and more between a word's way in and its way back out are enough.
+    assert needed(2, 14)[0] > 2 and needed(14, 1)[0] > 14
+    assert needed(2, 12) == needed(13, 2) == (0, 0)
     with pytest.raises(ValueError, match=r"^pass 0 keeps operands over those that it reads$"):
         needed(2, 14, a_base=180)

@@ -110,7 +110,7 @@ def test_a_rescaled_network_is_the_same_and_its_record_fits_the_checkpoint(pictu
     (("--method", "minmax", "--model", "resnet50"), "model must be one of mnist_vit"),
     (("--method", "minmax", "--model", "deit_tiny_patch16_224"),
      r"tensor 'patch_embed.proj.weight' of shape \[64, 1, 4, 4\] is not of deit_.* is 192"),
-    (("--method", "minmax", "--model", "deit_tiny_distilled_patch16_224"), "second token"),
+    (("--method", "minmax", "--model", "deit_tiny_distilled_patch16_224"), "a distilled DeiT"),
     (("--method", "minmax", "--model", "vit", "--heads", "3"), "--heads must be 4, from the file"),
     (("--method", "minmax", "--heads", "8"), "--heads must be 4, those of mnist_vit, not 8"),
     (("--method", "minmax", "--mean", "0,0,0"), "--mean must have one value, or one for each"),

@@ -34,15 +34,16 @@ from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, dump, one_deviation, usual
 from golden.float.preprocessing_options import ANY
-from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
+from golden.graph.opened import open_network
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
 from golden.ptq import METHODS, own
 from golden.ptq.folding import activated, changes, rescaled
 from golden.ptq.folding import network as with_parameters
+from golden.ptq.given import Given
 from golden.ptq.method import Method
 from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
 from golden.ptq.record import Record
@@ -142,7 +143,7 @@ def _value(text: str, default: object) -> object:
     return text
 
 
-def _ledger(args: argparse.Namespace, calibration: Folder,
+def _ledger(args: argparse.Namespace, method: Method, calibration: Folder,
             evaluation: Folder | None) -> Ledger | None:
     """Look for what a killed run with the same arguments has done; None without --output."""
     if args.output is None:
@@ -151,6 +152,8 @@ def _ledger(args: argparse.Namespace, calibration: Folder,
                if name not in ("output", "onnx", "opset")}
     files = (*calibration.files, *(evaluation.files if evaluation else ()))
     whole = [path for path in (args.checkpoint, args.classes) if path is not None]
+    if isinstance(method, Given):
+        whole.append(Path(method.settings.file))
     if Path(args.config).is_file():
         whole.append(Path(args.config))
     if args.method not in METHODS:
@@ -331,11 +334,13 @@ def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
 def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
     """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
-        if args.heads is not None:
-            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        for option in ("heads", "token"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} does not go with {args.model}, whose shape goes by "
+                                 "its name")
         check(named.spec, config)
         return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
-    found = open_checkpoint(args.checkpoint, args.model, args.heads)
+    found = open_network(args.checkpoint, args.model, args.heads, args.token)
     check(found.model.spec, config)
     how = chosen(args, usual(found.model.spec, args.model))
     if args.model == ANY:
@@ -365,7 +370,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.spread is not None:
         model = rescaled(model, args.spread)
     uneven = changes(checkpoint, model)
-    ledger = _ledger(args, calibration, evaluation)
+    ledger = _ledger(args, method, calibration, evaluation)
     with progress_bars() as bars:
         def bar(text: str, total: int) -> Callable[[int], object]:
             return bars.add(text, total).advance

@@ -45,7 +45,8 @@ def command_line() -> argparse.ArgumentParser:
                              "file (default: %(default)s, any ViT or DeiT, whose whole shape is "
                              "its file's)")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
-                        help="its state dict with timm's names, .safetensors, .pth, .pt or .bin")
+                        help="its state dict with timm's names, .safetensors, .pth, .pt or .bin; "
+                             "or a float ViT, DeiT or Swin as .onnx")
     add_heads(parser)
     parser.add_argument("--calibration", type=Path, required=True, metavar="DIR",
                         help="folder of class folders with pictures")

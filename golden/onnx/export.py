@@ -73,11 +73,13 @@ def _vit(layers: Layers, simulated: Vit, image: str) -> str:
     graph, spec, state = layers.graph, simulated.spec, layers.state
     x = layers.patches("patch_embed.proj", image)
     x = layers.turned(layers.shaped(x, 0, spec.dim, spec.patches), 0, 2, 1)
-    # A row of zeros for the class token, which is added with the positions.
-    x = graph("Pad", x, graph.constant(torch.tensor([0, 1, 0, 0, 0, 0])))
+    # Rows of zeros for the class token and registers, which are added with the positions.
+    x = graph("Pad", x, graph.constant(torch.tensor([0, spec.first, 0, 0, 0, 0])))
     rows = state["pos_embed"][0].clone()
     rows[0] += state["cls_token"][0, 0]
     x = layers.site("embedding", graph("Add", x, graph.constant(rows, "pos_embed")))
+    if spec.norm_pre:
+        x = layers.norm("norm_pre", x)
     for number in range(spec.depth):
         name = f"blocks.{number}"
         y = layers.attention(f"{name}.attn", layers.norm(f"{name}.norm1", x), spec.tokens,
