@@ -9,7 +9,7 @@ A pass depends on earlier ones through banks, and the accelerator drains a pass 
 run. So the heads of a block are interleaved (`gen.compiler.attention`).
 """
 
-__all__ = ["STYLES", "Style", "schedule"]
+__all__ = ["STYLES", "Style", "schedule", "styles"]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -52,6 +52,11 @@ _T = TypeVar("_T")
 _WHO = "gen.compiler"
 #: Raw results have no code; one field must still say so.
 _RAW = Encoding()
+
+
+def styles(network: Network) -> tuple[Style, ...]:
+    """Return the styles that make a difference, from the fastest to the one that needs least."""
+    return STYLES[:1] if isinstance(network.spec, SwinSpec) else STYLES
 
 
 def schedule(network: Network, style: Style) -> Schedule:
