@@ -13,12 +13,16 @@ from golden.units.softmax import (
     LogSoftmaxModel,
     PolynomialScale,
     ShiftScale,
+    log2_codes,
     log_softmax,
+    row_offset,
     softmax_scale,
+    statistics,
 )
 from hw.softmax.unit import LogSoftmax
 from sim.cases.case import Case
 from vitforge.spec.config import Config
+from vitforge.spec.softmax_widths import ShiftWidths
 
 Scale = ShiftScale | PolynomialScale
 #: Scores and keep bits of a row, ``[K]`` each, and its scale.
@@ -93,6 +97,27 @@ def _ties(config: Config, scale: Callable[[float], Scale]) -> Iterator[Row]:
         yield scores, torch.ones(ties + 1, dtype=torch.bool), half
 
 
+def _fine(config: Config, scale: Callable[[], Scale], rng: torch.Generator) -> Iterator[Row]:
+    """Rows in which every bit of the sum counts: a step more, or less, gives other codes.
+
+    A code is a logarithm rounded to whole numbers, so few of the rows of a network are so. Here
+    they are picked from thousands.
+    """
+    high = 1 << config.score_bits - 1
+    for keys in sorted({min(config.max_keys, count) for count in (2, 3, 5, 8, 13)}):
+        row_scale = scale()
+        assert isinstance(row_scale, ShiftScale)
+        scores = torch.randint(-high, high, (8192, keys), generator=rng)
+        keep = torch.ones_like(scores, dtype=torch.bool)
+        reference, total = statistics(scores, keep, row_scale, config)
+        codes, less, more = (
+            log2_codes(scores, keep, row_offset(reference, total + step, ShiftWidths(config)),
+                       row_scale, config) for step in (0, -1, 1))
+        chosen = ((codes != less) | (codes != more)).any(-1).nonzero()[:8, 0]
+        for row in chosen:
+            yield scores[row], keep[row], row_scale
+
+
 def cases(config: Config, seed: int) -> Iterator[Case]:
     """Rows of every length and shape, short and long ones in turn."""
     rng = torch.Generator().manual_seed(seed)
@@ -150,6 +175,8 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
         (steps, kept(some), scale(s)) for s in (0.1, 0.3, largest)], config)
     if config.exponential == "iexp" and longest > 2:
         yield make_case("exact ties", [*_ties(config, scale)], config)
+    if config.exponential == "shift" and config.attention == "log2":
+        yield make_case("every bit of the sum", [*_fine(config, scale, rng)], config)
     yield make_case("short rows behind a long one", [
         gauss(longest), *(gauss(length(1, min(2 * lanes, longest))) for _ in range(40)),
         gauss(longest), gauss(1)], config)
