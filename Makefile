@@ -2,11 +2,12 @@
 # `make demo` and `make test` need Python 3.11, g++, make and perl; everything else comes into .venv
 # and build, and nothing outside this folder is touched.
 #
-#   make demo      a handwritten digit through the generated Verilog; ends with build/demo/report.html
+#   make demo      ten handwritten digits through the generated Verilog; ends with build/demo/report.html
 #   make soc       ten digits through a simulated LiteX system; needs gcc-riscv64-unknown-elf and
 #                  `.venv/bin/pip install '.[soc]'`
 #   make test      lint, types, tests and short regressions
 #   make regress   the long regressions
+#   make docs      the site, build/site/index.html; needs no network, to build or to read
 #   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
 #   make signoff   proofs, mutants, coverage and corrupted programs, then docs/signoff.md; hours
 #   make clean     remove what was built; `make distclean` removes .venv as well
@@ -16,7 +17,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test lint check formal signoff regress venv clean distclean tools
+.PHONY: demo soc test pytest lint check docs formal signoff regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -37,7 +38,11 @@ demo: venv
 soc: venv
 	$(BIN)/python -m examples.litex
 
-test: lint
+# Lint and types beside the tests: a processor is idle at the end of either.
+test: venv
+	$(MAKE) --no-print-directory -j2 lint pytest
+
+pytest: venv
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
 
 lint: venv
@@ -45,6 +50,10 @@ lint: venv
 	$(BIN)/mypy
 
 check: test
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'site: build/site/index.html'
 
 formal: venv
 	$(BIN)/python -m formal

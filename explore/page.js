@@ -58,7 +58,7 @@ const theme = () => Object.fromEntries(["ink", "soft", "line", "back"].map(name 
 const layout = (x, y) => ({ margin: { l: 80, r: 36, t: 20, b: 60 }, font: { family: "system-ui, sans-serif", size: 13, color: theme().ink },
   xaxis: { title: { text: label(x) }, gridcolor: theme().line, zeroline: false },
   yaxis: { title: { text: label(y) }, gridcolor: theme().line, zeroline: false },
-  legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, modebar: { orientation: "v" }, hovermode: "closest",
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemsizing: "constant" }, modebar: { orientation: "v" }, hovermode: "closest",
   paper_bgcolor: theme().back, plot_bgcolor: theme().back });
 const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
@@ -76,24 +76,29 @@ function drawFront() {
   const drawn = shown.filter(row => ok(row) && has(row, x) && has(row, y));
   const place = row => `${row[x]} ${row[y]}`, crowd = {};
   for (const row of drawn) (crowd[place(row)] ??= []).push(row);
-  // Points at one place are one to the eye: it says how many there are, and which.
+  // Points at one place are one to the eye: all but the first are rings around it, and it says how
+  // many there are, and which.
+  const ring = row => crowd[place(row)].indexOf(row);
   const text = row => hover(row) + crowd[place(row)].filter(other => other !== row).map(other => `<br>also here: ${called(other)}`).slice(0, 8).join("");
   const kinds = name => [...new Set(drawn.map(row => String(row[name] ?? "")))];
   const hues = kinds($("colour").value), shapes = kinds($("shape").value), shaped = shapes.length > 1;
+  // A number alone says nothing: it has the name of its column before it.
+  const named = (id, value) => value === "" ? "none" : Number.isNaN(Number(value)) ? value : `${$(id).value.replace(/^config\./, "")} ${value}`;
   const traces = hues.map((hue, at) => {
     const part = drawn.filter(row => String(row[$("colour").value] ?? "") === hue);
-    return { type: "scatter", mode: "markers+text", name: hue || "none", x: part.map(row => row[x]), y: part.map(row => row[y]),
+    return { type: "scatter", mode: "markers+text", name: named("colour", hue), x: part.map(row => row[x]), y: part.map(row => row[y]),
       customdata: part.map(row => rows.indexOf(row)), hovertext: part.map(text),
       text: part.map(row => crowd[place(row)].length > 1 && crowd[place(row)][0] === row ? `${crowd[place(row)].length}` : ""),
       textposition: "top right", textfont: { color: theme().soft, size: 11 },
-      marker: { size: 11, opacity: 0.85, color: colours[at % colours.length],
-        symbol: part.map(row => symbols[shapes.indexOf(String(row[$("shape").value] ?? "")) % symbols.length]),
-        line: { width: part.map(row => row === chosen ? 3 : 1), color: part.map(row => row === chosen ? theme().ink : theme().back) } },
+      marker: { size: part.map(row => 11 + 6 * Math.min(ring(row), 5)), opacity: 0.85, color: colours[at % colours.length],
+        symbol: part.map(row => symbols[shapes.indexOf(String(row[$("shape").value] ?? "")) % symbols.length] + (ring(row) ? "-open" : "")),
+        line: { width: part.map(row => row === chosen ? 3 : ring(row) ? 2 : 1),
+          color: part.map(row => row === chosen ? theme().ink : ring(row) ? colours[at % colours.length] : theme().back) } },
       hovertemplate: `%{hovertext}<br>${label(x)}: %{x:,.6~g}<br>${label(y)}: %{y:,.6~g}<extra></extra>` };
   });
   // What a shape means: names without points of their own.
   if (shaped) for (const [at, shape] of shapes.entries())
-    traces.push({ type: "scatter", mode: "markers", name: shape || "none", x: [null], y: [null], hoverinfo: "skip",
+    traces.push({ type: "scatter", mode: "markers", name: named("shape", shape), x: [null], y: [null], hoverinfo: "skip",
       marker: { size: 11, color: theme().soft, symbol: symbols[at % symbols.length] } });
   const line = front(drawn, x, y);
   traces.push({ type: "scatter", mode: "lines", name: "Pareto front", x: line.map(row => row[x]), y: line.map(row => row[y]),
@@ -172,6 +177,13 @@ function drawTable() {
     return line;
   });
   $("table").replaceChildren(head, ...body);
+  widen();
+}
+// Whether there is more of the table than can be seen, and where.
+function widen() {
+  const box = $("table").parentElement, wide = box.scrollWidth > box.clientWidth + 1;
+  box.classList.toggle("more", wide && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  $("wide").textContent = (wide ? `${columns().length} columns, wider than the page: scroll sideways. ` : "") + "A click on a heading sorts.";
 }
 function tomlOf(row) {
   const lines = [`# ${row.design} ${row.point}, study ${row.study}: python -m gen.verilog --config FILE`
@@ -232,7 +244,7 @@ for (const [text, x, y] of usable) {
   button.textContent = text;
   Object.assign(button.dataset, { x, y });
   button.onclick = () => { $("x").value = x; $("y").value = y; drawFront(); };
-  $("presets").append(button, " ");
+  $("presets").append(button);
 }
 // The first front to see is one that tells designs apart.
 const telling = usable.find(([, x, y]) => differs(x) && differs(y)) || usable[0];
@@ -240,9 +252,12 @@ if (telling) [$("x").value, $("y").value] = telling.slice(1);
 for (const [id, value] of Object.entries(budget)) if (value !== null) $(id).value = value;
 const kinds = ["study", "design", "method", "weights", "activations", ...varied].filter(name => differs(name));
 for (const id of ["colour", "shape"]) options(id, ["study", ...kinds.filter(name => name !== "study")], name => name.replace(/^config\./, ""));
-if (kinds.includes("method")) $("colour").value = "method";
+$("colour").value = kinds.includes("method") ? "method" : kinds[0] || "study";
+$("shape").value = [...kinds.filter(name => name === "study"), ...kinds].find(name => name !== $("colour").value) || "study";
 for (const id of ["x", "y", "colour", "shape"]) $(id).onchange = drawFront;
 matchMedia("(prefers-color-scheme: dark)").onchange = draw;
+addEventListener("resize", widen);
+$("table").parentElement.onscroll = widen;
 for (const id of ["study", "design"]) $(id).onchange = () => { draw(); answer(); };
 $("text").oninput = () => { draw(); answer(); };
 for (const id of ["max_lut", "max_dsp", "min_fps", "max_drop"]) $(id).oninput = answer;
@@ -251,6 +266,10 @@ $("copy").onclick = () => navigator.clipboard.writeText($("toml").textContent);
 draw();
 for (const id of ["front", "stack"]) $(id).on("plotly_click", event => {
   const at = event.points[0].customdata;
-  if (at !== undefined) choose(rows[at]);
+  if (at === undefined) return;
+  // Another click on points at one place chooses the next of them.
+  const [x, y] = [$("x").value, $("y").value];
+  const here = id === "front" ? filtered().filter(row => ok(row) && row[x] === rows[at][x] && row[y] === rows[at][y]) : [];
+  choose(here.includes(chosen) ? here[(here.indexOf(chosen) + 1) % here.length] : rows[at]);
 });
 answer();

@@ -253,9 +253,12 @@ class Core(wiring.Component):
     def _operands(self, m: Module, feeder: Feeder, source: WeightSource) -> Signal:
         """Lead operands to the array, from where the feeder asks; return when they take a step."""
         sequencer, operand, array, drain = self.sequencer, self.operand, self.array, self.drain
-        # All of their way waits for `advance`, so it is a register.
+        # All of their way waits for `advance`, so it is a register. The feeder decides by a copy,
+        # of another reset, so that the two are not merged.
         advance = Signal(init=1)
-        m.d.sync += advance.eq(~operand.offers | ~array.opens | array.completes)
+        feeds = Signal()
+        m.d.sync += Cat(advance, feeds).eq(
+            (~operand.offers | ~array.opens | array.completes).replicate(2))
         m.d.comb += source.w_takes.eq(~array.completes | (operand.offers & array.opens))
         scratch, residual = self.banks["scratch"], self.banks["residual"]
         request: Any = feeder.request
@@ -268,7 +271,7 @@ class Core(wiring.Component):
         with m.If(advance):
             m.d.sync += from_residual.eq(from_residual << 1 | request.from_residual)
         m.d.comb += [
-            feeder.advance.eq(advance), operand.advance.eq(advance),
+            feeder.advance.eq(feeds), operand.advance.eq(advance),
             feeder.released.eq(drain.release), feeder.landed.eq(drain.complete),
             *(operand.i[name].eq(request[name]) for name in operand.i.shape().members),
             array.a.valid.eq(operand.o.valid), array.a.payload.eq(operand.o.payload),
@@ -292,8 +295,11 @@ class Core(wiring.Component):
         residual = self.banks["residual"]
         collected = Signal(range(PASSES + 1))
         start = Signal()
+        # Many bits wait for the next entry, so it comes from a register, two cycles behind a start:
+        # a pass of one group takes two cycles.
+        started = Signal()
         raw = drains.o.payload.operation == OPERATIONS["raw"]
-        ready = drains.o.valid & (collected != 0)
+        ready = drains.o.valid & (collected != 0) & ~started
         result = drains.o.payload.tokens << (config.rows * 4).bit_length() - 1
         if span_bits(config):
             result = few_times(drains.o.payload.tokens, drains.o.payload.words + 1) \
@@ -301,7 +307,7 @@ class Core(wiring.Component):
         m.d.comb += [
             start.eq(drain.start.valid & drain.start.ready),
             drain.start.valid.eq(ready & (~raw | self.writer.command.ready)),
-            drains.o.ready.eq(start),
+            drains.o.ready.eq(started),
             *(drain.start.payload[name].eq(drains.o.payload[name])
               for name in drain.start.payload.shape().members),
             self.writer.command.valid.eq(start & raw),
@@ -315,7 +321,7 @@ class Core(wiring.Component):
             drain.thresholds.eq(sequencer.thresholds),
             sequencer.landed.eq(drain.complete),
         ]
-        m.d.sync += collected.eq(collected + accumulator.complete - start)
+        m.d.sync += [collected.eq(collected + accumulator.complete - start), started.eq(start)]
         with m.If(self._resets[1]):
             m.d.sync += collected.eq(0)
         wiring.connect(m, drain.raw, self.writer.data)

@@ -48,7 +48,7 @@ SPECS = {
 
 @cache
 def machine(config: Config) -> Simulation:
-    return build(config, size=SIZE)
+    return build(config, size=SIZE, brief=True)
 
 
 @dataclass(frozen=True)

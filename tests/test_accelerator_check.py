@@ -49,7 +49,7 @@ def program(spec: VitSpec, config: Config) -> Compiled:
 
 
 def counters_are_predicted(config: Config, latencies: tuple[int, ...]) -> None:
-    model, data, jobs, programs = build(config), b"", [], []
+    model, data, jobs, programs = build(config, brief=True), b"", [], []
     for spec, start in itertools.product((SPEC, HEAVY), (0, 64, 4096 - 192)):
         compiled = program(spec, config)
         image = input_buffer(torch.zeros(1, spec.in_channels, spec.image_size, spec.image_size,
@@ -90,6 +90,16 @@ def test_counters_are_predicted_elsewhere(name: str, changes: dict[str, int]) ->
     counters_are_predicted(dataclasses.replace(load(name), **changes), (2, 3, 13, 60, 150))
 
 
+def test_stalls_cost_cycles_and_change_nothing() -> None:
+    seen: list[int] = []
+    images = torch.randint(256, (2, 3, 12, 12), generator=torch.Generator().manual_seed(1))
+    stalled = check(small(SPEC, load("tiny")), images.to(torch.uint8), stall=30, seed=2,
+                    progress=seen.append)
+    assert stalled.cycles > stalled.predicted.cycles
+    assert seen == sorted(seen)
+
+
+@pytest.mark.slow
 def test_a_digit_from_memory_to_logits() -> None:
     config, sample = load("tiny"), mnist.sample()
     network = calibrate(checkpoint.load(WEIGHTS), sample.calibration.images, config)

@@ -112,7 +112,7 @@ def decibels(real: Tensor, found: Tensor) -> float:
                        / (real - found).double().square().sum()).log10())
 
 
-@pytest.mark.parametrize(("bits", "suit"), [(8, True), later(6, False), (4, True)])
+@pytest.mark.parametrize(("bits", "suit"), [later(8, True), later(6, False), (4, True)])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_deploys(model, decided, name, bits, suit):
     statistics, record = decided(name, bits)

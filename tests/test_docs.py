@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import hw.units
+from examples.demo import blocks
 from golden.ptq import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +121,8 @@ def test_a_component_of_the_datapath_gives_its_formula_and_says_where_it_rounds(
 
 def test_what_moves_words_is_there():
     assert {item.id.rpartition(".")[2] for item in _components()} > MOVE
+
+
+def test_the_picture_of_the_blocks_is_the_drawing():
+    """`python -m examples.demo.blocks` draws it again."""
+    assert blocks.PICTURE.read_text(encoding="utf-8") == blocks.draw()

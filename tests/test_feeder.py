@@ -67,7 +67,9 @@ def _played(passes, rng, seldom):
         taken = model.number + model.active
         offered = taken < len(passes) and rng.random() < 0.8
         advance = rng.random() < 0.85
-        released = model.unreleased > 0 and rng.random() < seldom
+        # A drain begins when all words of its pass have gone.
+        begun = model.active and model.tile + model.token > 0
+        released = model.unreleased > begun and rng.random() < seldom
         landed = model.unlanded > model.unreleased - released and rng.random() < seldom
         issues, ends = model.issues, model.ends(advance)
         inputs = {"advance": advance, "released": released, "landed": landed,

@@ -21,6 +21,7 @@ from golden.float.vit import Vit, VitSpec
 from golden.machine.cycles import Buffers, predict
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
+from tests.sample import later
 from vitforge.spec.config import Config, load
 
 pytestmark = [pytest.mark.rtl, ICARUS]
@@ -74,7 +75,7 @@ def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("config", "language"), [
-    (TINY, "-g2005"), (TINY, "-g2012"), (PAIRS, "-g2012"), (QUADS, "-g2012"),
+    later(TINY, "-g2005"), later(TINY, "-g2012"), later(PAIRS, "-g2012"), (QUADS, "-g2012"),
     (TABLES, "-g2005")],
     ids=lambda item: getattr(item, "name", item))
 def test_accelerator_runs_a_network(tmp_path: Path, config: Config, language: str) -> None:

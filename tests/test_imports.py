@@ -48,6 +48,7 @@ OPTIONAL = {
 #: Modules that import the project inside a function, beside commands, which do so in order to
 #: answer `--help` and refuse bad arguments at once.
 LAZY = {
+    "golden.graph.opened": "a state dict needs no ONNX",
     "explore.stages": "a stage that is in the store needs none of its tools",
 }
 

@@ -56,6 +56,7 @@ def test_one_block_of_vit_l_compiles() -> None:
     assert len(compiled.steps) == 64 + layers + -(-1000 // 16)
 
 
+@pytest.mark.slow
 def test_one_block_of_vit_l_runs() -> None:
     # On an image of few patches: every channel of every layer is computed.
     small = dataclasses.replace(block_of_vit_l(), image_size=32)

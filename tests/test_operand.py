@@ -63,7 +63,8 @@ CONFIGS = [
 #: Of each of the two rounds.
 WORDS = 250
 #: Every format, at an end of its bits at least; the others have another width of the same.
-SLOW = ("8x8", "channels", "uniform-3-2", "two-scale-8-4", "two-scale-6-2", "table-4-4",
+SLOW = ("8x8", "3x3", "channels", "log2-attention-alone", "uniform-alone", "log2-5",
+        "pairs-of-tokens-18x18", "uniform-3-2", "two-scale-8-4", "two-scale-6-2", "table-4-4",
         "log-sqrt2-3-2", "table-4-3", "table-3-2")
 by_name = pytest.mark.parametrize("config", [
     later(config) if config.name in SLOW else config for config in CONFIGS],

@@ -19,6 +19,7 @@ from golden.machine.program import Fault, Instruction, assemble, parse, read_log
 from golden.network import inference
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
+from tests import random_passes
 from tests.sample import later
 from tests.test_not_square import PASSES, SPECS, Work, compare, named, of_passes, outcomes
 from vitforge.spec.config import Config, load
@@ -92,7 +93,7 @@ def test_random_passes_are_of_all_kinds(config: Config) -> None:
     seen = set()
     for seed in range(PASSES):
         before = None
-        for item in parse(of_passes(config, seed, 40).program, config):
+        for item in parse(random_passes.program(config, seed, 40)[0], config):
             if item.kind == "PASS":
                 fields = item.fields
                 seen.add((fields["mode"], pass_words(fields, config)))

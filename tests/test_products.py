@@ -90,7 +90,8 @@ def test_a_count_of_few_bits_takes_adders():
 
 
 @pytest.mark.parametrize(("name", "count"), [
-    ("edge8", 131), ("ecp5-85k-w4", 156), pytest.param("ecp5-85k-w8", 156, marks=pytest.mark.slow)])
+    ("edge8", 131), *(pytest.param(name, 156, marks=pytest.mark.slow)
+                      for name in ("ecp5-85k-w4", "ecp5-85k-w4a4", "ecp5-85k-w8"))])
 def test_an_lfe5u_85f_has_multipliers_enough(name, count):
     """Products by constants are none; every other one is a multiplier of its own."""
     lines = generate("accelerator", load(name)).splitlines()

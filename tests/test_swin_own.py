@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The project's own Swin: a picture through the Verilog, and what its files say."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,10 @@ from golden.machine.program import read_logits
 from golden.network import inference
 from golden.network.calibrate import calibrate
 from tests.test_not_square import Work, compare
-from vitforge.spec.config import load
+from tests.test_swin_verilog import CONFIGS
 
 WEIGHTS = Path(models.__file__).parents[1] / "weights" / "cifar10_swin.safetensors"
-OWN = dataclasses.replace(load("edge8"), name="swin-own", max_tokens=256, max_channels=256,
-                          table_tokens=2048, scratch_words=8192, residual_words=4096,
-                          stationary_words=2048)
+OWN = CONFIGS[1]
 
 
 @pytest.mark.rtl

@@ -74,6 +74,7 @@ def _corrupt(path):
 
 
 @pytest.mark.rtl
+@pytest.mark.slow   # Icarus replays them all, cut
 @pytest.mark.parametrize("unit", UNITS)
 def test_verilator_replays_them_without_python(tmp_path, written, unit):
     folder = tmp_path / "out"

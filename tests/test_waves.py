@@ -105,6 +105,7 @@ def test_recorded_waves_have_what_is_shown(plain):
 
 
 @pytest.mark.rtl
+@pytest.mark.slow   # another library to compile
 @FST
 def test_packed_waves_are_smaller(plain, tmp_path, monkeypatch):
     _one_case(monkeypatch)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A handwritten digit through the integer network and the generated Verilog of its units."""
+"""Handwritten digits through the generated Verilog of the accelerator and of its units."""

@@ -13,12 +13,14 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of `examples.demo`."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Recognise a handwritten digit on the generated Verilog of the accelerator,\n"
-                    "and replay its tensors in that of every unit.",
+        description="Recognise handwritten digits on the generated Verilog of the accelerator,\n"
+                    "and replay the first one's tensors in that of every unit.",
         epilog="example: python -m examples.demo --image 7")
     parser.add_argument("--image", default="0", metavar="N|FILE",
                         help="a shipped image by its number, 0 to 299, or a .npy file of 28x28 "
                              "uint8, white on black (default: 0)")
+    parser.add_argument("--count", type=int, default=10, metavar="N",
+                        help="so many shipped images, from that one on, 1 to 20 (default: 10)")
     parser.add_argument("--config", default="edge8", metavar="C",
                         help=f"{', '.join(preset_names())} or a .toml file (default: edge8)")
     parser.add_argument("--build", type=Path, default=Path("build/sim"), metavar="DIR",

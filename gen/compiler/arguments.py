@@ -59,15 +59,15 @@ def network(args: argparse.Namespace, config: Config,
     """
     if _stored(args):
         _refuse(args, ("checkpoint", "calibration", "random", "weights", "activations", "heads",
-                       "mean", "std"), f"{args.model}: it is quantized")
+                       "token", "mean", "std"), f"{args.model}: it is quantized")
         return stored(Path(args.model), config)
     if args.checkpoint is None:
-        _refuse(args, ("heads", "mean", "std"), f"{args.model} without --checkpoint")
+        _refuse(args, ("heads", "token", "mean", "std"), f"{args.model} without --checkpoint")
     return quantized(args.model, config, file=args.checkpoint, calibration=args.calibration,
                      images=args.images, seed=args.random, weight_bits=args.weights,
                      activation_bits=CODE_BITS if args.activations is None else args.activations,
-                     reading=Reading(heads=args.heads, how=lambda how: chosen(args, how),
-                                     suit=suit,
+                     reading=Reading(heads=args.heads, token=args.token,
+                                     how=lambda how: chosen(args, how), suit=suit,
                                      say=lambda text: print(text, file=sys.stderr)))
 
 

@@ -34,7 +34,7 @@ class Compiled:
     program
         Its bytes.
     instructions
-        The same, before they were packed: two LOADs, the passes, END.
+        The same, before they were packed: LOADs, the passes, END.
     steps
         What each pass does, in order.
     regions
@@ -145,7 +145,7 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
 
 def _loaded(config: Config, load: Load) -> Instruction:
     """Return the LOAD of a region's words."""
-    fields = inline_load(load.region.base, len(load.words), config)
+    fields = inline_load(load.region.base + load.offset, len(load.words), config)
     return Instruction("LOAD", fields | {"destination": DESTINATIONS[load.region.bank]},
                        data=load.words.astype(np.uint8).tobytes())
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from golden.float.vit import VitSpec
 from golden.machine.program import lines
 from golden.network.topology import Spec
 from vitforge.spec.config import Config
@@ -49,7 +50,11 @@ class Patches:
     spec: Spec
     config: Config
 
-    first = 1   # place of the first patch among the tokens
+    @property
+    def first(self) -> int:
+        """Place of the first patch among the tokens."""
+        assert isinstance(self.spec, VitSpec)
+        return self.spec.first
 
     def __post_init__(self) -> None:
         if self.piece < self.config.lanes:
@@ -110,7 +115,7 @@ class Patches:
     def load(self, base: int) -> dict[str, int]:
         """Fields of the LOAD that scatters an image over tiles of `tokens` words from `base`.
 
-        Token 0 is the class token, if there is one, and gets no values.
+        The class token and registers, if there are any, get no values.
         """
         part, row, channel, _ = self._digits
         word = self.config.rows // self.piece
@@ -155,8 +160,6 @@ class Blocks(Patches):
         The patch, counted row by row over the image, that each token is.
     """
 
-    first = 0
-
     def __init__(self, spec: Spec, config: Config) -> None:
         side, size = spec.image_size // spec.patch_size, 1
         while side % (2 * size) == 0 and min(
@@ -174,6 +177,10 @@ class Blocks(Patches):
     @property
     def count(self) -> int:
         return self.spec.tokens
+
+    @property
+    def first(self) -> int:
+        return 0
 
     @cached_property
     def blocks(self) -> list[Array]:

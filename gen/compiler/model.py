@@ -21,9 +21,9 @@ from golden.float import checkpoint, models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import usual
 from golden.float.preprocessing_options import ANY
-from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
+from golden.graph.opened import open_network
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from golden.network.topology import Spec
@@ -68,8 +68,8 @@ class Reading:
 
     Attributes
     ----------
-    heads
-        Number of heads (`golden.float.shape.open_checkpoint`).
+    heads, token
+        Number of heads, and a distilled DeiT's token (`golden.graph.opened.open_network`).
     how
         Changes the usual preprocessing.
     suit
@@ -79,6 +79,7 @@ class Reading:
     """
 
     heads: int | None = None
+    token: str | None = None
     how: Callable[[Preprocessing], Preprocessing] = lambda usual: usual
     suit: Callable[[Spec, Config], Config] = lambda spec, config: config
     say: Callable[[str], object] = lambda text: None
@@ -147,7 +148,7 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         how = reading.how(usual(spec, name))
         return calibrate(fold(models.load(name, file), how), codes(calibration, how, images),
                          config, weight_bits, gelu=gelu)
-    found = open_checkpoint(file, name, reading.heads)
+    found = open_network(file, name, reading.heads, reading.token)
     if name == ANY:
         reading.say(f"{file}: {found}")
     config = reading.suit(found.model.spec, config)

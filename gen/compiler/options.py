@@ -39,7 +39,8 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> No
                              "the one that golden.quantize had)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="its state dict with timm's names, .safetensors, .pth, .pt or "
-                             ".bin: its classes and image size count (mnist has its own)")
+                             ".bin, or the network as .onnx: its classes and image size count "
+                             "(mnist has its own)")
     add_heads(parser)
     parser.add_argument("--calibration", type=Path, metavar="DIR",
                         help="folder of class folders with pictures (mnist has its own)")

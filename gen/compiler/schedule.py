@@ -59,7 +59,7 @@ def schedule(network: Network, style: Style) -> Schedule:
     builder = _Builder(network, style)
     steps = tuple(builder.steps())
     position = Load(builder.stream, builder.loaded.reshape(-1, builder.width))
-    return Schedule(steps, builder.order, builder.patches, (position,))
+    return Schedule(steps, builder.order, builder.patches, (*builder.registers(), position))
 
 
 def _refusal(operation: ops.Operation, why: str) -> ValueError:
@@ -92,6 +92,14 @@ class _Builder(Heads):
         for operation in self.network.operations:
             yield from ops.chosen(_WHO, self.table, operation)(operation)
 
+    def registers(self) -> Iterator[Load]:
+        """Bring the registers' words of the patches: zeros, as no field of a pass blanks them."""
+        count, tokens = self.spec.registers, self.spec.tokens
+        if count:
+            for tile in range(self.order.tiles):
+                yield Load(self.patches, np.zeros((count, self.width), np.int64),
+                           tile * tokens + 1)
+
     def windows(self, operation: ops.Operation) -> Iterator[Step]:
         """Refuse what Swin needs."""
         raise _refusal(operation, "there are none for windows")
@@ -103,7 +111,8 @@ class _Builder(Heads):
     def tokens(self, operation: ops.Tokens) -> Iterator[Step]:
         """Refuse tokens in an order that passes have no fields for."""
         sums = operation.reads[0] not in self.network.formats
-        if operation.source != ((ops.BLANK, *range(self.spec.patches)) if sums else (0,)):
+        begun = (*(ops.BLANK,) * self.spec.first, *range(self.spec.patches))
+        if operation.source != (begun if sums else (0,)):
             raise _refusal(operation, "an order of tokens that no field of a pass has")
         return self.later(operation)
 

@@ -94,10 +94,11 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """Words ``[words, rows]`` that the program brings before its first pass."""
+    """Words ``[words, rows]`` that the program brings before its first pass, `offset` in."""
 
     region: Region
     words: Array
+    offset: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,7 +91,8 @@ def rotate() -> argparse.ArgumentParser:
         epilog="example: python -m golden.rotate --checkpoint deit_tiny.safetensors "
                "--calibration DIR -o build/rotated.safetensors")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
-                        help="state dict with timm's names, .safetensors, .pth, .pt or .bin")
+                        help="state dict with timm's names, .safetensors, .pth, .pt or .bin; or "
+                             "the network as .onnx")
     parser.add_argument("--model", default=ANY, metavar="NAME",
                         help="its name, where the file does not say the heads (default: "
                              "%(default)s, any ViT or DeiT)")

@@ -34,9 +34,9 @@ from golden.float import models
 from golden.float.models import Preprocessing
 from golden.float.preprocessing import chosen, dump, one_deviation, usual
 from golden.float.preprocessing_options import ANY
-from golden.float.shape import open_checkpoint
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit
+from golden.graph.opened import open_network
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
@@ -147,7 +147,8 @@ def _ledger(args: argparse.Namespace, calibration: Folder,
     """Look for what a killed run with the same arguments has done; None without --output."""
     if args.output is None:
         return None
-    options = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    options = {name: str(value) for name, value in vars(args).items()
+               if name not in ("output", "onnx", "opset")}
     files = (*calibration.files, *(evaluation.files if evaluation else ()))
     whole = [path for path in (args.checkpoint, args.classes) if path is not None]
     if Path(args.config).is_file():
@@ -299,6 +300,30 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _check_onnx(args: argparse.Namespace, method: Method) -> None:
+    """Refuse what --onnx can't write: calibration may take minutes."""
+    from golden.onnx.graph import Graph
+    from golden.onnx.layers import check_settings
+
+    if args.onnx.suffix != ".onnx" or args.onnx.is_dir():
+        raise ValueError(f"--onnx must be a file that ends with .onnx, not {args.onnx}")
+    Graph(args.opset)
+    check_settings(method.settings)
+    args.onnx.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write_onnx(args: argparse.Namespace, simulated: Vit | Swin, record: Record,
+                how: Preprocessing) -> None:
+    """Write the simulated network, for pictures that are preprocessed so."""
+    from golden.onnx.export import model, write
+
+    made = model(simulated, record, args.opset,
+                 {"model": args.model, "preprocessing": dump(how)})
+    write(args.onnx, made)
+    print(f"{'onnx':<12}{args.onnx}, {len(made.graph.node)} operators of opset {args.opset}",
+          flush=True)
+
+
 def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
     return model if device.type == "cpu" else copy.deepcopy(model).to(device)
 
@@ -306,11 +331,13 @@ def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
 def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
     """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
-        if args.heads is not None:
-            raise ValueError(f"--heads does not go with {args.model}, whose shape goes by its name")
+        for option in ("heads", "token"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} does not go with {args.model}, whose shape goes by "
+                                 "its name")
         check(named.spec, config)
         return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
-    found = open_checkpoint(args.checkpoint, args.model, args.heads)
+    found = open_network(args.checkpoint, args.model, args.heads, args.token)
     check(found.model.spec, config)
     how = chosen(args, usual(found.model.spec, args.model))
     if args.model == ANY:
@@ -324,6 +351,8 @@ def _run(args: argparse.Namespace) -> int:
     args.images = (RECONSTRUCTED if plan else few) if args.images is None else args.images
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
+    if args.onnx is not None:
+        _check_onnx(args, method)
     config = load(args.config)
     device = _device(args.device)
     classes = read_classes(args.classes) if args.classes else ()
@@ -360,6 +389,8 @@ def _run(args: argparse.Namespace) -> int:
         work = _Work(args, method, model, how, config, ledger, observe, pictures, uneven, device)
         record, integer = work.decide(bar)
         simulated = method.apply(model, record)
+        if args.onnx is not None:
+            _write_onnx(args, simulated, record, how)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
             "float": _placed(model, device), "simulated": _placed(simulated, device)}
         if args.no_float:

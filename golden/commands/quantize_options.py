@@ -9,6 +9,7 @@ from pathlib import Path
 from golden.commands import methods
 from golden.commands.methods import ABOUT, About
 from golden.float.preprocessing_options import ANY, add_heads, add_preprocessing
+from golden.onnx.options import HIGHEST, LOWEST, OPSET
 from vitforge.spec.config import preset_names
 
 _ABOUT = """\
@@ -44,7 +45,8 @@ def command_line() -> argparse.ArgumentParser:
                              "file (default: %(default)s, any ViT or DeiT, whose whole shape is "
                              "its file's)")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE",
-                        help="its state dict with timm's names, .safetensors, .pth, .pt or .bin")
+                        help="its state dict with timm's names, .safetensors, .pth, .pt or .bin; "
+                             "or a float ViT, DeiT or Swin as .onnx")
     add_heads(parser)
     parser.add_argument("--calibration", type=Path, required=True, metavar="DIR",
                         help="folder of class folders with pictures")
@@ -87,6 +89,12 @@ def command_line() -> argparse.ArgumentParser:
                              f"{', '.join(preset_names())} or a .toml file (default: %(default)s)")
     parser.add_argument("--suit", action="store_true",
                         help="give that configuration the method's attention codes")
+    parser.add_argument("--onnx", type=Path, metavar="FILE",
+                        help="write the simulated network as ONNX with QuantizeLinear and "
+                             "DequantizeLinear")
+    parser.add_argument("--opset", type=int, default=OPSET, metavar="N",
+                        help=f"version of ONNX's operators, {LOWEST} to {HIGHEST}; below 21 codes "
+                             "of 4 bits are those of 8, clipped (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR",
                         help="write record.json, the integer network (model.json, "
                              "model.safetensors), notes.json and report.md with pictures there, "

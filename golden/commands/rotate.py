@@ -17,7 +17,8 @@ from golden.data.imagenet import Folder
 from golden.float import checkpoint
 from golden.float.preprocessing import usual
 from golden.float.rotation import grid_noise, peaks, rotation, turned
-from golden.float.shape import open_checkpoint
+from golden.float.vit import Vit
+from golden.graph.opened import open_network
 from vitforge.base.cli import run_command
 
 #: Logits of both networks are as near, as a share of the largest one.
@@ -31,7 +32,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.output.suffix != ".safetensors":
         raise ValueError(f"--output must end with .safetensors, not be {args.output}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    model = open_checkpoint(args.checkpoint, args.model, args.heads).model
+    model = open_network(args.checkpoint, args.model, args.heads, args.token).model
+    if not isinstance(model, Vit):
+        raise ValueError(f"{args.checkpoint} is a Swin, whose stream can't be turned")
     pictures = Folder.open(args.calibration).choose(args.images, args.seed)
     how = usual(model.spec, args.model)
     images = torch.cat([part for part, _ in pictures.batches(how, _BATCH)])

@@ -5,13 +5,14 @@
 them loads as it is. So do Microsoft's Swin checkpoints, with patch merging at the end of a stage.
 """
 
-__all__ = ["DISTILLED", "MODELS", "Model", "Preprocessing", "create", "lookup", "load"]
+__all__ = ["MODELS", "Model", "Preprocessing", "create", "filled", "load", "lookup"]
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from golden.float import checkpoint
 from golden.float.checkpoint import CheckpointError
 from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
+
+Net = TypeVar("Net", Vit, Swin, Vit | Swin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +118,9 @@ MODELS: Mapping[str, Model] = {
 project's own, the others timm's, whose preprocessing is that of timm's default weights."""
 
 
-#: Why a distilled DeiT is no plain ViT.
-DISTILLED = ("a distilled DeiT, whose second token and second head are not supported; the "
-             "DeiT without distillation is")
+#: What of a distilled DeiT there is.
+_DISTILLED = ("a distilled DeiT has no name here; without one its file is taken, with --token "
+              "class or distilled")
 
 
 def lookup(name: str) -> Model:
@@ -129,7 +132,7 @@ def lookup(name: str) -> Model:
         If there is none; the message lists the names, or says why timm's name is not among them.
     """
     if re.match(r"deit_.*distilled", name):
-        raise ValueError(f"{name}: {DISTILLED}")
+        raise ValueError(f"{name}: {_DISTILLED}")
     if name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, not {name!r}")
     return MODELS[name]
@@ -160,12 +163,22 @@ def load(name: str, path: str | Path) -> Vit | Swin:
     CheckpointError
         As `golden.float.checkpoint.load`, or if a buffer has other values than this network needs.
     """
-    model = lookup(name).build()
-    state, _ = checkpoint.read(path)
+    return filled(lookup(name).build(), checkpoint.read(path)[0], path)
+
+
+def filled(model: Net, state: dict[str, Tensor], path: str | Path) -> Net:
+    """Fill a network with a state dict that `load` takes, and return it in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        As `load`.
+    """
     if isinstance(model, Swin):
         state = _parameters(model, _renamed(state), path)
     checkpoint.fill(model, state, path)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

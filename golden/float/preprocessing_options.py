@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of a checkpoint and of its pictures: the same for all commands that take one."""
 
-__all__ = ["ANY", "INTERPOLATIONS", "add_heads", "add_preprocessing"]
+__all__ = ["ANY", "INTERPOLATIONS", "TOKENS", "add_heads", "add_preprocessing"]
 
 import argparse
 import math
@@ -10,6 +10,8 @@ import math
 ANY = "vit"
 #: Filters of the resizing.
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+#: Tokens of a distilled DeiT that have a classifier.
+TOKENS = ("class", "distilled")
 
 
 def _values(text: str) -> tuple[float, ...]:
@@ -38,7 +40,10 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_heads(parser: argparse.ArgumentParser) -> None:
-    """Add --heads."""
+    """Add --heads and --token."""
     parser.add_argument("--heads", type=int, metavar="N",
                         help="attention heads, which tensors don't show (default: the model's, or "
                              "one for every 64 channels)")
+    parser.add_argument("--token", choices=TOKENS,
+                        help="of a distilled DeiT: the token whose classifier is taken, since an "
+                             "accelerator has the logits of one")

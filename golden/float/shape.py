@@ -5,7 +5,7 @@ Only the number of heads leaves no trace in a state dict. It is that of a named 
 is given, else that in the file's metadata, else one for every 64 channels, as all of timm's have.
 """
 
-__all__ = ["Checkpoint", "of_tensors", "open_checkpoint"]
+__all__ = ["Checkpoint", "of_state", "of_tensors", "open_checkpoint"]
 
 import json
 import re
@@ -19,7 +19,9 @@ from torch import Tensor
 from golden.float import checkpoint, models
 from golden.float.checkpoint import CheckpointError
 from golden.float.models import Model
+from golden.float.plain import plain
 from golden.float.preprocessing_options import ANY
+from golden.float.swin import Swin, SwinSpec
 from golden.float.vit import Vit, VitSpec
 
 #: Channels of a head where nothing says how many heads there are.
@@ -27,11 +29,8 @@ HEAD = 64
 
 #: Tensors of networks that look like a ViT, and why they aren't one here.
 _OTHERS = {
-    r"dist_token|head_dist\.": models.DISTILLED,
     r"layers\.\d+\.": "a Swin, whose shape goes by its name",
-    r"blocks\.\d+\.ls[12]\.": "LayerScale is not supported",
     r"blocks\.\d+\.attn\.[qk]_norm\.": "norms of queries and keys are not supported",
-    r"reg_token": "register tokens are not supported",
     r"fc_norm\.": "the mean of all tokens is classified, which is not supported, and not the class "
                   "token",
     r"norm_pre\.": "a norm before the blocks is not supported",
@@ -41,22 +40,30 @@ _OTHERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A float ViT of a file, and how its heads are known, in words."""
+    """A float network of a file, and how its heads are known, in words."""
 
-    model: Vit
+    model: Vit | Swin
     heads: str
 
     def __str__(self) -> str:
         """Say what was found, in one line."""
         spec = self.model.spec
+        if isinstance(spec, SwinSpec):
+            return (f"a Swin, {spec.image_size}x{spec.image_size} pixels of {spec.in_channels} "
+                    f"channels, patches of {spec.patch_size}, windows of {spec.window}, "
+                    f"{'+'.join(map(str, spec.depths))} blocks of {spec.dim} channels and more, "
+                    f"{spec.classes} classes, {'+'.join(map(str, spec.heads))} heads "
+                    f"({self.heads})")
         return (f"{spec.image_size}x{spec.image_size} pixels of {spec.in_channels} channels, "
                 f"patches of {spec.patch_size}, {spec.depth} blocks of {spec.dim} channels, "
-                f"MLP of {spec.mlp_hidden}, {spec.classes} classes, {spec.heads} heads "
-                f"({self.heads})")
+                f"MLP of {spec.mlp_hidden}, {spec.classes} classes, "
+                + (f"{spec.registers} registers, " if spec.registers else "")
+                + f"{spec.heads} heads ({self.heads})")
 
 
-def of_tensors(state: Mapping[str, Tensor], path: str | Path) -> dict[str, int]:
-    """Return all fields of a `VitSpec` but `heads`.
+def of_tensors(state: Mapping[str, Tensor], path: str | Path, registers: int = 0,
+               ) -> dict[str, int]:
+    """Return all fields of a `VitSpec` but `heads` and `norm_eps`.
 
     Parameters
     ----------
@@ -64,6 +71,8 @@ def of_tensors(state: Mapping[str, Tensor], path: str | Path) -> dict[str, int]:
         A state dict with timm's names.
     path
         Its file, for messages.
+    registers
+        Tokens between the class token and the patches.
 
     Raises
     ------
@@ -90,10 +99,11 @@ def of_tensors(state: Mapping[str, Tensor], path: str | Path) -> dict[str, int]:
     if patch != across:
         raise CheckpointError(f"{path}: tensor 'patch_embed.proj.weight' must have shape {form}, "
                               f"not {[dim, channels, patch, across]}")
-    tokens = shape("pos_embed", "[1, 1 + patches, dim]")[1]
-    side = round(max(tokens - 1, 1) ** 0.5)
-    if side * side != tokens - 1:
-        raise CheckpointError(f"{path}: tensor 'pos_embed' must have shape [1, 1 + n * n, {dim}], "
+    patches = shape("pos_embed", "[1, 1 + patches, dim]")[1] - 1 - registers
+    side = round(max(patches, 1) ** 0.5)
+    if side * side != patches:
+        form = f"[1, {1 + registers} + n * n, {dim}]"
+        raise CheckpointError(f"{path}: tensor 'pos_embed' must have shape {form}, "
                               f"not {list(state['pos_embed'].shape)}")
     numbers = {int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))}
     for number in range(len(numbers) or 1):
@@ -102,7 +112,7 @@ def of_tensors(state: Mapping[str, Tensor], path: str | Path) -> dict[str, int]:
                                   "is missing")
     return {"image_size": side * patch, "patch_size": patch, "in_channels": channels,
             "classes": shape("head.weight", "[classes, dim]")[0], "dim": dim,
-            "depth": len(numbers),
+            "depth": len(numbers), "registers": registers,
             "mlp_hidden": shape("blocks.0.mlp.fc1.weight", "[hidden, dim]")[0]}
 
 
@@ -127,18 +137,27 @@ def _as_named(found: Mapping[str, int], state: Mapping[str, Tensor], named: Mode
                               f"{named.name}, which has {depth} blocks")
 
 
-def _heads(dim: int, named: Model | None, metadata: Mapping[str, str], given: int | None,
+def _own(metadata: Mapping[str, str], path: str | Path) -> dict[str, object] | None:
+    """Return the spec of a file that this project wrote, None of others."""
+    if "spec" not in metadata:
+        return None
+    try:
+        found = json.loads(metadata["spec"])
+        int(found["heads"])
+        return dict(found)
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} has no usable spec in its metadata") from None
+
+
+def _heads(dim: int, named: Model | None, own: Mapping[str, object] | None, given: int | None,
            path: str | Path) -> tuple[int, str]:
     """Return the number of heads, and how it is known."""
     known, source = 0, ""
     if named is not None:
         assert isinstance(named.spec, VitSpec)
         known, source = named.spec.heads, f"those of {named.name}"
-    elif "spec" in metadata:
-        try:
-            known, source = int(json.loads(metadata["spec"])["heads"]), "from the file"
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{path} has no usable spec in its metadata") from None
+    elif own is not None:
+        known, source = int(str(own["heads"])), "from the file"
     if given is not None:
         if known and given != known:
             raise ValueError(f"--heads must be {known}, {source}, not {given}")
@@ -153,7 +172,8 @@ def _heads(dim: int, named: Model | None, metadata: Mapping[str, str], given: in
     return dim // HEAD, f"an assumption: {HEAD} channels each; --heads says otherwise"
 
 
-def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None) -> Checkpoint:
+def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None,
+                    token: str | None = None) -> Checkpoint:
     """Build the network of a file, in evaluation mode.
 
     Parameters
@@ -165,6 +185,8 @@ def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None)
         size or input channels); `ANY` takes all of them from the tensors.
     heads
         Number of heads, where the tensors are all there is.
+    token
+        Of a distilled DeiT (`golden.float.plain.plain`).
 
     Raises
     ------
@@ -172,17 +194,47 @@ def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None)
         As `of_tensors` and `golden.float.checkpoint.load`, or if the network is not the named one;
         the message names the tensor.
     ValueError
-        If there is no such name, or `heads` is needed, or contradicts what is known.
+        If there is no such name, or `heads` or `token` is needed, or contradicts what is known.
     """
     named = None if name == ANY else models.lookup(name)
     state, metadata = checkpoint.read(path)
-    found = of_tensors(state, path)
+    return of_state(state, path, named, _own(metadata, path), heads, token)
+
+
+def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None = None,
+             own: Mapping[str, object] | None = None, heads: int | None = None,
+             token: str | None = None) -> Checkpoint:
+    """Build the network of tensors.
+
+    Parameters
+    ----------
+    state, path
+        With timm's names; and where they come from, for messages.
+    named
+        The network whose width, depth, patch and MLP they must have.
+    own
+        Fields of a `VitSpec` that are known: tensors are as this project saves them.
+    heads, token
+        As `open_checkpoint`.
+
+    Raises
+    ------
+    CheckpointError, ValueError
+        As `open_checkpoint`.
+    """
+    registers = 0
+    if own is None:
+        state, registers = plain(state, path, token)
+    elif isinstance(given := own.get("registers", 0), int):
+        registers = given
+    found = of_tensors(state, path, registers)
     if named is not None:
         _as_named(found, state, named, path)
-    number, source = _heads(found["dim"], named, metadata, heads, path)
+    number, source = _heads(found["dim"], named, own, heads, path)
+    epsilon = {} if own is None or "norm_eps" not in own else {"norm_eps": own["norm_eps"]}
     try:
-        spec = VitSpec(**found, heads=number)
-    except ValueError as error:
+        spec = VitSpec(**found, heads=number, **epsilon)   # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     with torch.device("meta"):   # before memory is taken for what a file claims
         checkpoint.fits(Vit(spec), state, path)

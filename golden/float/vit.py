@@ -2,8 +2,8 @@
 """A pre-norm vision transformer in floating point, with timm's parameter names.
 
 The architecture of ViT (Dosovitskiy et al., arXiv 2010.11929, equations 1 to 4) as DeiT and timm
-build it: class token, learnt position embedding, pre-norm blocks, exact GELU, LayerNorm with
-eps 1e-6. A timm state dict of a ``vit_*`` or ``deit_*_patch*`` model loads as it is.
+build it: class token, learnt position embedding, pre-norm blocks, exact GELU. A timm state dict of
+a ``vit_*`` or ``deit_*_patch*`` model loads as it is.
 
 Every intermediate tensor that a quantizer must know the range of leaves a module of its own, so
 that `observe` sees it: attention is written out, and points that compute nothing are `Tap` modules.
@@ -23,10 +23,15 @@ from torch import Tensor, nn
 class VitSpec:
     """Shape of a vision transformer; the defaults are the project's own network for 28x28 digits.
 
+    `registers` are tokens between the class token and the patches that no patch is in, a distilled
+    DeiT's second one too; their values are their rows of the positions. `norm_eps` is what
+    LayerNorm adds to a variance in floating point; integers have none.
+
     Raises
     ------
     ValueError
-        If a size is not a positive integer, or one does not divide another.
+        If a size is not a positive integer (`registers` may be 0), one does not divide another, or
+        `norm_eps` is not small.
     """
 
     image_size: int = 28
@@ -37,12 +42,19 @@ class VitSpec:
     depth: int = 4
     heads: int = 4
     mlp_hidden: int = 128
+    registers: int = 0
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        if not 0 <= self.norm_eps <= 1e-3:
+            raise ValueError(f"norm_eps must be 0 to 1e-3, not {self.norm_eps}")
         for item in fields(self):
-            value = getattr(self, item.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{item.name} must be a positive integer, not {value!r}")
+            if item.name == "norm_eps":
+                continue
+            value, least = getattr(self, item.name), int(item.name != "registers")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{item.name} must be a {'positive' if least else 'natural'} "
+                                 f"integer, not {value!r}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size must be a multiple of patch_size ({self.patch_size}), "
                              f"not {self.image_size}")
@@ -56,8 +68,13 @@ class VitSpec:
 
     @property
     def tokens(self) -> int:
-        """Rows of every activation matrix: the patches and the class token."""
-        return self.patches + 1
+        """Rows of every activation matrix: class token, registers, patches."""
+        return self.first + self.patches
+
+    @property
+    def first(self) -> int:
+        """Row of the first patch."""
+        return 1 + self.registers
 
     @property
     def keys(self) -> int:
@@ -140,10 +157,10 @@ class Block(nn.Module):
 
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
         self.attn = Attention(spec)
         self.residual1 = Tap()
-        self.norm2 = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
         self.mlp = Mlp(spec)
         self.residual2 = Tap()
 
@@ -164,7 +181,7 @@ class Vit(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, spec.tokens, spec.dim))
         self.embedding = Tap()
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
-        self.norm = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
         self.head = nn.Linear(spec.dim, spec.classes)
 
     def initialize(self, seed: int) -> "Vit":
@@ -188,11 +205,17 @@ class Vit(nn.Module):
                                       generator=generator)
         return self
 
+    def tokens(self, images: Tensor) -> Tensor:
+        """Embed images: class token, registers and patches, with their positions added."""
+        x = self.patch_embed(images)
+        blank = x.new_zeros(()).expand(len(x), self.spec.registers, self.spec.dim)
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), blank, x), dim=1)
+        embedded: Tensor = self.embedding(x + self.pos_embed)
+        return embedded
+
     def forward(self, images: Tensor) -> Tensor:
         """Classify by the class token after the last norm."""
-        x = self.patch_embed(images)
-        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
-        x = self.embedding(x + self.pos_embed)
+        x = self.tokens(images)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)[:, 0])

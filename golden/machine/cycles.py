@@ -349,7 +349,8 @@ class _Machine:
             else:
                 last = start + timing.first_group + groups - 1
             first = start + timing.first_group
-            free = last
+            # The next entry of the queue of passes is there two cycles behind a start.
+            free = max(last, start + 2)
             whole = raw or item["tokens"] < short_tokens(self.config)
             release = last if whole else max(first, last - timing.early)
             if kernel.now < release:

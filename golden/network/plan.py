@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from golden.float.vit import VitSpec
 from golden.formats.attention import attend
 from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.network.constants import around_zero, symmetric
@@ -234,7 +235,7 @@ class _Builder:
         self.norms[name] = Affine(gamma=gamma, beta=beta)
 
     def position(self, operation: Position) -> None:
-        """Class token and position embedding, with the class token in row 0.
+        """Class token and position embedding, with the class token in row 0, then registers.
 
         The middle of each channel's constants goes into the bias, which the class token gets too
         (its products are zero), so that the codes only have to span what differs among tokens.
@@ -242,7 +243,8 @@ class _Builder:
         parameters = self.plan.parameters
         constant = parameters["pos_embed"][0].clone()
         constant[0] += parameters["cls_token"][0, 0]
-        constant[1:] += parameters[f"{operation.layer}.bias"]
+        assert isinstance(self.spec, VitSpec)
+        constant[self.spec.first:] += parameters[f"{operation.layer}.bias"]
         middle = (constant.amax(0) + constant.amin(0)) / 2
         constant = constant - middle
         found = around_zero(constant, self.config)

@@ -31,7 +31,10 @@ from golden.network.topology_swin import swin
 
 
 def vit(spec: VitSpec) -> tuple[Operation, ...]:
-    """Return the operations of a pre-norm ViT with a class token (arXiv 2010.11929)."""
+    """Return the operations of a pre-norm ViT with a class token (arXiv 2010.11929), and registers.
+
+    Registers (arXiv 2309.16588) are blank rows as the class token's is.
+    """
     return tuple(_vit(spec))
 
 
@@ -40,7 +43,7 @@ def _vit(spec: VitSpec) -> Iterator[Operation]:
     yield Image(name="input", reads=(PICTURES,), writes=("input",), roles=("input",))
     yield _linear("patch_embed.proj", "input", spec.patches, spec.patch_values, dim)
     yield Tokens(name="tokens", reads=("patch_embed.proj",), writes=("tokens",),
-                 source=(BLANK, *range(spec.patches)))
+                 source=(*(BLANK,) * spec.first, *range(spec.patches)))
     yield Position(name="position", reads=(), writes=("position",), layer="patch_embed.proj")
     stream = "embedding"
     yield _added("tokens", "position", stream)

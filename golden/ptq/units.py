@@ -10,7 +10,6 @@ __all__ = ["HEAD", "Unit", "units"]
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from golden.float.swin import PatchMerging, Swin
@@ -46,17 +45,11 @@ def units(model: Vit | Swin) -> tuple[Unit, ...]:
     if isinstance(model, Vit):
         vit = model
 
-        def embed(images: Tensor) -> Tensor:
-            x = vit.patch_embed(images)
-            x = torch.cat((vit.cls_token.expand(len(x), -1, -1), x), dim=1)
-            embedded: Tensor = vit.embedding(x + vit.pos_embed)
-            return embedded
-
         def classify(x: Tensor) -> Tensor:
             logits: Tensor = vit.head(vit.norm(x[:, :1])[:, 0])
             return logits
 
-        return (Unit("patch_embed", embed),
+        return (Unit("patch_embed", vit.tokens),
                 *(Unit(f"blocks.{n}", block) for n, block in enumerate(vit.blocks)),
                 Unit(HEAD, classify))
     found = [Unit("patch_embed", model.patch_embed)]

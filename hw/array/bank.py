@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.lib.stream import delay
 from vitforge.spec.config import Config
 from vitforge.spec.sizes import ADDRESS_BITS, doubled
 
@@ -16,7 +17,8 @@ class Bank(wiring.Component):
     """`depth` words of `rows` codes of 8 bits, or, where tokens share multipliers, of twice 4 bits.
 
     Latency 2: a word is in `data` two steps of `read_enable` after its address (the memory, and a
-    register for its way across the chip); it may be read in the cycle after it was written.
+    register for its way across the chip). A word is written in the cycle after it was given, and
+    may be read in the one after that.
 
     Members
     -------
@@ -62,18 +64,21 @@ class Bank(wiring.Component):
             read.addr.eq(self.read_address),
             read.en.eq(self.read_enable),
             beyond.eq(self._beyond(self.write_address)),
-            write.addr.eq(self.write_address),
         ]
         if halves:
             # What is written at once lies together: a half of some codes.
             places = self._places()
-            mask = Cat(self.write_halves & bit.replicate(2) for bit in self.write_mask)
-            m.d.comb += write.data.eq(Cat(self.write_data[place] for place in places))
+            mask: Value = Cat(self.write_halves & bit.replicate(2) for bit in self.write_mask)
+            given: Value = Cat(self.write_data[place] for place in places)
             found: Value = Cat(read.data[places.index(bit)] for bit in range(len(places)))
         else:
-            mask, found = self.write_mask, read.data
-            m.d.comb += write.data.eq(self.write_data)
-        m.d.comb += write.en.eq(mask & (self.write & ~beyond).replicate(len(mask)))
+            mask, given, found = self.write_mask, self.write_data, read.data
+        # Who writes is chosen late in its cycle, and the memory lies all over the chip.
+        m.d.comb += [port.eq(late) for port, late in (
+            (write.addr, delay(m, self.write_address[:len(write.addr)], advance=1, name="place")),
+            (write.data, delay(m, given, advance=1, name="given")),
+            (write.en, delay(m, mask & (self.write & ~beyond).replicate(len(mask)), advance=1,
+                             name="mask", init=0)))]
         with m.If(self.read_enable):
             m.d.sync += self.data.eq(found)
         m.d.sync += self.overflow.eq(self.write & beyond

@@ -39,7 +39,8 @@ class Feeder(wiring.Component):
     advance : In(1)
         The operand path takes a step.
     released, landed : In(1)
-        Pulses of the drain: a pass's accumulators may be written, all that it wrote is there.
+        Pulses of the drain: a pass's accumulators may be written, all that it wrote is there. None
+        comes before the pass's last word was issued.
     request : Out(StructLayout)
         The word that is wanted, with `valid`; held while `advance` is low.
     waiting : Out(1)
@@ -87,39 +88,31 @@ class Feeder(wiring.Component):
         final_tile = Signal()
         late = Signal()
 
-        unreleased = Signal(3)
-        unlanded = Signal(3)
-        gate = Signal()
+        closes = Signal()               # the word is its pass's last
         issue = Signal()
         move = Signal()
-        begin = Signal()
         load = Signal()
-        with m.If(first_tile):
-            m.d.comb += gate.eq((unreleased <= 1)
-                                & (unlanded <= Mux(late, current.pending, 2)))
-        with m.Else():
-            m.d.comb += gate.eq(~late | (unlanded <= current.pending + 1))
+        gate = self._gate(m, load, active, first_tile, late, current)
         m.d.comb += [
             issue.eq(active & (~first_token | gate)),
             self.waiting.eq(active & ~issue),
             self.operand.eq(current.operand),
             move.eq(issue & self.advance),
-            begin.eq(move & first_token & first_tile),
-            load.eq(~active | (move & final_token & final_tile)),
+            load.eq(~active | (move & closes)),
             self.passes.ready.eq(load),
         ]
-        m.d.sync += [unreleased.eq(unreleased + begin - self.released),
-                     unlanded.eq(unlanded + begin - self.landed)]
 
         coming = self.passes.payload
         words = self._words(m, coming)
         if doubled(self.config):
-            m.d.comb += self.keeps.eq(Cat(begin & current.keep, current.offset[:ADDRESS_BITS]))
+            m.d.comb += self.keeps.eq(Cat(move & first_token & first_tile & current.keep,
+                                          current.offset[:ADDRESS_BITS]))
         with m.If(load):
             m.d.sync += [
                 active.eq(self.passes.valid), current.eq(coming), token.eq(0), tile.eq(0),
                 first_token.eq(1), first_tile.eq(1),
                 final_token.eq(words == 1), final_tile.eq(coming.tiles == 1),
+                closes.eq((words == 1) & (coming.tiles == 1)),
                 address.eq(coming.a_base), next_base.eq(coming.a_base + coming.a_stride),
                 late.eq(coming.late == 0), until_late.eq(coming.late),
                 last_token.eq(words - 1), last_tile.eq(coming.tiles - 1),
@@ -128,6 +121,7 @@ class Feeder(wiring.Component):
             m.d.sync += [
                 token.eq(0), first_token.eq(1), tile.eq(tile + 1), first_tile.eq(0),
                 final_token.eq(last_token == 0), final_tile.eq(tile + 1 == last_tile),
+                closes.eq((last_token == 0) & (tile + 1 == last_tile)),
                 until_late.eq(until_late - 1), late.eq(late | (until_late == 1)),
                 address.eq(next_base), next_base.eq(next_base + current.a_stride),
             ]
@@ -135,7 +129,8 @@ class Feeder(wiring.Component):
         further = ~current.gathers if tables(self.config) else 1
         with m.Elif(move):
             m.d.sync += [token.eq(token + 1), first_token.eq(0), address.eq(address + further),
-                         final_token.eq(token + 1 == last_token)]
+                         final_token.eq(token + 1 == last_token),
+                         closes.eq((token + 1 == last_token) & final_tile)]
 
         wanted: Value = address
         number: Value = token
@@ -148,6 +143,35 @@ class Feeder(wiring.Component):
                       blank=current.blank_first & first_token,
                       valid_rows=Mux(final_tile, current.valid, self.config.rows))
         return m
+
+    def _gate(self, m: Module, load: Value, active: Value, first_tile: Value, late: Value,
+              current: Any) -> Value:
+        """Return whether the first word of a tile may go.
+
+        The passes before this one are counted: when the next is loaded, this one is among them,
+        for by then it has begun. What they allow is known a cycle before.
+        """
+        unreleased = Signal(3)
+        unlanded = Signal(3)
+        first = Signal()        # the first word of the pass may go
+        later = Signal()        # that of a late tile
+        coming = self.passes.payload
+
+        def allowed(others: Value | int, late: Value, pending: Value) -> tuple[Value, Value]:
+            left = unlanded + others - self.landed
+            later = left <= pending
+            return ((unreleased + others - self.released <= 1) & Mux(late, later, left <= 2),
+                    later)
+
+        same, following = (allowed(*pass_) for pass_ in (
+            (0, late, current.pending), (active, coming.late == 0, coming.pending)))
+        m.d.sync += [
+            unreleased.eq(unreleased + (load & active) - self.released),
+            unlanded.eq(unlanded + (load & active) - self.landed),
+            *(register.eq(Mux(load, next_, same_)) for register, next_, same_ in zip(
+                (first, later), following, same, strict=True)),
+        ]
+        return Mux(first_tile, first, ~late | later)
 
     def _words(self, m: Module, coming: Any) -> Value:
         """Return the words of a tile of the pass that comes: of a token each, or of two."""

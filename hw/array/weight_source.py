@@ -48,6 +48,7 @@ class WeightSource(wiring.Component):
     Members
     -------
     passes : In(stream.Signature(weight_layout(config)))
+        A pass is taken in the cycle after it has begun.
     words, bits : In(stream.Signature(cols * 8)), In(4)
         Weights of the stream's passes, and the width of an element of the word that is taken.
     landed : In(1)
@@ -77,62 +78,62 @@ class WeightSource(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows = self.config.rows
-        active = Signal()
+        rows, coming = self.config.rows, self.passes.payload
+        # What else is needed of the pass whose words are taken; of one from the stream, the mode.
         current: Any = Signal(weight_layout(self.config), reset_less=True)
-        place = Signal(range(self.config.cols))
-        tile = Signal(len(current.tiles))
-        unlanded = Signal(3)
-
-        advance = Signal()
+        modes = {name: Signal.like(coming[name], reset_less=True)
+                 for name in mode_bits(self.config)}
+        # A pass of the bank is under way, or one from the stream. What comes from other engines
+        # comes late in its cycle, so all that can be known before is a register.
+        reads = Signal()
+        feeds = Signal()
+        # A word of the bank is wanted, and the pipeline moves.
         issue = Signal()
+        advance = Signal(init=1)
+        # The pass that comes was begun.
+        opened = Signal()
+        moves = Signal()
         take = Signal()
-        final = Signal()
         load = Signal()
         pipeline = Signal(1 + Bank.latency)
         by_column = Signal(1 + Bank.latency, name="columns")
         packed = Signal(1 + Bank.latency) if doubled(self.config) else None
         # A pass from the stream is under way, and the pipeline is empty; and the array takes a word
-        # too. Registers, because all that is in front of `words` waits for them.
+        # too.
         streams = Signal()
         streaming = Signal()
         flows = Signal()
-        # A tile takes several words, so its number may be looked at a cycle late.
-        final_tile = Signal()
-        # The next word is the last of its tile; the array takes one.
-        end = Signal()
-        taken = Signal(init=1)
         bank = Cat(self._element(index, None if packed is None else packed[-1])
                    for index in range(rows))
-        coming = self.passes.payload
         several = _Rows(m, self.config, current, advance) if weight_span_bits(self.config) \
             else None
         # The last read of a row is the array's word, as is every one where a row is one.
-        whole = pipeline[-1] & several.whole if several else pipeline[-1]
+        way = several.wholes if several else pipeline
+        whole = way[-1]
+        end, closes, turned = self._count(m, load, take, opened, several)
         m.d.comb += [
-            advance.eq(~whole | taken),
-            issue.eq(active & current.stationary & (unlanded <= 2)),
+            moves.eq(issue & advance),
             self.words.ready.eq(flows),
-            take.eq(issue & advance | self.words.valid & self.words.ready),
-            final.eq(take & end & final_tile),
-            load.eq(~active | final),
-            self.passes.ready.eq(load),
+            take.eq(moves | self.words.valid & flows),
+            load.eq(~(reads | feeds) | take & closes),
+            self.passes.ready.eq(opened),
             self.read_enable.eq(advance),
             self.read.eq(pipeline[0] & advance),
             self.w.valid.eq(whole | (streams & self.words.valid)),
             self.w.payload.by_column.eq(pipeline[-1] & by_column[-1]),
+            streaming.eq(Mux(load, self.passes.valid & ~coming.stationary, feeds)
+                         & advance & ~issue & ~pipeline[:-1].any()),
         ]
-        self._word(m, bank, several, pipeline[-1], streams, current, packed)
-        address = self._address(m, load, issue & advance, issue, end, current, several)
         m.d.sync += [
-            unlanded.eq(unlanded + final - self.landed),
-            final_tile.eq(tile == current.tiles - 1),
             streams.eq(streaming), flows.eq(streaming & self.w_takes),
-            taken.eq(self.w_takes),
+            advance.eq(self.w_takes | ~Mux(advance, way[-2], whole)),
+            opened.eq(load & self.passes.valid),
+            issue.eq(self._issues(m, load, take & closes, reads)),
         ]
-        m.d.comb += streaming.eq(Mux(load, self.passes.valid & ~self.passes.payload.stationary,
-                                     active & ~current.stationary)
-                                 & advance & ~issue & ~pipeline[:-1].any())
+        self._word(m, bank, several, pipeline[-1], streams, modes, packed)
+        address = self._address(m, moves, reads, turned, end, closes, current, several)
+        if several:
+            several.step(m, coming, issue, opened)
         with m.If(advance):
             m.d.sync += [
                 pipeline.eq(Cat(issue, pipeline)),
@@ -140,42 +141,87 @@ class WeightSource(wiring.Component):
                 self.read_address.eq(address),
             ]
             if packed is not None:
-                m.d.sync += packed.eq(Cat(current.mode != MODES["single"], packed))
+                m.d.sync += packed.eq(Cat(modes["mode"] != MODES["single"], packed))
         with m.If(load):
             m.d.sync += [
-                active.eq(self.passes.valid), current.eq(coming), place.eq(0), tile.eq(0),
-                end.eq(0),
+                reads.eq(self.passes.valid & coming.stationary),
+                feeds.eq(self.passes.valid & ~coming.stationary),
+                *(mode.eq(coming[name]) for name, mode in modes.items()),
             ]
-        with m.Elif(take):
-            m.d.sync += [place.eq(Mux(end, 0, place + 1)),
-                         end.eq(place + 1 == (several.final if several else rows - 1))]
-            with m.If(end):
-                m.d.sync += tile.eq(tile + 1)
         return m
 
-    def _address(self, m: Module, load: Value, moves: Value, issue: Value, end: Value, current: Any,
-                 several: "_Rows | None") -> Signal:
+    def _issues(self, m: Module, load: Value, final: Value, reads: Value) -> Value:
+        """Return whether the bank is read in the next cycle: a pass is, and few haven't landed."""
+        unlanded = Signal(3)
+        m.d.sync += unlanded.eq(unlanded + final - self.landed)
+        # As many as before, or one more, which is known late.
+        few, fewer = (unlanded <= Mux(self.landed, most + 1, most) for most in (2, 1))
+        return Mux(load, self.passes.valid & self.passes.payload.stationary
+                   & Mux(final, fewer, few), reads & few)
+
+    def _count(self, m: Module, load: Value, take: Value, opened: Value, several: "_Rows | None",
+               ) -> tuple[Signal, Signal, Signal]:
+        """Count words and tiles.
+
+        Returns
+        -------
+        tuple
+            The next word is the last of its tile, of its pass; the word before was the last of a
+            tile, but not of its pass.
+        """
+        place = Signal(range(self.config.cols))
+        rest = Signal.like(self.passes.payload.tiles, reset_less=True)
+        # Known three cycles after the word before a tile, and asked for with the tile's last word
+        # but one: as a tile has four words or more, in the third cycle at the earliest.
+        final_tile = Signal(reset_less=True)
+        end, closes, turned = Signal(name="end"), Signal(name="closes"), Signal(name="turned")
+        ends = Signal()
+        m.d.comb += ends.eq(place + 1 == (several.final if several else self.config.rows - 1))
+        m.d.sync += turned.eq(take & end & ~closes)
+        with m.If(load):
+            m.d.sync += [place.eq(0), end.eq(0), closes.eq(0)]
+        with m.Elif(take):
+            m.d.sync += [place.eq(Mux(end, 0, place + 1)), end.eq(ends),
+                         closes.eq(ends & final_tile)]
+        with m.If(opened):
+            m.d.sync += [rest.eq(self.passes.payload.tiles),
+                         final_tile.eq(self.passes.payload.tiles == 1)]
+        with m.Elif(turned):
+            m.d.sync += [rest.eq(rest - 1), final_tile.eq(rest == 2)]
+        return end, closes, turned
+
+    def _address(self, m: Module, moves: Value, reads: Value, turned: Value, end: Value,
+                 closes: Value, current: Any, several: "_Rows | None") -> Signal:
         """Return where the next row of stationary weights is; words of the stream have no address.
+
+        While none is read, the pass that comes is looked at in every cycle.
 
         Parameters
         ----------
         moves
-            The row is read, and not the first of a pass that is loaded.
+            The row is read.
         """
         coming = self.passes.payload
         address = Signal(ADDRESS_BITS, reset_less=True)
         base = Signal(ADDRESS_BITS, reset_less=True)            # of the tile
-        next_base = Signal(ADDRESS_BITS, reset_less=True)       # two cycles after the tile's first
+        next_base = Signal(ADDRESS_BITS, reset_less=True)       # of the one behind it
+        fresh = ~reads | closes
         m.d.sync += next_base.eq(base + current.w_stride)
-        with m.If(load):
-            m.d.sync += [address.eq(coming.w_base), base.eq(coming.w_base)]
-        with m.Elif(moves):
-            m.d.sync += address.eq(Mux(end, next_base, several.next(address) if several
-                                       else address + 1))
-            with m.If(end):
-                m.d.sync += base.eq(next_base)
+        with m.If(~reads | moves & closes):
+            m.d.sync += [current.eq(coming), base.eq(coming.w_base)]
+        with m.Elif(turned):
+            m.d.sync += base.eq(next_base)
+
+        def following(further: Value) -> Value:
+            return Mux(fresh, coming.w_base, Mux(end, next_base, further))
+
+        with m.If(~reads | moves):
+            m.d.sync += address.eq(following(several.next(address) if several else address + 1))
         if several:
-            several.step(m, load, coming, issue, end, next_base)
+            with m.If(~reads | moves):
+                m.d.sync += several.part.eq(Mux(~reads | several.issued, 0, several.part + 1))
+            with m.If(~reads | moves & several.issued):
+                m.d.sync += several.first.eq(following(several.first + 1))
         return address
 
     def _element(self, index: int, packed: Value | None) -> Value:
@@ -189,7 +235,7 @@ class WeightSource(wiring.Component):
         return Mux(packed, two, code ^ MIDDLE)
 
     def _word(self, m: Module, bank: Value, several: "_Rows | None", reads: Value, streams: Value,
-              current: Any, packed: Value | None) -> None:
+              modes: dict[str, Signal], packed: Value | None) -> None:
         """Give the array the bank's row where there is one, else the word of the stream."""
         chosen = Signal(self.words.payload.shape(), reset_less=True)
         bits = Signal(self.bits.shape(), reset_less=True)
@@ -200,11 +246,11 @@ class WeightSource(wiring.Component):
         m.d.comb += self.w.payload.weights.as_value().eq(weights)
         m.d.sync += weights.eq(self._elements(m, chosen, bits))
 
-        for name in mode_bits(self.config):
+        for mode in modes.values():
             # Of two weights an element in the stream; and in the bank, where they can be there.
-            two: Value = streams & current[name]
+            two: Value = streams & mode
             if packed is not None:
-                two = Mux(reads, packed[-1], streams & (current[name] != MODES["single"]))
+                two = Mux(reads, packed[-1], streams & (mode != MODES["single"]))
             m.d.comb += self.w.payload.packed.eq(two)
 
     def _elements(self, m: Module, word: Value, bits: Value) -> Value:
@@ -231,8 +277,8 @@ class _Rows:
     ----------
     final
         Number of a tile's last word: of the stream, or of the bank.
-    whole
-        The read at the end of the pipeline is the last of its row, or by column.
+    wholes
+        Where the reads are on the way to their data: the last of its row, or one by column.
     """
 
     def __init__(self, m: Module, config: Config, current: Any, advance: Value):
@@ -243,11 +289,10 @@ class _Rows:
         self.part = Signal(bits)
         self.issued = Signal()          # it is the last of its row
         self.parts = [Signal(bits, name=f"part_{n}") for n in range(1 + Bank.latency)]
-        self.wholes = [Signal(name=f"whole_{n}") for n in range(1 + Bank.latency)]
+        self.wholes = Signal(1 + Bank.latency)
         self.first = Signal(ADDRESS_BITS, name="first", reset_less=True)
         self.held = [Signal(config.rows * 8, name=f"held_{n}", reset_less=True)
                      for n in range(weight_words(config) - 1)]
-        self.whole = self.wholes[-1]
         m.d.comb += self.issued.eq(current.by_column | (self.part == current.words))
 
     def next(self, address: Value) -> Value:
@@ -263,23 +308,15 @@ class _Rows:
         return Cat(*(Mux(self.parts[-1] > number, held, bank)
                      for number, held in enumerate(self.held)), bank)
 
-    def step(self, m: Module, load: Value, coming: Any, issue: Value, end: Value,
-             next_base: Value) -> None:
-        """Add the registers that go on with every read."""
+    def step(self, m: Module, coming: Any, issue: Value, opened: Value) -> None:
+        """Add the registers that go with the reads, and the number of a tile's last word."""
         rows = self.config.rows
         with m.If(self.advance):
             m.d.sync += [
                 Cat(self.parts).eq(Cat(self.part, self.parts)),
-                Cat(self.wholes).eq(Cat(self.issued, self.wholes)),
+                self.wholes.eq(Cat(issue & self.issued, self.wholes)),
             ]
-        with m.If(load):
-            m.d.sync += [
-                self.part.eq(0), self.first.eq(coming.w_base),
-                self.final.eq(Mux(~coming.stationary, rows - 1, Mux(
-                    coming.by_column, self.config.cols - 1,
-                    (coming.words + 1) * rows - 1))),
-            ]
-        with m.Elif(issue & self.advance):
-            m.d.sync += self.part.eq(Mux(self.issued, 0, self.part + 1))
-            with m.If(self.issued):
-                m.d.sync += self.first.eq(Mux(end, next_base, self.first + 1))
+        # A cycle after the pass has begun, when its first word isn't the last but one.
+        with m.If(opened):
+            m.d.sync += self.final.eq(Mux(~coming.stationary, rows - 1, Mux(
+                coming.by_column, self.config.cols - 1, (coming.words + 1) * rows - 1)))

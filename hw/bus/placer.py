@@ -144,7 +144,9 @@ class Placer(wiring.Component):
         low = BEAT_ADDRESSES[config.axi_bits]
         left = Signal(32 - low, reset_less=True)
         over = Signal(init=1)
-        flush = Signal()
+        # Of the state, what much waits for: a chunk is cut, or what comes is dropped.
+        cuts = Signal()
+        flush = Signal(init=1)
         source, empty = self._chunks(m, ~over, flush)
         with m.If(self.data.valid & self.data.ready):
             m.d.sync += [left.eq(left - 1), over.eq(left == 0)]
@@ -153,7 +155,7 @@ class Placer(wiring.Component):
         full = Signal()
         cut = Signal()
         uncut = Signal()            # there is more of the chunk behind the piece: a register
-        m.d.comb += source.ready.eq(flush | ~full | (cut & ~uncut))
+        m.d.comb += [cut.eq(cuts & full), source.ready.eq(flush | ~full | (cuts & ~uncut))]
         with m.If(source.ready):
             m.d.sync += [chunk.eq(source.payload), full.eq(source.valid)]
 
@@ -161,8 +163,9 @@ class Placer(wiring.Component):
         m.d.sync += setup.eq(setup << 1)
         with m.FSM(name="state"):
             with m.State("IDLE"):
-                m.d.comb += [self.command.ready.eq(1), flush.eq(1)]
-                m.d.sync += [command.eq(self.command.payload), setup.eq(self.command.valid)]
+                m.d.comb += self.command.ready.eq(1)
+                m.d.sync += [command.eq(self.command.payload), setup.eq(self.command.valid),
+                             flush.eq(~self.command.valid)]
                 with m.If(self.command.valid):
                     m.next = "SETUP"
             with m.State("SETUP"):
@@ -170,16 +173,17 @@ class Placer(wiring.Component):
                 with m.If(setup[0]):
                     m.d.sync += [left.eq(command.bytes[low:] - 1), over.eq(0)]
                 with m.If(setup[-1]):
+                    m.d.sync += cuts.eq(1)
                     m.next = "CUT"
             with m.State("CUT"):
-                m.d.comb += cut.eq(full)
                 with m.If(full & loops.end):
+                    m.d.sync += [cuts.eq(0), flush.eq(1)]
                     m.next = "DROP"
                 with m.Elif(~full & over & empty):
                     m.d.comb += self.overrun.eq(1)
+                    m.d.sync += [cuts.eq(0), flush.eq(1)]
                     m.next = "IDLE"
             with m.State("DROP"):
-                m.d.comb += flush.eq(1)
                 with m.If(over):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"

@@ -5,7 +5,7 @@ __all__ = ["Unpacker"]
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -63,7 +63,7 @@ class Unpacker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        packing = self.packing
+        packing, reach = self.packing, self._reach
         m.submodules.split = split = Split(self.config.axi_bits, packing.chunk * packing.unit * 8)
         m.d.comb += [split.i.payload.eq(self.i.payload), split.i.valid.eq(self.i.valid),
                      self.i.ready.eq(split.i.ready)]
@@ -84,12 +84,14 @@ class Unpacker(wiring.Component):
         following = Signal(range(packing.chunk - 1 + packing.largest + 1))
         end = Signal.like(following)
         m.d.comb += end.eq(Mux(fresh, size, following))
+        total = end[:place_bits] + size
+        reaches = Signal(packing.places)        # the chunks in which it lies
 
         taken = Signal()
         here = Signal()
         there = Signal()
         drop = Signal()
-        aligned = Signal()
+        aligned = Signal(init=1)                # none, or the low chunk is a line's: a register
         # Whether the word is taken is known last, so both answers are worked out before.
         idle_load = Signal()
         taken_load = Signal()
@@ -99,7 +101,6 @@ class Unpacker(wiring.Component):
         step = Signal()
         m.d.comb += [
             taken.eq(self.o.valid & self.o.ready),
-            aligned.eq(~aligning | ((place == 0) & (line == 0))),
             here.eq(skip == 0),
             idle_load.eq(here & aligned & there & ~self.o.valid),
             taken_load.eq(here & aligned & there & ~fresh & ~self.align),
@@ -110,9 +111,7 @@ class Unpacker(wiring.Component):
             drop.eq(here & ~aligned & full[0]),
         ]
         # A word that opens a block begins with the low chunk, and has any width.
-        wanted = Mux(fresh, packing.largest, end)
-        m.d.comb += there.eq(Cat(full[index] | (wanted <= index * packing.chunk)
-                                 for index in range(packing.places)).all())
+        m.d.comb += there.eq((full | ~Mux(fresh, reach(packing.largest), reaches)).all())
 
         # Chunks that have no more use: a word lay in them, so they are there.
         passed = Signal.like(skip)
@@ -125,13 +124,16 @@ class Unpacker(wiring.Component):
         ]
         m.d.sync += skip.eq(passed - (shift & ~drop))
         with m.If(step):
-            m.d.sync += [place.eq(end), following.eq(end[:place_bits] + size)]
+            m.d.sync += [place.eq(end), following.eq(total), reaches.eq(reach(total))]
         with m.Elif(drop):
             m.d.sync += place.eq(0)
         with m.If(shift):
             m.d.sync += line.eq(line + 1)
-
+        at_line = Mux(step, end[:place_bits] == 0, drop | (place == 0)) \
+            & (line == Mux(shift, packing.line - 1, 0))
+        m.d.sync += aligned.eq(at_line | ~Mux(taken, self.align, aligning & ~load))
         self._offer(m, load, taken, fresh, aligning)
+
 
         window = Signal(packing.largest * packing.unit * 8, reset_less=True)
         with m.If(load):
@@ -150,6 +152,11 @@ class Unpacker(wiring.Component):
             m.d.sync += fresh.eq(self.align)
             with m.If(self.align):
                 m.d.sync += aligning.eq(1)
+
+    def _reach(self, end: ValueLike) -> Value:
+        """Return for each chunk whether a word that ends before unit `end` lies in it."""
+        return Cat(Value.cast(end) > index * self.packing.chunk
+                   for index in range(self.packing.places))
 
     def _size(self, m: Module) -> Signal:
         """Return the units of a word of this block."""

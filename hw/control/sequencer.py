@@ -180,10 +180,16 @@ class Sequencer(wiring.Component):
             self.norm_write.slot.eq(self._pass.norm_slot), self.norm_write.tile.eq(now.tile),
             self.norm_write.part.eq(now.place), self.norm_write.data.eq(word),
             self.weights.payload.eq(self.words.payload),
+            self.write.en.eq(now.inlines & self.words.valid),
             self.write.destination.eq(self._load.destination), self.write.address.eq(now.address),
             self.write.data.eq(word),
             self.thresholds.eq(now.levels[:len(self.thresholds.as_value())]),
         ]
+        with m.If(~now.inlines):
+            m.d.sync += [now.address.eq(self._load.base), now.left.eq(self._load.bytes)]
+        with m.Elif(self.words.valid):
+            m.d.sync += [now.address.eq(now.address + 1),
+                         now.left.eq(now.left - self.config.rows)]
 
     def _starve(self, m: Module) -> None:
         """Notice that no word will ever come: none did for so long, and all have been read."""
@@ -209,6 +215,7 @@ class Sequencer(wiring.Component):
         now = self._now
         m.next = state
         m.d.sync += [now.takes.eq(state in _TAKING), now.weighs.eq(state == "WEIGHTS"),
+                     now.inlines.eq(state == "INLINE"),
                      now.ending.eq(now.head_words == 1 and state in ("HEAD", "THRESHOLDS"))]
 
     def _steps(self, m: Module, last: Value | int, next_state: str, *, tiles: bool = False
@@ -242,7 +249,6 @@ class Sequencer(wiring.Component):
             m.d.sync += found.eq(Cat(is_so for is_so, _, _ in wrong))
             self._go(m, "DECODE")
         with m.State("DECODE"):
-            m.d.sync += [now.address.eq(self._load.base), now.left.eq(self._load.bytes)]
             with m.If(found.any()):
                 # The last that is found here goes first.
                 for index, (_, kind, where) in reversed([*enumerate(wrong)]):
@@ -321,10 +327,8 @@ class Sequencer(wiring.Component):
             with m.If(self.load.ready & self.placement.ready):
                 self._go(m, "LOADING")
         with m.State("INLINE"):
-            m.d.comb += self.write.en.eq(self.words.valid)
             with m.If(self.words.valid):
-                m.d.sync += [now.address.eq(now.address + 1), now.left.eq(now.left - config.rows),
-                             now.ending.eq(now.left == 2 * config.rows)]
+                m.d.sync += now.ending.eq(now.left == 2 * config.rows)
                 with m.If(now.ending):
                     m.d.sync += now.finished.eq(1)
                     self._go(m, "HEAD")

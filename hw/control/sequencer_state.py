@@ -35,9 +35,11 @@ class SequencerState:
         self.push = Signal()
         self.take = Signal()
         # Much of what is in front of the sequencer waits for these, so they are registers: the
-        # state takes words, it hands them on as weights, the next word is the last of its block.
+        # state takes words, hands them on as weights, or as those of a LOAD; the next word is the
+        # last of its block.
         self.takes = Signal(init=1)
         self.weighs = Signal()
+        self.inlines = Signal()
         self.ending = Signal(init=self.head_words == 1)
         self.bits = Signal(4, init=8)
         # How many times `rows` elements a word has, less one; where it may be more than one.

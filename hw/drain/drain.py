@@ -150,7 +150,7 @@ class Drain(wiring.Component):
         def late(value: ValueLike, cycles: int, name: str, init: int | None = None) -> Signal:
             return delay(m, value, advance=1, cycles=cycles, name=name, init=init)
 
-        fields = issue.fields
+        fields = issue.fields       # a cycle behind their group
         begin = Signal()
         m.d.comb += [
             issue.start.valid.eq(self.start.valid),
@@ -167,7 +167,7 @@ class Drain(wiring.Component):
             self.residual.en.eq(issue.adds & begin),
             self.residual.address.eq(issue.address),
             self.accumulator.en.eq(late(issue.valid, 1, "read", 0)),
-            self.accumulator.bank.eq(late(fields.bank, 1, "bank")),
+            self.accumulator.bank.eq(fields.bank),
             self.accumulator.token.eq(late(issue.token, 1, "token")),
             parameters.write.eq(self.parameter_write),
         ]
@@ -181,11 +181,11 @@ class Drain(wiring.Component):
             number, config.lanes * config.acc_bits) for number in range(groups(config)))
         m.d.sync += [chosen.eq(words[group]), found.eq(parameters.data)]
         m.d.comb += [
-            parameters.slot.eq(late(fields.slot, 3, "slot")),
+            parameters.slot.eq(late(fields.slot, 2, "slot")),
             parameters.group.eq(group),
             residual.load.eq(late(begin, 2, "begin")),
             residual.codes.eq(self.residual_data),
-            residual.zero_point.eq(late(fields.residual_zero_point, 2, "residual_zero_point")),
+            residual.zero_point.eq(late(fields.residual_zero_point, 1, "residual_zero_point")),
             *(residual.shift[lane].eq(parameters.data[lane].residual_shift)
               for lane in range(config.lanes)),
         ]
@@ -198,7 +198,7 @@ class Drain(wiring.Component):
             word.acc.eq(chosen),
             word.residual.eq(residual.operands),
             word.last.eq(late(issue.last, self._fed_at, "last")),
-            *(word[name].eq(late(fields[name], self._fed_at, name))
+            *(word[name].eq(late(fields[name], self._fed_at - 1, name))
               for name in ("operation", "multiplier2", "format", "zero_point", "bits", "m",
                            "signed", "lowest")),
             *(word[name][lane].eq(found[lane][name]) for lane in range(config.lanes)

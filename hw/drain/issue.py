@@ -3,12 +3,13 @@
 
 __all__ = ["Issue"]
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.drain.walk import Walk, place_member
 from hw.lib.layouts import layout, span_bits, start_layout
+from hw.lib.stream import delay
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import OPERATIONS
 from vitforge.spec.sizes import ADDRESS_BITS, groups, short_tokens, tables, token_bits
@@ -47,6 +48,7 @@ class Issue(wiring.Component):
     place : Out
         The group's number in its word.
     fields : Out(layout(ISSUE_FIELDS, slot=2, bank=1))
+        One cycle after the group.
     raw : Out(1)
         The pass's operation; also without `valid`.
     adds : Out(1)
@@ -92,7 +94,14 @@ class Issue(wiring.Component):
         short = Signal()
         whole = Signal()
         end = Signal()
-        # Of what is under way only that something is needs a reset.
+        # Of what is under way only that something is needs a reset. Many bits wait for a start that
+        # is accepted, and nobody needs them with the first group.
+        opened = Signal()
+        held: Value = delay(m, Cat(start[name] for name in self.fields.shape().members), advance=1,
+                          name="held")
+        m.d.sync += opened.eq(free)
+        with m.If(opened):
+            m.d.sync += self.fields.eq(held)
         group = Signal.like(self.group, reset_less=True)
         token = Signal.like(self.token, reset_less=True)
         last = Signal(reset_less=True)
@@ -139,8 +148,6 @@ class Issue(wiring.Component):
                 group.eq(0),
                 token.eq(0),
                 self.address.eq(base),
-                *(self.fields[name].eq(start[name])
-                  for name in self.fields.shape().members),
             ]
             walk.begin(m, start, base)
         return m

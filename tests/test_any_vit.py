@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ViTs that compute more than a plain one: LayerScale, registers, distillation; timm's objects.
+
+What timm's own modules compute is in the archive of exported networks, by onnxruntime; parameters
+follow from their names, so that state dicts need no timm.
+"""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gen.compiler.compile import compile_network
+from golden.commands.quantize import configured
+from golden.deploy.network import deploy
+from golden.float import checkpoint
+from golden.float.checkpoint import CheckpointError
+from golden.float.shape import open_checkpoint
+from golden.float.swin import Swin, SwinSpec
+from golden.float.timm_model import from_timm
+from golden.float.vit import Vit, VitSpec
+from golden.machine.program import parse
+from golden.network import inference
+from golden.network.calibrate import calibrate
+from golden.network.fast import Fast
+from golden.ptq.units import units
+from tests.data.make_onnx_networks import value
+from tests.test_not_square import Work, compare, of_network
+from tests.test_onnx import computed, exported
+from tests.test_onnx_networks import KNOWN, VIT, logits, written
+from vitforge.spec.config import load
+
+REGISTERS = dataclasses.replace(VIT, registers=3)
+#: Rows of the parameters that timm's networks have beside a plain ViT's, or of another shape.
+MORE: dict[str, dict[str, tuple[int, ...]]] = {
+    "vit_layer_scale": {f"blocks.{n}.ls{k}.gamma": (6,) for n in (0, 1) for k in (1, 2)},
+    "vit_registers": {"reg_token": (1, 3, 6), "pos_embed": (1, 9, 6)},
+    "deit_distilled": {"dist_token": (1, 1, 6), "pos_embed": (1, 11, 6), "head_dist.weight": (3, 6),
+                       "head_dist.bias": (3,)},
+}
+
+
+def state(name: str) -> dict[str, Tensor]:
+    """Return the state dict of a network of the archive."""
+    with torch.device("meta"):
+        shapes = {key: tuple(item.shape) for key, item in Vit(VIT).state_dict().items()}
+    return {key: value(key, shape) for key, shape in (shapes | MORE[name]).items()}
+
+
+def saved(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    path = folder / "net.pth"
+    torch.save(tensors, path)
+    return path
+
+
+def images(count: int = 3, spec: VitSpec = VIT) -> Tensor:
+    return torch.randn(count, spec.in_channels, spec.image_size, spec.image_size,
+                       generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("name", "spec"), [("vit_layer_scale", VIT), ("vit_registers", REGISTERS)])
+def test_a_state_dict_has_timms_logits(name: str, spec: VitSpec, tmp_path: Path) -> None:
+    found = open_checkpoint(saved(tmp_path, state(name)), heads=2)
+    assert found.model.spec == spec
+    assert ("3 registers, " in str(found)) == (name == "vit_registers")
+    with torch.inference_mode():
+        got = found.model(images())
+    assert (got - logits(written(tmp_path, name), images())).abs().max() < 1e-5
+    # As this project saves it the shape is the file's.
+    checkpoint.save(tmp_path / "own.safetensors", found.model, {})
+    again = open_checkpoint(tmp_path / "own.safetensors")
+    assert again.model.spec == spec
+    with torch.inference_mode():
+        assert torch.equal(again.model(images()), got)
+
+
+def test_registers_may_have_positions_of_their_own(tmp_path: Path) -> None:
+    tensors = state("vit_registers") | {"pos_embed": value("pos_embed", (1, 13, 6))}
+    found = open_checkpoint(saved(tmp_path, tensors), heads=2).model
+    assert found.spec == REGISTERS
+    wanted = tensors["pos_embed"].clone()
+    wanted[:, 1:4] += tensors["reg_token"]
+    assert torch.equal(found.pos_embed.detach(), wanted)
+
+
+def test_a_distilled_deit_has_the_logits_of_the_token_that_is_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path, state("deit_distilled"))
+    with pytest.raises(ValueError, match=r"--token is needed: .*net.pth is a distilled DeiT"):
+        open_checkpoint(path, heads=2)
+    both = [open_checkpoint(path, heads=2, token=token).model for token in ("class", "distilled")]
+    assert all(model.spec == dataclasses.replace(VIT, registers=1) for model in both)
+    with torch.inference_mode():
+        one, other = (model(images()) for model in both)
+    assert (one - other).abs().max() > 0.05
+    wanted = logits(written(tmp_path, "deit_distilled"), images())   # timm's, of both
+    assert ((one + other) / 2 - wanted).abs().max() < 1e-5
+    with pytest.raises(ValueError, match=r"--token does not go with .*net.pth, which has no dist"):
+        open_checkpoint(saved(tmp_path, state("vit_registers")), heads=2, token="class")
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("vit_layer_scale", {"blocks.0.ls1.gamma": (5,)},
+     "tensor 'blocks.0.ls1.gamma' of shape .5. does not fit 'blocks.0.attn.proj.weight'"),
+    ("vit_registers", {"reg_token": (1, 3, 7)},
+     r"tensor 'reg_token' must have shape \[1, tokens, 6\], not \[1, 3, 7\]"),
+    ("vit_registers", {"pos_embed": (1, 12, 6)},
+     r"tensor 'pos_embed' must have shape \[1, 4 \+ n \* n, 6\], not \[1, 12, 6\]"),
+    ("deit_distilled", {"dist_token": (6,)}, "tensor 'dist_token' must have shape"),
+    ("deit_distilled", {"head_dist.bias": (4,)}, "tensor 'head.bias' must have shape"),
+])
+def test_contradictions_name_the_tensor(name: str, change: dict[str, tuple[int, ...]],
+                                        message: str, tmp_path: Path) -> None:
+    tensors = state(name) | {key: torch.ones(shape) for key, shape in change.items()}
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(saved(tmp_path, tensors), heads=2,
+                        token="distilled" if name == "deit_distilled" else None)
+    if "head_dist.bias" in change:
+        del tensors["head_dist.weight"]
+        with pytest.raises(CheckpointError, match=r"'head_dist.weight' is missing"):
+            open_checkpoint(saved(tmp_path, tensors), heads=2, token="class")
+
+
+def test_a_network_with_registers_through_all_of_it() -> None:
+    model = Vit(REGISTERS).initialize(5).eval()
+    batch = images(4, REGISTERS)
+    with torch.inference_mode():
+        wanted = model(batch)
+        # Units of a reconstruction are the network, one after the other.
+        x = batch
+        for unit in units(model):
+            x = unit.run(x)
+    assert torch.equal(x, wanted)
+    method = configured("repq-vit", {"weights": 6, "activations": 6}, [])
+    statistics = method.observe(model, [batch])
+    record = method.decide(statistics)
+    simulated = method.apply(model, record)
+    with torch.inference_mode():
+        logit = simulated(batch)
+    assert (computed(exported(simulated, record), batch) - logit).abs().max() < 0.2
+    network, _ = deploy(model, record, load("edge16"), statistics=statistics)
+    pixels = torch.randint(256, (2, 2, 12, 12), generator=torch.Generator().manual_seed(2)).to(
+        torch.uint8)
+    assert torch.equal(Fast(network)(pixels), inference.run(network, pixels))
+    # The integers follow the float network, and its registers are no formality.
+    codes = torch.randint(256, (8, 2, 12, 12), generator=torch.Generator().manual_seed(3)).to(
+        torch.uint8)
+    network = calibrate(model, codes, load("edge16"))
+    with torch.inference_mode():
+        real = model(codes.float() / 255)
+        model.pos_embed[:, 1:4] = 0
+        other = model(codes.float() / 255)
+    integer = inference.run(network, codes) * network.logit_scale
+    assert (integer - real).abs().max() < 0.15 * real.abs().max()
+    assert (other - real).abs().max() > 0.01
+
+
+SPECS = (VitSpec(image_size=16, patch_size=4, in_channels=2, classes=5, dim=12, depth=2, heads=2,
+                 mlp_hidden=20, registers=4),
+         VitSpec(image_size=8, patch_size=4, in_channels=1, classes=3, dim=8, depth=1, heads=1,
+                 mlp_hidden=8, registers=1))
+
+
+@pytest.mark.parametrize("name", ["tiny", "edge8", "edge16"])
+@pytest.mark.parametrize("spec", SPECS, ids=["four", "one"])
+def test_the_golden_machine_has_the_networks_logits(spec: VitSpec, name: str) -> None:
+    found = of_network(spec, load(name))
+    loads = [item for item in parse(found.program, load(name)) if item.kind == "LOAD"]
+    assert len(loads) > 2 and any(not any(item.data) for item in loads[1:])
+
+
+@pytest.mark.rtl
+def test_registers_on_the_verilog_behind_another_network() -> None:
+    config = load("tiny")
+    other = dataclasses.replace(SPECS[0], registers=0)   # leaves its patches in the scratchpad
+    works: list[Work] = [of_network(other, config), *(of_network(spec, config) for spec in SPECS)]
+    compare(config, works)
+
+
+class Timm(nn.Module):
+    """What of timm's ViT `from_timm` looks at, on this project's modules."""
+
+    def __init__(self, inner: Vit, **more: Any) -> None:
+        super().__init__()
+        self.__dict__.update(inner=inner, global_pool="token", pretrained_cfg={
+            "mean": (0.5,) * 3, "std": (0.2, 0.3, 0.4), "crop_pct": 0.8,
+            "interpolation": "bilinear"})
+        self.__dict__.update(more)
+        self.norm = inner.norm
+        blocks = [SimpleNamespace(attn=SimpleNamespace(num_heads=inner.spec.heads))]
+        self.__dict__["blocks"] = blocks
+
+    def state_dict(self, *given: Any, **more: Any) -> Any:
+        return self.inner.state_dict()
+
+    def forward(self, image: Tensor) -> Tensor:
+        logit: Tensor = self.inner(image)
+        return logit
+
+
+def test_an_object_gives_network_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = dataclasses.replace(VIT, in_channels=3, norm_eps=1e-5)
+    inner = Vit(spec).initialize(3).eval()
+    found, how = from_timm(Timm(inner))
+    assert found.spec == spec and found is not inner
+    assert (how.size, how.crop, how.interpolation) == (12, 0.8, "bilinear")
+    assert (how.mean, how.std) == ((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
+    with torch.inference_mode():
+        assert torch.equal(found(images(2, spec)), inner(images(2, spec)))
+    with pytest.raises(ValueError, match="global_pool must be 'token', not 'avg'"):
+        from_timm(Timm(inner, global_pool="avg"))
+    with pytest.raises(ValueError, match="Linear is neither a ViT nor a Swin of timm"):
+        from_timm(nn.Linear(1, 1))
+    inner.blocks[0].mlp.act = nn.GELU(approximate="tanh")
+    monkeypatch.setattr("golden.float.timm_model._NEAR", 1e-7)
+    with pytest.raises(ValueError, match="Timm computes something else: its logits differ by"):
+        from_timm(Timm(inner))
+
+
+@pytest.mark.parametrize(("name", "changes", "spec"), [
+    ("vit_base_patch16_224", {"init_values": 0.1}, VIT),
+    ("deit_tiny_patch16_224", {"qkv_bias": True}, VIT),
+    ("vit_base_patch16_224", {"reg_tokens": 3, "no_embed_class": True}, REGISTERS),
+    ("swin_tiny_patch4_window7_224", None, KNOWN["swin_17"]),
+    ("deit_tiny_distilled_patch16_224", {}, dataclasses.replace(VIT, registers=1)),
+])
+def test_timms_own_objects(name: str, changes: dict[str, Any] | None, spec: VitSpec | SwinSpec,
+                           ) -> None:
+    pytest.importorskip("timm", reason="no timm: pip install timm")
+    from tests.data.make_onnx_networks import SWIN_OF_TIMM, VIT_OF_TIMM, model
+
+    made = model(name, SWIN_OF_TIMM if changes is None else {
+        **VIT_OF_TIMM, **changes, "in_chans": 3})
+    spec = spec if changes is None else dataclasses.replace(spec, in_channels=3)
+    token = "class" if "distilled" in name else None
+    found, how = from_timm(made, token)
+    assert found.spec == spec and how.size == spec.image_size
+    assert isinstance(found, Swin if changes is None else Vit)
+    if token:
+        with pytest.raises(ValueError, match="--token is needed"):
+            from_timm(made)
+    else:
+        with torch.inference_mode():
+            assert (found(images(2, spec)) - made(images(2, spec))).abs().max() < 1e-5
+
+
+def test_programs_of_plain_networks_are_as_before() -> None:
+    plain = Vit(VIT).initialize(1).eval()
+    codes = torch.zeros(1, 2, 12, 12, dtype=torch.uint8) + torch.arange(12).to(torch.uint8)
+    compiled = compile_network(calibrate(plain, codes, load("tiny")))
+    assert [item.kind for item in compiled.instructions[:3]] == ["LOAD", "LOAD", "PASS"]
