@@ -3,7 +3,8 @@
 
 Parameters are random: a program's cycles don't depend on their values, but for the m of two-scale
 GeLU codes, by which they do or don't fit pairs of weights. Utilisation is of one product a
-multiplier and cycle; with pairs it may be up to twice that, with quads four times.
+multiplier and cycle; with pairs it may be up to twice that, with quads four times. A Swin gets the
+smallest memories that hold it, and passes of `max_tokens` tokens.
 """
 
 __all__ = ["Setting", "configuration", "main"]
@@ -27,9 +28,12 @@ from rich.table import Table
 
 from benchmarks import scalesim
 from gen.compiler.compile import compile_network
-from gen.compiler.model import quantized
+from gen.compiler.fit import fit, room
+from gen.compiler.model import Reading, quantized
 from gen.compiler.options import NAMES
+from golden.float.swin import SwinSpec
 from golden.machine.cycles import predict
+from golden.network.topology import Spec
 from vitforge.spec.config import Config, load
 from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.limits import check
@@ -68,6 +72,14 @@ class Setting:
     latency: int = LATENCY
 
 
+def _suited(spec: Spec, config: Config) -> Config:
+    """Give a Swin the rows and tables that it needs."""
+    return room(spec, config) if isinstance(spec, SwinSpec) else config
+
+
+_READING = Reading(suit=_suited)
+
+
 def configuration(rows: int, cols: int, setting: Setting) -> Config:
     """Return `edge16` with another array, and a scratchpad of as many bytes."""
     base, (lanes, bus) = load("edge16"), SIZES[rows, cols]
@@ -84,12 +96,15 @@ def configuration(rows: int, cols: int, setting: Setting) -> Config:
 def _measure(name: str, rows: int, cols: int, setting: Setting) -> dict[str, Any]:
     config = configuration(rows, cols, setting)
     network = quantized(name, config, seed=0, weight_bits=setting.weights, gelu=setting.gelu,
-                        activation_bits=setting.activations)
+                        activation_bits=setting.activations, reading=_READING)
+    if isinstance(network.spec, SwinSpec):
+        network = dataclasses.replace(network, config=fit(network))
+    config = network.config
     compiled = compile_network(network)
     found = predict(compiled.program, config, latency=setting.latency)
     yardstick = scalesim.cycles(network.spec, rows, cols)
     return {
-        "network": name.removesuffix("_patch16_224"), "array": f"{rows}x{cols}",
+        "network": name.removesuffix("_224").removesuffix("_patch16"), "array": f"{rows}x{cols}",
         "modes": config.modes, "lanes": config.lanes, "weights": setting.weights,
         "activations": setting.activations, "attention": config.attention,
         "attention_bits": config.attention_bits, "multiplier": config.multiplier,

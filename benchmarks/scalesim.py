@@ -8,15 +8,26 @@ additions cost nothing there.
 
 __all__ = ["best", "cycles"]
 
-from golden.float.vit import VitSpec
-from golden.network.ops import Multiply
-from golden.network.topology import operations
+from golden.network.ops import Multiply, RegionContext, RegionScores
+from golden.network.topology import Spec, operations
 
 
-def _layers(spec: VitSpec) -> list[tuple[int, int, int, int]]:
-    """Return (how often, rows of operands, inner length, columns) of every product."""
-    return [(item.count, item.rows, item.inner, item.columns) for item in operations(spec)
-            if isinstance(item, Multiply)]
+def _layers(spec: Spec) -> list[tuple[int, int, int, int]]:
+    """Return (how often, rows of operands, inner length, columns) of every product.
+
+    Attention within regions has one of each region.
+    """
+    found = []
+    for item in operations(spec):
+        if isinstance(item, RegionScores | RegionContext):
+            for rows, columns in item.regions:
+                keys = rows * columns
+                inner, made = (item.inner, keys) if isinstance(item, RegionScores) \
+                    else (keys, item.columns)
+                found.append((item.count, keys, inner, made))
+        elif isinstance(item, Multiply):
+            found.append((item.count, item.rows, item.inner, item.columns))
+    return found
 
 
 def _layer(m: int, k: int, n: int, rows: int, cols: int) -> dict[str, int]:
@@ -28,7 +39,7 @@ def _layer(m: int, k: int, n: int, rows: int, cols: int) -> dict[str, int]:
     }
 
 
-def cycles(spec: VitSpec, rows: int, cols: int) -> dict[str, int]:
+def cycles(spec: Spec, rows: int, cols: int) -> dict[str, int]:
     """Return the cycles of an image by dataflow."""
     found = dict.fromkeys(("output", "weight", "input"), 0)
     for count, m, k, n in _layers(spec):
@@ -37,7 +48,7 @@ def cycles(spec: VitSpec, rows: int, cols: int) -> dict[str, int]:
     return found
 
 
-def best(spec: VitSpec, rows: int, cols: int) -> int:
+def best(spec: Spec, rows: int, cols: int) -> int:
     """Return the cycles of an image if every layer had its best dataflow."""
     return sum(count * min(_layer(m, k, n, rows, cols).values())
                for count, m, k, n in _layers(spec))

@@ -13,7 +13,7 @@ from vitforge.spec.config import Config, ConfigError, load, preset_names
 def test_presets_load_and_differ():
     configs = {name: load(name) for name in preset_names()}
     assert set(configs) == {"tiny", "edge8", "edge16", "ecp5-85k-w8", "ecp5-85k-w4",
-                            "ecp5-85k-w4a4"}
+                            "ecp5-85k-w4a4", "swin16"}
     assert [configs[name].rows for name in ("tiny", "edge8", "edge16")] == [4, 8, 16]
     assert configs["edge16"] == Config(), "edge16 is the default"
     assert len({config.hash() for config in configs.values()}) == len(configs)
@@ -54,7 +54,7 @@ def test_a_bad_file_gets_one_line_that_names_the_field(tmp_path, text, message):
 
 @pytest.mark.parametrize(("source", "message"), [
     ("edge12", (r"no configuration 'edge12': give one of ecp5-85k-w4, ecp5-85k-w4a4, ecp5-85k-w8, "
-                r"edge16, edge8, tiny, or a \.toml file$")),
+                r"edge16, edge8, swin16, tiny, or a \.toml file$")),
     ("missing.toml", r"can't read missing\.toml: No such file or directory$"),
 ])
 def test_a_missing_configuration_says_what_would_do(source, message):

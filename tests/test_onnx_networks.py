@@ -40,6 +40,7 @@ KNOWN = {
     "hf_vit": VitSpec(**vars(VIT) | {"norm_eps": 1e-12}),
     "hf_vit_new": VitSpec(**vars(VIT) | {"norm_eps": 1e-12}), "hf_swin": SWIN,
     "vit_registers": VitSpec(**vars(VIT) | {"registers": 3}),
+    "clip": VitSpec(**vars(VIT) | {"norm_pre": True, "norm_eps": 1e-5}),
 }
 
 
@@ -76,15 +77,15 @@ def test_logits_are_onnxruntimes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("clip_quick_gelu", ("LayerNormalization at '/blocks/blocks.0/norm1/LayerNormalization' is not "
-                        "understood there: expected the layers of queries, keys and values")),
+    ("clip_quick_gelu", ("MatMul at '/blocks/blocks.0/mlp/fc2/MatMul' is not understood there: "
+                         "expected the second layer of the MLP of block 0 behind the exact GELU, "
+                         "not QuickGELU")),
     ("vit_norms_of_queries", ("LayerNormalization at '/blocks/blocks.0/attn/q_norm/"
                               "LayerNormalization' is not understood there: expected Q K.T of "
                               "the heads of the attention of block 0")),
     ("deit_distilled", "operator Gemm at '/head_dist/Gemm' .*: expected nothing behind the logits"),
     ("vit_mean", "expected a class token before the patches"),
     ("vit_mean_behind_norm", "operator ReduceMean at .*: expected a classifier of the class token"),
-    ("clip", "expected the layers of queries, keys and values of the attention of block 0"),
     ("swin_v2", "expected the norm before block 0 of stage 0"),
     ("beit", "expected attention of all 10 tokens without a bias in block 0"),
     ("resnet", (r"operator Conv at '/conv1/conv1.0/Conv' is not understood \(its patches overlap, "
@@ -242,7 +243,7 @@ def test_the_commands_take_it(pictures: Path, tmp_path: Path, capsys) -> None:
     assert network.spec == SWIN
     assert rotate.main(["--checkpoint", str(swin), "--calibration", str(pictures), "-o",
                         str(tmp_path / "turned.safetensors")]) == 2
-    assert "swin_17.onnx is a Swin, whose stream can't be turned" in capsys.readouterr().err
+    assert "swin_17.onnx is a Swin: its stream can't be turned" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "more", "message"), [

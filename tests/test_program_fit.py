@@ -106,8 +106,8 @@ def test_the_file_of_a_configuration_has_all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    (["swin_tiny_patch4_window7_224", "--random", "1"], "max_tokens must be at least 3136"),
-    (["cifar10_swin", "--random", "1"], "table_tokens must be more than 0 for windows"),
+    (["swin_tiny_patch4_window7_224", "--random", "1"], "max_channels must be at least 1536"),
+    (["cifar10_swin", "--random", "1"], "table_tokens must be at least"),
     (["deit_small_distilled_patch16_224"], "a distilled DeiT has no name here"),
     (["resnet50"], "the network must be one of mnist, .*, or vit, not 'resnet50'"),
     (["vit"], "vit needs --checkpoint and --calibration"),

@@ -19,7 +19,7 @@ from tests import random_passes
 from tests.sample import later
 from tests.test_not_square import compare, named, of_passes
 from vitforge.spec.config import Config, load
-from vitforge.spec.instruction import LATE_NEVER, OPERATIONS, TABLE
+from vitforge.spec.instruction import LATE_NEVER, OPERANDS, OPERATIONS, TABLE
 
 TINY = load("tiny")
 SHAPES = [dataclasses.replace(TINY, name="tiny-tables", table_tokens=64, stream_tokens=40),
@@ -140,3 +140,26 @@ def test_a_gathered_word_is_waited_for() -> None:
     gather = copy(config, tokens=8, from_residual=1, a_base=0, a_table=0, gathers=1, d_base=30)
     assert hazards([indices([3] * 8, config), first, gather], config)[1] == (0, 0)
     assert hazards([indices([30] * 8, config), first, gather], config)[1][0] > 0
+
+
+def test_a_load_between_passes_waits_for_all_of_them() -> None:
+    """So passes behind it neither wait for those before it nor are refused."""
+    config = SHAPES[0]
+    brought = Instruction("LOAD", inline_load(50, 2, config) | {"destination": 1},
+                          data=bytes(2 * config.rows))
+    made = copy(config, tokens=8, d_base=0)
+    adding = copy(config, tokens=8, d_base=20, offset=0, operation=OPERATIONS["residual"])
+    reading = copy(config, tokens=8, from_residual=1, a_base=20, d_base=60)
+    assert hazards([made, brought, adding, brought, reading], config) == [(LATE_NEVER, 0)] * 3
+    assert hazards([made, brought, adding, reading], config)[2] == (0, 0)
+
+
+def test_norm_parameters_behind_a_load_may_replace_those_before_it() -> None:
+    config = SHAPES[0]
+    normed = copy(config, tokens=8, operand=OPERANDS["norm"], from_residual=1, has_norm=1,
+                  d_base=40)
+    brought = Instruction("LOAD", inline_load(50, 2, config) | {"destination": 1},
+                          data=bytes(2 * config.rows))
+    assert len(hazards([normed, brought, normed], config)) == 2
+    with pytest.raises(ValueError, match="pass 1 loads norm parameters over those that pass 0"):
+        hazards([normed, normed], config)

@@ -118,7 +118,7 @@ def test_two_runs_give_the_same_bytes_and_need_amaranth_and_numpy_alone(tmp_path
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--config", "huge", "-o", "x"], ("no configuration 'huge': give one of ecp5-85k-w4, "
-                                       "ecp5-85k-w4a4, ecp5-85k-w8, edge16, edge8, tiny")),
+                                       "ecp5-85k-w4a4, ecp5-85k-w8, edge16, edge8, swin16, tiny")),
     (["--unit", "gelu", "-o", "x"], "invalid choice: 'gelu'"),
     (["--name", "8x8", "-o", "x"], "must be letters, digits and underscores, and begin with no"),
     (["--config", "tiny"], "the following arguments are required: -o/--output"),

@@ -22,6 +22,8 @@ last `pending`. So
 - norm parameters are fetched while up to three passes before are under way, so a half of their
   memory is written again only if the fourth pass before is its last user or an earlier one.
 
+A LOAD begins when all passes before it have landed; so those behind it wait for none of them.
+
 A drain writes after its own pass has read everything, so nothing is overwritten too early.
 """
 
@@ -106,7 +108,13 @@ class _Writers:
             self.probabilities[fields["probability_slot"], tokens] = number
 
     def load(self, item: Instruction) -> None:
-        """Note the indices of a LOAD of a table; what else a LOAD brings is there."""
+        """Note the indices of a LOAD of a table.
+
+        A LOAD begins when all passes before it have landed, and its words are there for the next.
+        """
+        for makers in (*self.banks.values(), self.factors, self.probabilities):
+            makers.fill(_LONG_AGO)
+        self.adding = _LONG_AGO
         if item.fields["destination"] == TABLE and item.data is not None:
             start = item.fields["base"] * self.config.rows * 8 // ENTRY
             index = np.frombuffer(item.data, "<u2")[:max(0, len(self.table) - start)]
@@ -141,6 +149,7 @@ def hazards(instructions: Iterable[Instruction], config: Config) -> list[tuple[i
     for item in instructions:
         if item.kind == "LOAD":
             writers.load(item)
+            landed, users = len(passes) - 1, [_LONG_AGO, _LONG_AGO]
         if item.kind != "PASS":
             continue
         number, fields = len(passes), item.fields

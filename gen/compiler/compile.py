@@ -12,8 +12,9 @@ import numpy as np
 from gen.compiler.check import bound, hazards
 from gen.compiler.image import Blocks, Patches, inline_load
 from gen.compiler.memory import DoesNotFitError, allocate, lives
-from gen.compiler.schedule import STYLES, Style, schedule
+from gen.compiler.schedule import Style, schedule, styles
 from gen.compiler.steps import Load, Region, Schedule, Step
+from gen.compiler.swin_order import Order
 from golden.float.swin import SwinSpec
 from golden.machine.program import Instruction, assemble, output_bytes
 from golden.network.integers import Network
@@ -34,7 +35,7 @@ class Compiled:
     program
         Its bytes.
     instructions
-        The same, before they were packed: LOADs, the passes, END.
+        The same, before they were packed: LOADs, the passes, and those that some wait for, END.
     steps
         What each pass does, in order.
     regions
@@ -68,10 +69,13 @@ def supported(spec: Spec, config: Config) -> None:
         The message names the field.
     """
     check(config)
-    fits(config, max_tokens=spec.tokens, max_keys=spec.keys,
+    windows = isinstance(spec, SwinSpec)
+    fits(config, max_tokens=spec.keys if windows else spec.tokens, max_keys=spec.keys,
          max_channels=-(-spec.widest // config.rows) * config.rows)
-    order = Blocks if isinstance(spec, SwinSpec) else Patches
+    order = Blocks if windows else Patches
     order(spec, config).load(0)   # refuses a patch that the LOAD of an image can't place
+    if isinstance(spec, SwinSpec):
+        fits(config, stream_tokens=spec.tokens, table_tokens=Order(spec, config).table_tokens())
 
 
 def compile_network(network: Network) -> Compiled:
@@ -88,7 +92,7 @@ def compile_network(network: Network) -> Compiled:
     for name, layer in network.requantizations.items():
         check_format(config, layer.encoding.kind, name, "or quantize it to uniform codes")
     refusal: ValueError | None = None
-    for style in STYLES:
+    for style in styles(network):
         plan = schedule(network, style)
         regions = lives(plan.steps, plan.loaded)
         try:
@@ -126,7 +130,8 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     image["destination"] = DESTINATIONS["scratch"]
     passes = [step.instruction() for step in plan.steps]
     table = _table(plan.indices, config)
-    for number, (late, pending) in enumerate(hazards([*table, *passes], config)):
+    brought = [[_loaded(config, load) for load in step.loads] for step in plan.steps]
+    for number, (late, pending) in enumerate(hazards([*table, *_woven(brought, passes)], config)):
         fields = dict(passes[number].fields) | {"late": late, "pending": pending}
         passes[number] = dataclasses.replace(passes[number], fields=fields)
     _add_thresholds(passes, plan, config)
@@ -140,7 +145,12 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
             raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
                              f"whose sums may reach {reach}")
     return [Instruction("LOAD", image), *map(partial(_loaded, config), plan.loads), *table,
-            *passes, Instruction("END", {})]
+            *_woven(brought, passes), Instruction("END", {})]
+
+
+def _woven(brought: list[list[Instruction]], passes: list[Instruction]) -> list[Instruction]:
+    """Return passes, each behind its LOADs."""
+    return [item for loads, one in zip(brought, passes, strict=True) for item in (*loads, one)]
 
 
 def _loaded(config: Config, load: Load) -> Instruction:

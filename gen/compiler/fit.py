@@ -8,7 +8,8 @@ import json
 from dataclasses import fields
 
 from gen.compiler.memory import allocate, bank_words, lives
-from gen.compiler.schedule import STYLES, schedule
+from gen.compiler.schedule import schedule, styles
+from gen.compiler.swin_order import Order
 from golden.float.swin import SwinSpec
 from golden.network.integers import Network
 from golden.network.topology import Spec
@@ -21,8 +22,9 @@ _LIMITS = {item.name: item.metadata for item in fields(Config)}
 def room(spec: Spec, config: Config) -> Config:
     """Return a configuration whose rows are as long as a network's, and no longer.
 
-    The rows of softmax, LayerNorm and the accumulators: `max_keys`, `max_channels`, `max_tokens`. A
-    table of tokens, where one is needed, is as large as can be: `fit` makes it smaller.
+    The rows of softmax, LayerNorm and the accumulators: `max_keys`, `max_channels`, `max_tokens`.
+    Of a network with windows the accumulators stay as they are if a part of its tokens fits, and
+    the residual stream and the table of tokens are as large as they must be.
 
     Raises
     ------
@@ -30,16 +32,21 @@ def room(spec: Spec, config: Config) -> Config:
         If a row is longer than there can be; the message names the field.
     """
     channels = -(-spec.widest // config.rows) * config.rows
-    table = {"table_tokens": _LIMITS["table_tokens"]["high"]} if isinstance(spec, SwinSpec) else {}
-    return _changed(config, **table, max_tokens=max(2, spec.tokens),
-                    max_keys=max(spec.keys, config.lanes),
-                    max_channels=max(2, channels, config.lanes))
+    tokens = spec.tokens
+    if isinstance(spec, SwinSpec):
+        tokens = min(tokens, max(spec.keys, config.max_tokens))
+    config = _changed(config, max_tokens=max(2, tokens), max_keys=max(spec.keys, config.lanes),
+                      max_channels=max(2, channels, config.lanes))
+    if not isinstance(spec, SwinSpec):
+        return config
+    return _changed(config, table_tokens=Order(spec, config).table_tokens(),
+                    stream_tokens=0 if spec.tokens <= config.max_tokens else spec.tokens)
 
 
 def fit(network: Network) -> Config:
     """Return the smallest configuration of a network's array that holds it.
 
-    Of the orders of its passes (`gen.compiler.schedule.STYLES`) the one that needs fewest words of
+    Of the orders of its passes (`gen.compiler.schedule.styles`) the one that needs fewest words of
     scratchpad in all, the fastest of these, decides the three banks.
 
     Raises
@@ -52,11 +59,9 @@ def fit(network: Network) -> Config:
         f"{bank}_words": _LIMITS[f"{bank}_words"]["high"] for bank in _BANKS})  # type: ignore
     network = dataclasses.replace(network, config=endless)
     needs = []
-    for style in STYLES:
+    for style in styles(network):
         plan = schedule(network, style)
         needs.append(allocate(lives(plan.steps, plan.loaded), endless))
-    if plan.indices:
-        config = _changed(config, table_tokens=len(plan.indices))
     least = min(needs, key=lambda needed: sum(needed.values()))
     return _changed(config, **{f"{bank}_words": max(_LIMITS[f"{bank}_words"]["low"], words)
                                for bank, words in least.items()})

@@ -146,8 +146,9 @@ class Blocks(Patches):
 
     A word of the scratchpad's bank of activations is written `lanes` values at a time. So a block
     of patches is placed as if it were one patch, and the embedding makes the patches of a block one
-    after the other, each with weights of 0 for the others' pixels. The tokens are then in another
-    order: the first patch of every block, then the second of every block, and so on.
+    after the other, each with weights of 0 for the others' pixels. Where no word has pixels of two
+    rows of patches, all words of one row come before those of the next, so that a pass leaves the
+    others' out.
 
     Attributes
     ----------
@@ -157,7 +158,7 @@ class Blocks(Patches):
         For each patch of a block, and each place of a block's words, the index of the value in its
         patch, -1 for those of others.
     tokens
-        The patch, counted row by row over the image, that each token is.
+        The patches, counted row by row over the image: the first of every block, the second, ...
     """
 
     def __init__(self, spec: Spec, config: Config) -> None:
@@ -181,6 +182,19 @@ class Blocks(Patches):
     @property
     def first(self) -> int:
         return 0
+
+    @cached_property
+    def _digits(self) -> tuple[tuple[Loop, ...], tuple[Loop, ...], tuple[Loop, ...], int]:
+        part, row, channel, stride = super()._digits
+        (*inner, last), (first, *more) = row, channel
+        count = last.count // self.size
+        if (self.size == 1 or last.count % self.size or last.step % (self.config.rows // self.piece)
+                or more or first.step != last.step * last.count
+                or sum(loop.count > 1 for loop in (*part, *row, first)) + 3 > LOOPS):
+            return part, row, channel, stride
+        apart = last.step * count
+        return (part, (*inner, Loop(count, last.step), Loop(self.size, apart * first.count)),
+                (Loop(first.count, apart),), stride)
 
     @cached_property
     def blocks(self) -> list[Array]:

@@ -79,19 +79,24 @@ class Passes:
     def linear(self, product: ops.Operation, layer: Linear, rows: Array, columns: Array,
                source: Region, target: Region, *, before: Shifted | None = None,
                after: Shifted | None = None, normed: Normed | None = None, detail: str = "",
-               stride: int | None = None, more: Mapping[str, int] | None = None
-               ) -> Iterator[Step]:
-        """Make the passes of a linear layer; with `after` it ends a branch of the stream.
+               stride: int | None = None, more: Mapping[str, int] | None = None,
+               mode: Mode | None = None) -> Iterator[Step]:
+        """Make the passes of a linear layer; with `after` it makes the stream.
 
         Parameters
         ----------
+        before
+            The stream that it adds to.
         stride
             Words from word to word of a token in the target, if not as many as tokens.
         more
             Other fields.
+        mode
+            None chooses it.
         """
         requantization = layer.requantization
-        mode = self.mode(product, layer.input.operand_fields() | (normed.fields if normed else {}))
+        mode = mode or self.mode(product, layer.input.operand_fields()
+                                 | (normed.fields if normed else {}))
         shifts = [item.shift if item else 0 for item in (before, after)]
         plain = Vectors(requantization, *shifts)
         shared = Vectors(folded(requantization, layer.weights, layer.input), *shifts) \
@@ -110,9 +115,11 @@ class Passes:
                 destination=DESTINATIONS[target.bank],
                 **requantization_fields(requantization, int(part[0]))
                 | spread(len(part), stride, self.width) | dict(more or {})) | operand
-            if before and after:
+            if before:
+                fields["residual_zero_point"] = before.zero_point
+            if after:
                 fields |= {
-                    "residual_zero_point": before.zero_point, "channels": self.spec.dim,
+                    "channels": self.spec.dim,
                     "statistics": STATISTICS["norm"], "statistics_first": int(first == 0),
                     "statistics_last": int(first * self.width + len(part) == len(columns))}
             # Both words of packed values have one place.

@@ -9,7 +9,7 @@ A pass depends on earlier ones through banks, and the accelerator drains a pass 
 run. So the heads of a block are interleaved (`gen.compiler.attention`).
 """
 
-__all__ = ["STYLES", "Style", "schedule"]
+__all__ = ["STYLES", "Style", "schedule", "styles"]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from gen.compiler.attention import STYLES, Heads, Style
+from gen.compiler.gathered import copying, identity
 from gen.compiler.image import Patches
 from gen.compiler.layers import Attention, Linear, Normed, carried
 from gen.compiler.modes import choose
@@ -38,6 +39,7 @@ from gen.compiler.steps import (
     take_matrix,
 )
 from golden.float.swin import SwinSpec
+from golden.formats.formats import Shifted, Uniform
 from golden.machine.program import output_bytes
 from golden.network import ops
 from golden.network.integers import Network
@@ -52,13 +54,18 @@ _WHO = "gen.compiler"
 _RAW = Encoding()
 
 
+def styles(network: Network) -> tuple[Style, ...]:
+    """Return the styles that make a difference, from the fastest to the one that needs least."""
+    return STYLES[:1] if isinstance(network.spec, SwinSpec) else STYLES
+
+
 def schedule(network: Network, style: Style) -> Schedule:
     """Make the steps of a network; of a Swin there is one order alone."""
     if isinstance(network.spec, SwinSpec):
         return schedule_swin(network)
     builder = _Builder(network, style)
     steps = tuple(builder.steps())
-    position = Load(builder.stream, builder.loaded.reshape(-1, builder.width))
+    position = Load(builder.begun, builder.loaded.reshape(-1, builder.width))
     return Schedule(steps, builder.order, builder.patches, (*builder.registers(), position))
 
 
@@ -76,6 +83,7 @@ class _Builder(Heads):
         self.normed: dict[str, Normed] = {}
         self.places: dict[str, tuple[Array, Region]] = {}   # of tensors: channels, and where
         self.held = ""   # the tensor that is in the bank of the stream
+        self.begun = self.stream   # its place before a norm that it goes on behind
         self.loaded = np.zeros((0, spec.tokens, self.width), np.int64)
         self.table: dict[type[ops.Operation], Callable[..., Iterator[Step]]] = {
             ops.Image: self.image, ops.Position: self.position, ops.Tokens: self.tokens,
@@ -200,21 +208,35 @@ class _Builder(Heads):
     def norm(self, operation: ops.Norm) -> Iterator[Step]:
         """Take the next half of the norm parameter memory."""
         network, slot = self.network, len(self.normed) % 2
-        source = self.made[operation.reads[0]]
+        source, (name,) = self.made[operation.reads[0]], operation.writes
         self.in_bank((source.reads if isinstance(source, ops.Tokens) else operation.reads)[0],
                      operation)
         read, norm = network.stream(operation.reads[0]), network.norms[operation.name]
-        zero, shift = network.uniform(operation.writes[0]).zero_point, torch.as_tensor(read.shift)
+        made, shift = network.formats[name], torch.as_tensor(read.shift)
+        assert isinstance(made, Uniform | Shifted)
+        zero = made.zero_point
         kept = self.region("codes of a norm", "scratch", len(self.dim) // self.width, self.pairs,
-                           early=True) if self.packs(operation.writes[0]) else None
-        self.normed[operation.writes[0]] = Normed(slot, {
+                           early=True) if self.packs(name) else None
+        self.normed[name] = Normed(slot, {
             "operand": OPERANDS["norm"], "from_residual": 1, "norm_slot": slot, "has_norm": 1,
             "norm_zero_point": read.zero_point, "operand_zero_point": zero,
-            "operand_bits": network.uniform(operation.writes[0]).bits,
+            "operand_bits": made.bits,
         }, {"gamma": take(norm.gamma, self.dim),
             "offset": take(offset(norm.beta, zero), self.dim),
             "shift": take(shift, self.dim), "reserved": np.zeros(len(self.dim), np.int64)}, kept)
-        return self.later(operation)
+        return self.copied(operation, made) if isinstance(made, Shifted) else self.later(operation)
+
+    def copied(self, operation: ops.Norm, made: Shifted) -> Iterator[Step]:
+        """Make the passes that write a norm's codes as the stream, elsewhere in its bank."""
+        source, (name,) = self.stream, operation.writes
+        self.stream = self.region(name, "residual", len(self.dim) // self.width)
+        self.held, normed, weights = name, self.normed[name], identity(self.spec.dim)
+        codes = Uniform(scale=1.0, bits=made.bits, zero_point=made.zero_point)
+        self.modes[name] = choose(weights, normed.fields, self.config,
+                                  quad="the stream goes on behind it")
+        yield from self.linear(
+            operation, Linear(codes, weights, copying(made.zero_point, made.bits)), self.dim,
+            self.dim, source, self.stream, after=made, normed=normed, mode=self.modes[name])
 
     def classify(self, operation: ops.Logits) -> Iterator[Step]:
         """Make the head's, for the class token alone: accumulators go to memory as they are."""

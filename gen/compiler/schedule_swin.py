@@ -1,65 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The passes of a Swin: tables gather tokens, attention goes region by region.
+"""The passes of a Swin: tables gather tokens, attention goes region by region, stages in parts.
 
-The residual stream lies in the bank of residuals, channel tile by channel tile, with its tokens row
-by row; only where patches are so small that an image comes in blocks of them, the first stage has
-its tokens in the order of these blocks. Tables say which token of the stream stands where among the
-windows' regions, and back. Queries, keys and values of a head are made of all tokens at once, in
-the order of the regions; then each region has scores and context (`gen.compiler.region_attention`).
+The residual stream lies in the bank of residuals, channel tile by channel tile, in an order that
+lets patch merging read it as it is (`gen.compiler.swin_order`). It is always whole, and so is the
+context of an attention, until it is projected; all else is of a part of the tokens. Tables say
+which token of the stream stands where among the windows' regions, and back. Queries, keys and
+values of a head are made of all tokens of a part at once, in the order of the regions; then each
+region has scores and context (`gen.compiler.region_attention`).
 """
 
 __all__ = ["schedule_swin"]
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
-from gen.compiler.gathered import Codes, Gathered, copying, identity, where
-from gen.compiler.image import Blocks
+from gen.compiler.gathered import Codes, Row, Target, copying
 from gen.compiler.modes import choose
-from gen.compiler.region_attention import RegionAttention
-from gen.compiler.steps import (
-    Array,
-    Load,
-    Place,
-    Region,
-    Schedule,
-    Step,
-    Vectors,
-    padded,
-    pass_fields,
-    requantization_fields,
-    split,
-    spread,
-    take,
-    tiles_of,
-)
+from gen.compiler.pooled import Pooled
+from gen.compiler.region_attention import RegionAttention, woven
+from gen.compiler.steps import Load, Region, Schedule, Step, padded, take, tiles_of
+from gen.compiler.swin_order import Order, Part, cut
 from golden.float.swin import SwinSpec
 from golden.formats.formats import Shifted
-from golden.machine.program import output_bytes
 from golden.network import ops
 from golden.network.integers import Network
-from golden.units.encoding import Encoding
 from golden.units.layernorm import offset
-from golden.units.requant import Requantization
-from vitforge.spec.instruction import DESTINATIONS, OPERANDS, OPERATIONS, STATISTICS
-from vitforge.spec.sizes import SHORT, tables
+from vitforge.spec.instruction import OPERANDS
+from vitforge.spec.sizes import SHORT
 
 
-class _Builder(Gathered):
+@dataclass(frozen=True)
+class Made:
+    """Passes of a head's queries, keys and values, and where they put them."""
+
+    steps: list[Step]
+    regions: dict[str, Region]
+
+
+class _Builder(Pooled):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         assert isinstance(network.spec, SwinSpec)
-        if not tables(self.config):
-            raise ValueError("table_tokens must be more than 0 for windows, so for Swin")
-        self.spec = network.spec
-        self.order = Blocks(self.spec, self.config)
-        self.codes: dict[str, Codes] = {}
+        self.order = Order(network.spec, self.config)
         self.streams: dict[str, Region] = {}
-        self.slots = 0
+        self.hidden: dict[str, ops.Requantize] = {}
+        self.room = self._room()
+        self.merged = {item.reads[0] for item in network.operations if isinstance(item, ops.Merge)}
         self.table: dict[type[ops.Operation], Callable[..., Iterator[Step]]] = {
-            ops.Image: self.image, ops.Tokens: self.tokens, ops.Merge: self.merge,
+            ops.Image: self.image, ops.Tokens: self.later, ops.Merge: self.merge,
             ops.PairBias: self.later, ops.Pool: self.pool, ops.Product: self.later,
             ops.RegionScores: self.later, ops.RegionSoftmax: self.later,
             ops.RegionContext: self.later, ops.Requantize: self.requantize, ops.Norm: self.norm,
@@ -67,6 +58,16 @@ class _Builder(Gathered):
         self.roles: dict[str, Callable[..., Iterator[Step]]] = {
             "stream": self.stream, "gelu": self.gelu, "query": self.later, "scores": self.later,
             "context": self.attention, "pool": self.mean}
+
+    def _room(self) -> int:
+        """Return the words of the largest tensor in scratch, of a whole stage or of a part."""
+        tokens = [item.count * tiles_of(item.columns, self.width) * item.rows
+                  for item in self.network.operations if isinstance(item, ops.RegionContext)]
+        sums = [ops.summed(item, self.made) for item in self.network.operations
+                if isinstance(item, ops.Requantize) and item.roles == ("gelu",)]
+        return max(tokens + [tiles_of(item.columns, self.width) * max(
+            count for _, count in cut(item.rows, self.order.most))
+            for item in sums if isinstance(item, ops.Product)])
 
     def steps(self) -> Iterator[Step]:
         for operation in self.network.operations:
@@ -82,58 +83,129 @@ class _Builder(Gathered):
     # -- the stream
 
     def image(self, operation: ops.Image) -> Iterator[Step]:
-        region = Region("patches", "scratch", self.order.tiles * self.order.count)
-        self.patches = region
-        self.codes[operation.writes[0]] = Codes(
-            region, self.order.order, self.order.count,
-            self.network.formats[operation.writes[0]].operand_fields())
+        image = self.order.image
+        self.patches = Region("patches", "scratch", image.tiles * image.count)
         return self.later(operation)
 
     def stream(self, operation: ops.Requantize) -> Iterator[Step]:
         """Add a branch to the stream, or begin it."""
         product = ops.summed(operation, self.made)
         assert isinstance(product, ops.Product)
-        layer, after = self.network.requantizations[operation.name], \
-            self.network.stream(operation.writes[0])
-        source, weights = self.codes[product.reads[0]], self.network.weights[product.name]
-        writer = self.made[operation.reads[0]]
-        if isinstance(writer, ops.Tokens):   # from the order of the regions into the stream's
-            back = self.stream_order(len(writer.source))
-            source = replace(source, fields=source.fields | self.gather(
-                np.array(writer.source)[back]))
-        columns = padded(0, product.columns, self.width)
+        (name,) = operation.writes
         if operation.residual is not None:
-            region = self.streams[operation.residual]
-            self.streams[operation.writes[0]] = region
-            yield from self.linear(
-                product.name, weights, source, columns, region, layer, residual=True,
-                before=self.network.stream(operation.residual), after=after,
-                channels=product.columns)
-            return
-        rows = product.rows
-        region = Region(operation.writes[0], "residual", len(columns) // self.width * rows)
-        self.streams[operation.writes[0]] = region
-        if source.tokens == rows:
-            yield from self.linear(product.name, weights, source, columns, region, layer,
-                                   after=after, channels=product.columns)
-            return
-        # Blocks of patches, of which a pass has one patch each: the others' weights are zero.
-        self.modes[product.name] = mode = choose(weights, source.fields, self.config)
-        for number, chosen in enumerate(self.order.blocks):
-            one = replace(source, channels=chosen)
-            for step in self.linear(product.name, weights, one, columns, region, layer,
-                                    after=after, channels=product.columns, pitch=rows, mode=mode,
-                                    detail=f"patch {number} of a block",
-                                    f_base=number * source.tokens):
-                assert step.d is not None
-                step.d = Place(region, step.d.offset + number * source.tokens)
-                yield step
+            self.streams[name] = self.streams[operation.residual]
+            make = self.mlp if product.reads[0] in self.hidden else self.project
+            return make(operation, product)
+        tiles = tiles_of(product.columns, self.width)
+        self.streams[name] = Region(name, "residual", tiles * product.rows)
+        return self.reduce(operation, product) if product.reads[0] in self.codes \
+            else self.later(operation)
 
-    def stream_order(self, tokens: int) -> Array:
-        """Return the token, counted row by row, of each place of a stream."""
-        if tokens == self.spec.patches:
-            return np.array(self.order.tokens)
-        return np.arange(tokens)
+    def added(self, operation: ops.Requantize, product: ops.Product, source: Codes, first: int,
+              *, number: int | None = None, corner: int | None = None) -> Iterator[Step]:
+        """Make the passes of some rows of the stream, from its row `first` on.
+
+        Parameters
+        ----------
+        number
+            Of these rows among those whose statistics are kept, if not the same.
+        corner
+            Of four tokens that are merged: their row goes over all.
+        """
+        network, (name,) = self.network, operation.writes
+        region, residual = self.streams[name], operation.residual
+        row = Row(network.stream(name), product.columns * (1 if corner is None else 4),
+                  first if number is None else number,
+                  before=None if residual is None else network.stream(residual),
+                  begins=corner in (None, 0), ends=corner in (None, 3))
+        return self.linear(product.name, network.weights[product.name], source,
+                           padded(0, product.columns, self.width),
+                           Target(region, product.rows, first),
+                           network.requantizations[operation.name], row=row)
+
+    def embed(self, operation: ops.Norm, source: Codes, made: Shifted) -> Iterator[Step]:
+        """Make the patches, and copy them through their norm to the stream.
+
+        A pass makes a part of all blocks, with weights of 0 for its patches' neighbours. They stay
+        in scratch until those of the next part are made, so nothing is waited for.
+        """
+        network, stream = self.network, self.made[operation.reads[0]]
+        product = ops.summed(stream, self.made)
+        assert isinstance(product, ops.Product)
+        fields, count = network.formats[product.reads[0]].operand_fields(), self.order.image.count
+        weights, columns = network.weights[product.name], padded(0, product.columns, self.width)
+        self.modes[product.name] = choose(weights, fields, self.config)
+        tiles, before = len(columns) // self.width, network.stream(stream.writes[0])
+        target, layer = Target(source.region, source.tokens), copying(made.zero_point, made.bits)
+        waiting: list[tuple[int, Codes]] = []
+        for patch in self.order.embedding():
+            tokens = len(patch.blocks)
+            region = Region(f"{stream.name} {patch.first}", "scratch", tiles * tokens)
+            found = self.part(Codes(self.patches, patch.values, count, count, fields,
+                                    first=patch.tile * count), patch.blocks)
+            yield from self.linear(product.name, weights, found, columns, Target(region, tokens),
+                                   network.requantizations[stream.name],
+                                   row=Row(before, product.columns, patch.first))
+            part = replace(source, region=region, tokens=tokens, stride=tokens,
+                           fields=source.fields | {"f_base": patch.first, "from_residual": 0})
+            source = self.further(source)
+            waiting.append((patch.first, part))
+            for first, part in waiting[:-1]:
+                yield from self.copied(operation.name, part, first, target, layer, made)
+            waiting = waiting[-1:]
+        for first, part in waiting:
+            yield from self.copied(operation.name, part, first, target, layer, made)
+
+    def reduce(self, operation: ops.Requantize, product: ops.Product) -> Iterator[Step]:
+        """Make the stream of a stage of merged tokens."""
+        source = self.codes[product.reads[0]]
+        for ((first, count),) in self.order.stream(product.rows):
+            part = self.part(source, np.arange(first, first + count))
+            yield from self.added(operation, product, part, first)
+            source = replace(source, norm=None)
+
+    def project(self, operation: ops.Requantize, product: ops.Product) -> Iterator[Step]:
+        """Gather the context in the order of the stream and add it."""
+        source = self.codes[product.reads[0]]
+        for first, places in self.order.back(self.windows):
+            yield from self.added(operation, product, self.part(source, places), first)
+
+    def gelu(self, operation: ops.Requantize) -> Iterator[Step]:
+        """Leave the hidden layer of an MLP for the passes that read it."""
+        self.hidden[operation.writes[0]] = operation
+        return self.later(operation)
+
+    def mlp(self, operation: ops.Requantize, product: ops.Product) -> Iterator[Step]:
+        """Make hidden layer and stream, as many parts at a time as there is room for anyway.
+
+        What is merged then gets the statistics of four tokens: part by part of all first ones, of
+        all second ones, and so on.
+        """
+        network, (name,) = self.network, operation.writes
+        active = self.hidden[product.reads[0]]
+        inner = ops.summed(active, self.made)
+        assert isinstance(inner, ops.Product)
+        source, columns = self.codes[inner.reads[0]], padded(0, inner.columns, self.width)
+        merges, tiles = name in self.merged, len(columns) // self.width
+        fields = network.formats[product.reads[0]].operand_fields()
+        waiting: list[Iterator[Step]] = []
+        words = 0
+        for parts in self.order.stream(product.rows, merges):
+            for corner, (first, count) in enumerate(parts):
+                hidden = Region(f"{product.reads[0]} {first}", "scratch", tiles * count)
+                if words + hidden.words > self.room:
+                    yield from chain(*waiting)
+                    waiting, words = [], 0
+                words += hidden.words
+                yield from self.linear(
+                    inner.name, network.weights[inner.name],
+                    self.part(source, np.arange(first, first + count)), columns,
+                    Target(hidden, count), network.requantizations[active.name])
+                source = replace(source, norm=None)
+                waiting.append(self.added(
+                    operation, product, Codes(hidden, columns, count, count, fields), first,
+                    number=parts[0][0], corner=corner if merges else None))
+        yield from chain(*waiting)
 
     def norm(self, operation: ops.Norm) -> Iterator[Step]:
         """Read the stream through a LayerNorm; a norm whose results are the stream is copied."""
@@ -142,183 +214,102 @@ class _Builder(Gathered):
             network.formats[name]
         region, count = self.streams[read], len(norm.gamma)
         channels = padded(0, count, self.width)
-        if isinstance(self.made[read], ops.Merge):   # whole words for each of the four tokens
-            channels = np.concatenate([
-                np.where((part := padded(0, count // 4, self.width)) < 0, -1,
-                         part + corner * count // 4) for corner in range(4)])
+        if isinstance(self.made[read], ops.Merge):   # whole words of the four tokens, in turn
+            one = padded(0, count // 4, self.width)
+            several = [np.where(one < 0, -1, one + corner * (count // 4)) for corner in range(4)]
+            channels = np.stack([part.reshape(-1, self.width) for part in several], 1).reshape(-1)
         tokens = region.words // (len(channels) // self.width)
-        slot, self.slots = self.slots % 2, self.slots + 1
         zero = int(made.zero_point)   # type: ignore[attr-defined]
-        source = Codes(region, channels, tokens, {
-            "operand": OPERANDS["norm"], "from_residual": 1, "norm_slot": slot,
+        self.codes[name] = source = Codes(region, channels, tokens, tokens, {
+            "operand": OPERANDS["norm"], "from_residual": 1, "norm_slot": self.slot(),
             "norm_zero_point": found.zero_point, "operand_zero_point": zero,
             "operand_bits": made.bits,
         }, {"gamma": take(norm.gamma, channels), "offset": take(offset(norm.beta, zero), channels),
             "shift": take(found.shift, channels),
             "reserved": np.zeros(len(channels), np.int64)})
-        self.codes[name] = source
         if isinstance(made, Shifted):
-            region = Region(name, "residual", region.words)
             self.streams[name] = region
-            yield from self.linear(
-                operation.name, identity(count), source, channels, region,
-                copying(zero, made.bits), after=made, channels=count)
-
-    def tokens(self, operation: ops.Tokens) -> Iterator[Step]:
-        """Gather the tokens of a norm in another order; sums are when they are written."""
-        (read,), (name,) = operation.reads, operation.writes
-        if read in self.codes:
-            place = where(tuple(self.stream_order(len(operation.source)).tolist()))
-            source = self.codes[read]
-            self.codes[name] = replace(source, fields=source.fields | self.gather(
-                place[np.array(operation.source)]))
-        return self.later(operation)
+            yield from self.embed(operation, source, made)
 
     def merge(self, operation: ops.Merge) -> Iterator[Step]:
-        """Copy 2x2 tokens side by side, with the statistics of all their channels."""
-        (read,), (name,) = operation.reads, operation.writes
-        source, before = self.streams[read], self.network.stream(read)
-        count, size = ops.channels(read, self.made), operation.size
-        columns = padded(0, count, self.width)
-        tokens, tiles = size * size // 4, len(columns) // self.width
-        merged = Region(name, "residual", 4 * tiles * tokens)
-        self.streams[name] = merged
-        place = where(tuple(self.stream_order(size * size).tolist()))
-        grid = np.arange(size * size).reshape(size, size)
-        corners = [grid[row::2, column::2].reshape(-1) for column in (0, 1) for row in (0, 1)]
-        layer = copying(before.zero_point, before.bits)
-        vectors, last = Vectors(layer, 0, before.shift), (3, tiles - 1)
-        identity = np.eye(self.width, dtype=np.int8)[None]
-        for corner, inside in enumerate(corners):
-            fields = pass_fields(
-                weight_bits=2, tokens=tokens, tiles=1, from_residual=1, operand_bits=8,
-                operand_zero_point=before.zero_point, destination=DESTINATIONS["residual"],
-                channels=4 * count, statistics=STATISTICS["norm"], **self.gather(place[inside]),
-                **requantization_fields(layer))
-            for tile, part in enumerate(split(columns, self.width)):
-                yield Step(name, f"token {corner} of 4", fields | {
-                    "statistics_first": int((corner, tile) == (0, 0)),
-                    "statistics_last": int((corner, tile) == last)}, vectors.parameters(part),
-                    Place(source, tile * size * size),
-                    d=Place(merged, (corner * tiles + tile) * tokens), weights=identity)
+        """Merge 2x2 tokens, which lie as they should, with the statistics of all four."""
+        self.streams[operation.writes[0]] = self.streams[operation.reads[0]]
+        return self.later(operation)
 
-    # -- the branches
-
-    def gelu(self, operation: ops.Requantize) -> Iterator[Step]:
-        product = ops.summed(operation, self.made)
-        assert isinstance(product, ops.Product)
-        (name,) = operation.writes
-        source, columns = self.codes[product.reads[0]], padded(0, product.columns, self.width)
-        region = Region(name, "scratch", len(columns) // self.width * source.tokens)
-        self.codes[name] = Codes(region, columns, source.tokens,
-                                 self.network.formats[name].operand_fields())
-        yield from self.linear(product.name, self.network.weights[product.name], source, columns,
-                               region, self.network.requantizations[operation.name])
+    # -- attention
 
     def attention(self, operation: ops.Requantize) -> Iterator[Step]:
-        """Make the passes from Q, K and V to the context, head by head."""
-        made, network = self.made, self.network
+        """Make the passes from Q, K and V to the context: part by part, head by head."""
+        made = self.made
         context = ops.summed(operation, made)
         assert isinstance(context, ops.RegionContext)
-        projection = made[context.reads[1]]
-        product = ops.summed(projection, made)
-        source, heads, size = self.codes[product.reads[0]], context.count, context.columns
-        tokens, dim, tiles = source.tokens, heads * size, tiles_of(size, self.width)
-        room = max(self.columns, SHORT)   # that passes of the last regions may reach beyond
-        name = operation.writes[0]
-        region = Region(name, "scratch", heads * tiles * tokens + room)
+        product = ops.summed(made[context.reads[1]], made)
+        windows = made[product.reads[0]]
+        assert isinstance(windows, ops.Tokens)
+        self.windows = windows.source
+        source, heads, size = self.codes[windows.reads[0]], context.count, context.columns
+        tiles, (name,) = tiles_of(size, self.width), operation.writes
+        region = Region(name, "scratch", heads * tiles * context.rows)
         channels = np.concatenate([padded(head * size, size, self.width)
                                    for head in range(heads)])
-        self.codes[name] = Codes(region, channels, tokens,
-                                 network.formats[name].operand_fields())
+        self.codes[name] = Codes(region, channels, context.rows, context.rows,
+                                 self.network.formats[name].operand_fields())
         attention = RegionAttention(self, context, operation)
-        for head in range(heads):
-            parts = {}
-            for number, part in ((1, "K"), (2, "V"), (0, "Q")):
-                parts[part] = Region(f"{part} {head}", "scratch" if part == "Q" else "stationary",
-                                     tiles * tokens + room)
-                columns = padded(number * dim + head * size, size, self.width)
-                norm = source.norm if not head and part == "K" else None
-                yield from self.linear(
-                    product.name, network.weights[product.name], replace(source, norm=norm),
-                    columns, parts[part], network.requantizations[projection.name],
-                    detail=f"{part} {head}")
-            yield from attention.head(head, parts, region)
+        units = [(part, head) for part in self.order.attention(windows.source, context.regions)
+                 for head in range(heads)]
+        made_of = [self.head(head, context, source if not number else replace(source, norm=None),
+                             part) for number, (part, head) in enumerate(units)]
+        loads: tuple[Load, ...] = (attention.load,)
+        before: list[Step] = []
+        for number, (part, head) in enumerate(units):
+            for later in made_of[:1] * (not number) + made_of[number + 1:number + 2]:
+                for step in later.steps:
+                    yield replace(step, loads=loads) if loads else step
+                    loads = ()
+            scores, contexts = attention.head(head, part, made_of[number].regions, region,
+                                              slot=number % 2)
+            yield from woven(scores, before)
+            before = contexts
+        yield from before
 
-    def pool(self, operation: ops.Pool) -> Iterator[Step]:
-        """Copy the normalised tokens to the stationary bank, where codes are around the middle."""
-        source, (read,) = self.codes[operation.reads[0]], operation.reads
-        count = len(self.network.norms[read].gamma)
-        made = self.network.uniform(read)
-        # Read in whole tiles of tokens.
-        pitch, tiles = tiles_of(source.tokens, self.width) * self.width, len(source.channels)
-        self.pooled = Region(read, "stationary", tiles // self.width * pitch)
-        copies = [*self.linear(operation.name, identity(count), source, source.channels,
-                               self.pooled, copying(made.zero_point, made.bits), pitch=pitch)]
-        yield from copies
-        # Stationary weights are those of the third pass before at the latest.
-        nothing = Region("nothing", "scratch", source.tokens * tiles_of(self.columns, self.width))
-        for _ in range(len(copies), 3):
-            last = copies[-1]
-            fields = last.fields | {"destination": DESTINATIONS["scratch"], "has_norm": 0}
-            yield replace(last, detail="nothing", fields=fields, d=Place(nothing), norm=None)
+    def head(self, head: int, context: ops.RegionContext, source: Codes, part: Part) -> Made:
+        """Make queries, keys and values of a head's tokens of a part.
 
-    def mean(self, operation: ops.Requantize) -> Iterator[Step]:
-        """Add all tokens up: a product with operands of 1."""
-        pool = self.made[operation.reads[0]]
-        assert isinstance(pool, ops.Pool)
-        (name,), layer = operation.writes, self.network.requantizations[operation.name]
-        zero = self.network.uniform(pool.reads[0]).zero_point
-        layer = replace(layer, bias=pool.tokens * (128 - zero))
-        tokens, tiles = pool.tokens, tiles_of(pool.tokens, self.width)
-        count = len(self.network.norms[pool.reads[0]].gamma)
-        ones = np.zeros((tiles, SHORT, self.width), np.int64)
-        ones[:, 0] = (np.arange(tiles * self.width) < tokens).reshape(tiles, self.width)
-        rows = Region("ones", "scratch", tiles * SHORT)
-        self.loads.append(Load(rows, ones.reshape(-1, self.width)))
-        columns = padded(0, count, self.width)
-        target = Region(name, "scratch", len(columns) // self.width * SHORT)
-        self.codes[name] = Codes(target, columns, 1, self.network.formats[name].operand_fields(),
-                                 pitch=SHORT)
-        for first in range(0, len(columns), self.columns):
-            part = columns[first:first + self.columns]
-            words = first // self.width
-            fields = pass_fields(
-                stationary=1, tokens=SHORT, tiles=tiles, a_stride=SHORT, operand_bits=8,
-                w_stride=self.width, destination=DESTINATIONS["scratch"],
-                **requantization_fields(layer), **spread(len(part), SHORT, self.width))
-            pitch = tiles * self.width
-            if fields["words"]:
-                fields["w_pitch"] = pitch
-            yield Step(name, "", fields, Vectors(layer).parameters(part), Place(rows),
-                       Place(self.pooled, words * pitch), Place(target, words * SHORT))
-
-    def logits(self, operation: ops.Logits) -> Iterator[Step]:
-        product = ops.summed(operation, self.made)
-        weights, source = self.network.weights[product.name], self.codes[product.reads[0]]
-        raw = Requantization(bias=self.network.biases[operation.name], encoding=Encoding())
-        line = output_bytes(1, self.config)
-        columns = padded(0, self.spec.classes, self.width)
-        mode = replace(choose(weights, source.fields, self.config), pair=0)
-        sums = Region("logits", "memory", 0)
-        for step in self.linear(product.name, weights, source, columns, sums, raw, mode=mode):
-            assert step.d is not None
-            step.fields |= {"operation": OPERATIONS["raw"], "bits": 8, "d_pitch": 0,
-                            "offset": step.d.offset * self.width // self.columns * line}
-            step.d = None
-            yield Step(step.layer, "", step.fields, step.parameters, step.a, weights=step.weights,
-                       why=step.why, more=step.more)
+        Scores want keys of the third pass before at the latest.
+        """
+        projection = self.made[context.reads[1]]
+        product = ops.summed(projection, self.made)
+        weights, size, count = self.network.weights[product.name], context.columns, \
+            len(part.places)
+        tiles = tiles_of(size, self.width)
+        room = max(self.columns, SHORT)   # that passes of the last regions may reach beyond
+        mode = self.modes[product.name] = self.modes.get(product.name) or choose(
+            weights, source.fields, self.config)
+        last = (tiles * self.width - 1) // mode.columns * mode.columns
+        part_of, found = self.part(source, part.places), Made([], {})
+        # Shorter passes follow, so the last one's drain must not be long.
+        largest = max(rows * columns for rows, columns in part.regions)
+        halves = cut(count, -(-count // 2)) if count > 2 * largest else [(0, count)]
+        for number, name in ((1, "K"), (2, "V"), (0, "Q")):
+            region = found.regions[name] = Region(
+                f"{name} {head}, {part.first}", "scratch" if name == "Q" else "stationary",
+                tiles * count + room)
+            columns = padded((number * context.count + head) * size, size, self.width)
+            pieces = [(columns, 0, 0, count)] if name != "Q" else [
+                (columns[:last], 0, 0, count),
+                *((columns[last:], last, begin, begin + some) for begin, some in halves)]
+            for channels, channel, begin, end in pieces:
+                found.steps.extend(self.linear(
+                    product.name, weights, self.some(part_of, begin, end), channels,
+                    Target(region, count, channel // self.width * count + begin),
+                    self.network.requantizations[projection.name], detail=f"{name} {head}"))
+            part_of = replace(part_of, norm=None)
+        return found
 
 
 def schedule_swin(network: Network) -> Schedule:
-    """Make the steps of a Swin.
-
-    Raises
-    ------
-    ValueError
-        If the configuration has no tables.
-    """
+    """Make the steps of a Swin, for a machine with tables."""
     builder = _Builder(network)
     steps = tuple(builder.steps())
-    return Schedule(steps, builder.order, builder.patches, tuple(builder.loads),
+    return Schedule(steps, builder.order.image, builder.patches, tuple(builder.loads),
                     tuple(builder.indices))

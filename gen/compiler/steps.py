@@ -29,7 +29,7 @@ class Region:
     """Words of a bank that hold one tensor from the pass that writes it to the last that reads it.
 
     `first` and `last` are these passes, `base` its place; the allocation fills them in. An `early`
-    one is written while its first pass still reads its operands.
+    one is written while its first pass still reads its operands, or loaded before it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Step:
 
     `encoding` is that of its result, for the formats with thresholds. `why` says what is too wide
     for more products of a multiplier where the array has them, and `more` how many words of
-    operands that costs.
+    operands that costs. `loads` come before it, when all passes before have landed.
     """
 
     layer: str
@@ -79,11 +79,13 @@ class Step:
     encoding: Encoding = field(default_factory=Encoding)
     why: str = ""
     more: int = 0
+    loads: tuple["Load", ...] = ()
     regions: list[Region] = field(init=False)
 
     def __post_init__(self) -> None:
         places = (self.a, self.w, self.d, self.k, self.r)
         self.regions = [place.region for place in places if place]
+        self.regions += [load.region for load in self.loads]
 
     def instruction(self) -> Instruction:
         """Return the instruction with the addresses of the regions."""
@@ -94,7 +96,10 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """Words ``[words, rows]`` that the program brings before its first pass, `offset` in."""
+    """Words ``[words, rows]`` that the program brings, `offset` in.
+
+    They come before its first pass, or a later one.
+    """
 
     region: Region
     words: Array

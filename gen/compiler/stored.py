@@ -15,8 +15,9 @@ from vitforge.spec.config import Config
 #: bit of a softmax or LayerNorm may differ.)
 _SHAPE = frozenset({
     "name", "rows", "cols", "lanes", "pe_style", "multiplier", "modes", "packed_weight_bits",
-    "max_keys", "max_channels", "max_tokens", "scratch_words", "residual_words",
-    "stationary_words", "axi_bits", "burst_beats", "fetch_beats", "formats"})
+    "max_keys", "max_channels", "max_tokens", "table_tokens", "stream_tokens",
+    "scratch_words", "residual_words", "stationary_words", "axi_bits",
+    "burst_beats", "fetch_beats", "formats"})
 
 
 def is_file(model: str) -> bool:

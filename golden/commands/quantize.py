@@ -43,6 +43,7 @@ from golden.network.integers import Network
 from golden.ptq import METHODS, own
 from golden.ptq.folding import activated, changes, rescaled
 from golden.ptq.folding import network as with_parameters
+from golden.ptq.given import Given
 from golden.ptq.method import Method
 from golden.ptq.reconstruction_run import Kept, plan_of, prepared, reconstructed, refuse
 from golden.ptq.record import Record
@@ -142,7 +143,7 @@ def _value(text: str, default: object) -> object:
     return text
 
 
-def _ledger(args: argparse.Namespace, calibration: Folder,
+def _ledger(args: argparse.Namespace, method: Method, calibration: Folder,
             evaluation: Folder | None) -> Ledger | None:
     """Look for what a killed run with the same arguments has done; None without --output."""
     if args.output is None:
@@ -151,6 +152,8 @@ def _ledger(args: argparse.Namespace, calibration: Folder,
                if name not in ("output", "onnx", "opset")}
     files = (*calibration.files, *(evaluation.files if evaluation else ()))
     whole = [path for path in (args.checkpoint, args.classes) if path is not None]
+    if isinstance(method, Given):
+        whole.append(Path(method.settings.file))
     if Path(args.config).is_file():
         whole.append(Path(args.config))
     if args.method not in METHODS:
@@ -367,7 +370,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.spread is not None:
         model = rescaled(model, args.spread)
     uneven = changes(checkpoint, model)
-    ledger = _ledger(args, calibration, evaluation)
+    ledger = _ledger(args, method, calibration, evaluation)
     with progress_bars() as bars:
         def bar(text: str, total: int) -> Callable[[int], object]:
             return bars.add(text, total).advance

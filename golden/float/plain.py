@@ -2,7 +2,7 @@
 """State dicts of ViTs that compute more, as those of a plain one that computes the same.
 
 LayerScale goes into the layers before it, the tokens of registers and of a distilled DeiT into
-their rows of the positions.
+their rows of the positions, and CLIP's first layer gets a bias of zero.
 """
 
 __all__ = ["plain"]
@@ -55,6 +55,9 @@ def plain(state: Mapping[str, Tensor], path: str | Path, token: str | None = Non
     elif token is not None:
         raise ValueError(f"--token does not go with {path}, which has no distillation token")
     more += ["reg_token"] * ("reg_token" in found)
+    weight = found.get("patch_embed.proj.weight")
+    if weight is not None and "norm_pre.weight" in found:   # CLIP's first layer has no bias
+        found.setdefault("patch_embed.proj.bias", weight.new_zeros(weight.shape[:1]))
     if not {"cls_token", "pos_embed"} <= found.keys():
         return found, 0   # what is missing is said where shapes are read
     count = _positions(found, more, path)

@@ -33,7 +33,6 @@ _OTHERS = {
     r"blocks\.\d+\.attn\.[qk]_norm\.": "norms of queries and keys are not supported",
     r"fc_norm\.": "the mean of all tokens is classified, which is not supported, and not the class "
                   "token",
-    r"norm_pre\.": "a norm before the blocks is not supported",
     r"blocks\.\d+\.mlp\.(w12|w3|fc1_[gx])\.": "gated MLPs are not supported",
 }
 
@@ -58,6 +57,8 @@ class Checkpoint:
                 f"patches of {spec.patch_size}, {spec.depth} blocks of {spec.dim} channels, "
                 f"MLP of {spec.mlp_hidden}, {spec.classes} classes, "
                 + (f"{spec.registers} registers, " if spec.registers else "")
+                + ("a norm before the blocks (GELU is taken to be the exact one), "
+                   if spec.norm_pre else "")
                 + f"{spec.heads} heads ({self.heads})")
 
 
@@ -113,6 +114,7 @@ def of_tensors(state: Mapping[str, Tensor], path: str | Path, registers: int = 0
     return {"image_size": side * patch, "patch_size": patch, "in_channels": channels,
             "classes": shape("head.weight", "[classes, dim]")[0], "dim": dim,
             "depth": len(numbers), "registers": registers,
+            "norm_pre": "norm_pre.weight" in state,
             "mlp_hidden": shape("blocks.0.mlp.fc1.weight", "[hidden, dim]")[0]}
 
 
@@ -231,7 +233,10 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
     if named is not None:
         _as_named(found, state, named, path)
     number, source = _heads(found["dim"], named, own, heads, path)
-    epsilon = {} if own is None or "norm_eps" not in own else {"norm_eps": own["norm_eps"]}
+    # No tensor shows it: it is CLIP's where there is a norm before the blocks, or timm's ViT's.
+    epsilon = {"norm_eps": 1e-5} if found["norm_pre"] else {}
+    if own is not None and "norm_eps" in own:
+        epsilon = {"norm_eps": own["norm_eps"]}   # type: ignore[dict-item]
     try:
         spec = VitSpec(**found, heads=number, **epsilon)   # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

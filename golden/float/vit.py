@@ -24,8 +24,9 @@ class VitSpec:
     """Shape of a vision transformer; the defaults are the project's own network for 28x28 digits.
 
     `registers` are tokens between the class token and the patches that no patch is in, a distilled
-    DeiT's second one too; their values are their rows of the positions. `norm_eps` is what
-    LayerNorm adds to a variance in floating point; integers have none.
+    DeiT's second one too; their values are their rows of the positions. With `norm_pre` a norm
+    stands before the blocks, as in CLIP's tower, and the stream goes on behind it. `norm_eps` is
+    what LayerNorm adds to a variance in floating point; integers have none.
 
     Raises
     ------
@@ -43,13 +44,16 @@ class VitSpec:
     heads: int = 4
     mlp_hidden: int = 128
     registers: int = 0
+    norm_pre: bool = False
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if not 0 <= self.norm_eps <= 1e-3:
             raise ValueError(f"norm_eps must be 0 to 1e-3, not {self.norm_eps}")
+        if not isinstance(self.norm_pre, bool):
+            raise ValueError(f"norm_pre must be true or false, not {self.norm_pre!r}")
         for item in fields(self):
-            if item.name == "norm_eps":
+            if item.name in ("norm_eps", "norm_pre"):
                 continue
             value, least = getattr(self, item.name), int(item.name != "registers")
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -180,6 +184,8 @@ class Vit(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, spec.tokens, spec.dim))
         self.embedding = Tap()
+        if spec.norm_pre:
+            self.norm_pre = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
         self.head = nn.Linear(spec.dim, spec.classes)
@@ -211,7 +217,7 @@ class Vit(nn.Module):
         blank = x.new_zeros(()).expand(len(x), self.spec.registers, self.spec.dim)
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), blank, x), dim=1)
         embedded: Tensor = self.embedding(x + self.pos_embed)
-        return embedded
+        return self.norm_pre(embedded) if self.spec.norm_pre else embedded
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify by the class token after the last norm."""

@@ -82,6 +82,12 @@ def vit(cursor: Cursor) -> Found:
         "patch_embed.proj.bias": patches.data["bias"],
         "cls_token": np.zeros((1, 1, dim)), "pos_embed": constant[None]}
     epsilons, shapes, depth = set(), set(), 0
+    before = cursor.peek(1)
+    if first_norm := before is not None and before.kind == "norm":
+        cursor.take("norm", "a norm before the blocks")
+        epsilons.add(node.data["epsilon"])
+        state |= {"norm_pre.weight": node.data["weight"], "norm_pre.bias": node.data["bias"]}
+        stream = node.view
     while True:
         name = f"block {depth}"
         norm1 = cursor.take("norm", f"the norm before {name}, or before the classifier")
@@ -112,7 +118,8 @@ def vit(cursor: Cursor) -> Found:
     heads, hidden = next(iter(shapes))
     return Found("vit", {**fields, "classes": len(state["head.weight"]), "depth": depth,
                          "heads": heads, "mlp_hidden": hidden,
-                         "registers": first - 1, "norm_eps": epsilons.pop()}, state)
+                         "registers": first - 1, "norm_pre": first_norm,
+                         "norm_eps": epsilons.pop()}, state)
 
 
 def _classifies(cursor: Cursor, norm: Node) -> bool:

@@ -47,6 +47,9 @@ def _vit(spec: VitSpec) -> Iterator[Operation]:
     yield Position(name="position", reads=(), writes=("position",), layer="patch_embed.proj")
     stream = "embedding"
     yield _added("tokens", "position", stream)
+    if spec.norm_pre:
+        yield _norm(stream, "norm_pre", role="stream")
+        stream = "norm_pre"
     for index in range(spec.depth):
         block = f"blocks.{index}"
         middle, after = f"{block}.residual1", f"{block}.residual2"
@@ -93,8 +96,8 @@ def _added(sums: str, residual: str, stream: str) -> Requantize:
     return Requantize(name=stream, reads=(sums, residual), writes=(stream,), roles=("stream",))
 
 
-def _norm(stream: str, name: str) -> Norm:
-    return Norm(name=name, reads=(stream,), writes=(name,), roles=("norm",))
+def _norm(stream: str, name: str, role: str = "norm") -> Norm:
+    return Norm(name=name, reads=(stream,), writes=(name,), roles=(role,))
 
 
 #: A network's shape.

@@ -78,6 +78,8 @@ def _vit(layers: Layers, simulated: Vit, image: str) -> str:
     rows = state["pos_embed"][0].clone()
     rows[0] += state["cls_token"][0, 0]
     x = layers.site("embedding", graph("Add", x, graph.constant(rows, "pos_embed")))
+    if spec.norm_pre:
+        x = layers.norm("norm_pre", x)
     for number in range(spec.depth):
         name = f"blocks.{number}"
         y = layers.attention(f"{name}.attn", layers.norm(f"{name}.norm1", x), spec.tokens,

@@ -37,7 +37,8 @@ class Unit:
         """Whether a parameter or a site of this name is part of it."""
         return (tensor.startswith(f"{self.name}.") or tensor == self.name
                 or (self.name == HEAD and tensor.split(".")[0] == "norm")
-                or (self.name == "patch_embed" and tensor == "embedding"))
+                or (self.name == "patch_embed"
+                    and tensor.split(".")[0] in ("embedding", "norm_pre")))
 
 
 def units(model: Vit | Swin) -> tuple[Unit, ...]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every generation-time parameter of ViTForge, in one frozen dataclass.
 
-A configuration is a named preset (``tiny``, ``edge8``, ``edge16``; ``ecp5-85k-w8``,
+A configuration is a named preset (``tiny``, ``edge8``, ``edge16``, ``swin16``; ``ecp5-85k-w8``,
 ``ecp5-85k-w4``, ``ecp5-85k-w4a4``) or a TOML file with any of the fields below; a field that is not
 given keeps its default, which is the one of ``edge16``.
 """

@@ -178,7 +178,8 @@ def fits(config: Config, **least: int) -> None:
     Parameters
     ----------
     least
-        Of `max_tokens`, `max_keys`, `max_channels` or `table_tokens`, what the network needs.
+        Of `max_tokens`, `max_keys`, `max_channels`, `stream_tokens` or `table_tokens`, what the
+        network needs.
 
     Raises
     ------
@@ -186,8 +187,10 @@ def fits(config: Config, **least: int) -> None:
         The message names the field, and what would be accepted.
     """
     what = {"max_tokens": "tokens", "max_keys": "keys", "max_channels": "channels",
-            "table_tokens": "tables"}
+            "stream_tokens": "residual stream", "table_tokens": "tables"}
     for name, value in least.items():
-        if getattr(config, name) < value:
+        has = max(config.max_tokens, config.stream_tokens) if name == "stream_tokens" \
+            else getattr(config, name)
+        if has < value:
             raise ConfigError(f"{name} must be at least {value} for this network's {what[name]}, "
                               f"not {getattr(config, name)}")
