@@ -104,7 +104,8 @@ def _measure(name: str, rows: int, cols: int, setting: Setting) -> dict[str, Any
     found = predict(compiled.program, config, latency=setting.latency)
     yardstick = scalesim.cycles(network.spec, rows, cols)
     return {
-        "network": name.removesuffix("_224").removesuffix("_patch16"), "array": f"{rows}x{cols}",
+        "network": name.removesuffix("_patch16_224").removesuffix("_patch4_window7_224"),
+        "array": f"{rows}x{cols}",
         "modes": config.modes, "lanes": config.lanes, "weights": setting.weights,
         "activations": setting.activations, "attention": config.attention,
         "attention_bits": config.attention_bits, "multiplier": config.multiplier,

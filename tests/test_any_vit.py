@@ -6,6 +6,7 @@ follow from their names, so that state dicts need no timm.
 """
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,3 +265,40 @@ def test_programs_of_plain_networks_are_as_before() -> None:
     codes = torch.zeros(1, 2, 12, 12, dtype=torch.uint8) + torch.arange(12).to(torch.uint8)
     compiled = compile_network(calibrate(plain, codes, load("tiny")))
     assert [item.kind for item in compiled.instructions[:3]] == ["LOAD", "LOAD", "PASS"]
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, {"large": torch.zeros(1 << 20)})
+    with zipfile.ZipFile(path) as archive:
+        parts = [(item.filename, archive.read(item)) for item in archive.infolist()]
+    bomb = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts:
+            archive.writestr(name, data)
+    assert bomb.stat().st_size < 1 << 14
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it is unpacked"))
+    with pytest.raises(CheckpointError, match=r"bomb.pth is not a .pth state dict: what is in it "
+                                              "is compressed, or larger than the file"):
+        open_checkpoint(bomb)
+
+
+class Code:
+    """Makes a file when it is unpickled, if it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin"])
+def test_code_in_a_pickle_never_runs(suffix: str, tmp_path: Path) -> None:
+    path, mark = tmp_path / f"net.{suffix}", tmp_path / "it_ran"
+    torch.save({"model": {"x": Code(mark)}}, path)
+    with pytest.raises(CheckpointError, match="holds more than tensors, which is not loaded"):
+        open_checkpoint(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)   # it would have
+    assert mark.exists()

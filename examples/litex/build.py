@@ -39,12 +39,18 @@ class Job:
         The program.
     verilog, program
         Folders of `gen.verilog` and of `gen.compiler.emit`.
+    source
+        The accelerator's Verilog.
+    memory_bytes
+        Of the program, all inputs, and the output buffer.
     """
 
     config: Config
     compiled: Compiled
     verilog: Path
     program: Path
+    source: str
+    memory_bytes: int
 
 
 def digits() -> Tensor:
@@ -57,9 +63,12 @@ def digits() -> Tensor:
 def prepare(network: Network, images: Tensor, folder: Path, frequency: float) -> Job:
     """Write the accelerator's Verilog, and program and inputs as firmware takes them."""
     config, compiled = network.config, compile_network(network)
-    job = Job(config, compiled, folder / "verilog", folder / "program")
+    files = package(["accelerator"], config, frequency)
+    job = Job(config, compiled, folder / "verilog", folder / "program",
+              files["rtl/accelerator.v"], len(compiled.program)
+              + len(images) * compiled.input_bytes + compiled.output_bytes)
     with replace_folder(job.verilog) as output:
-        for name, text in package(["accelerator"], config, frequency).items():
+        for name, text in files.items():
             path = output / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

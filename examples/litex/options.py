@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command lines of the LiteX example, and the boards that it knows; neither needs LiteX."""
 
-__all__ = ["BOARDS", "Board", "board_line", "simulate_line"]
+__all__ = ["BOARDS", "CONFIG", "Board", "board_line", "simulate_line"]
 
 import argparse
 from dataclasses import dataclass
@@ -20,28 +20,43 @@ class Board:
         Options of nextpnr-ecp5.
     frequency
         Of the system and its memory by default, in MHz.
+    memory_bytes, memory_bits
+        What the SDRAM holds, and what its pins move in a cycle of the system.
     text
         Chip and memory.
+    multipliers, memories
+        Of the chip: MULT18X18D and DP16KD.
     """
 
     device: str
     package: str
     speed: int
     frequency: float
+    memory_bytes: int
+    memory_bits: int
     text: str
+    multipliers: int = 156
+    memories: int = 208
 
 
 BOARDS = {
-    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, "LFE5U-85F, 32 MB of 16-bit SDRAM"),
-    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, "LFE5UM5G-85F, 512 MB of 16-bit DDR3"),
+    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, 32 << 20, 16,
+                       "LFE5U-85F, 32 MB of 16-bit SDRAM"),
+    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, 512 << 20, 64,
+                        "LFE5UM5G-85F, 512 MB of 16-bit DDR3"),
 }
 
 _NETWORK = "mnist, or a folder that golden.quantize has written (default: mnist)"
 
 
-def _config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="C", default="edge8",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge8)")
+#: The configuration where nothing says another.
+CONFIG = "edge8"
+
+
+def _config(parser: argparse.ArgumentParser, default: str | None = CONFIG,
+            text: str = CONFIG) -> None:
+    parser.add_argument("--config", metavar="C", default=default,
+                        help=f"{', '.join(preset_names())} or a .toml file (default: {text})")
 
 
 def simulate_line() -> argparse.ArgumentParser:
@@ -70,11 +85,15 @@ def board_line() -> argparse.ArgumentParser:
                "--network mnist -o build/ulx3s")
     parser.add_argument("board", metavar="BOARD", help=", ".join(BOARDS))
     parser.add_argument("--network", default="mnist", metavar="N", help=_NETWORK)
-    _config(parser)
+    _config(parser, None, f"the network's own, {CONFIG} for mnist")
     parser.add_argument("--frequency", type=float, metavar="MHZ",
                         help="clock of system and memory (default: 50)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="of the placement (default: 1)")
+    parser.add_argument("--synthesize", action="store_true",
+                        help="stop before nextpnr: report.md alone, with the cells by module")
+    parser.add_argument("--slow-memory", action="store_true",
+                        help="build what waits for the board's memory, too")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write: the .bit, firmware.bin, report.md, and what they "
                              "were made from")

@@ -14,8 +14,8 @@ from vitforge.spec.config import Config
 #: formats, which the compiler compares with the network's. (With other lanes or channels, the last
 #: bit of a softmax or LayerNorm may differ.)
 _SHAPE = frozenset({
-    "name", "rows", "cols", "lanes", "pe_style", "multiplier", "modes", "packed_weight_bits",
-    "max_keys", "max_channels", "max_tokens", "table_tokens", "stream_tokens",
+    "name", "rows", "cols", "lanes", "pe_style", "multiplier", "drain_products", "modes",
+    "packed_weight_bits", "max_keys", "max_channels", "max_tokens", "table_tokens", "stream_tokens",
     "scratch_words", "residual_words", "stationary_words", "axi_bits",
     "burst_beats", "fetch_beats", "formats"})
 

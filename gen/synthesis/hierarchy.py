@@ -7,7 +7,7 @@ Yosys names what it makes after the wires around it. So a LUT on the border may 
 side, and the sum is exact.
 """
 
-__all__ = ["module_areas", "module_paths"]
+__all__ = ["module_areas", "module_paths", "plain"]
 
 import json
 import re
@@ -23,8 +23,8 @@ def module_paths(verilog: str, top: str) -> list[str]:
     return re.findall(rf"^module \\{re.escape(top)}\.(\S+) ", verilog, re.MULTILINE)
 
 
-def _plain(path: str) -> str:
-    # A number after $ tells apart what has the same name in one Verilog scope.
+def plain(path: str) -> str:
+    """Drop the numbers after $, which tell apart what has one name in a Verilog scope."""
     return re.sub(r"\$\d+", "", path)
 
 
@@ -43,13 +43,13 @@ def module_areas(verilog: str, top: str, target: str, netlist: str | Path, *,
     """
     design: Any = json.loads(Path(netlist).read_text(encoding="utf-8"))
     paths = set(module_paths(verilog, top))
-    totals: dict[str, Counter[str]] = {"": Counter(), **{_plain(path): Counter() for path in paths}}
+    totals: dict[str, Counter[str]] = {"": Counter(), **{plain(path): Counter() for path in paths}}
     for name, cell in design["modules"][top]["cells"].items():
         parts = name.split(".")
         totals[""][cell["type"]] += 1
         for length in range(1, len(parts)):
             path = ".".join(parts[:length])
             if path in paths:
-                totals[_plain(path)][cell["type"]] += 1
+                totals[plain(path)][cell["type"]] += 1
     return {path: count(target, cells) for path, cells in sorted(totals.items())
             if depth is None or not path or path.count(".") < depth}

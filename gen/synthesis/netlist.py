@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From Verilog to a mapped netlist and its area, with Yosys."""
 
-__all__ = ["CACHE", "netlist", "synthesize", "write_source"]
+__all__ = ["CACHE", "mapped", "netlist", "synthesize", "write_source"]
 
 import json
 import re
@@ -49,12 +49,11 @@ def write_source(folder: Path, verilog: str) -> None:
     (folder / "top.v").write_text(ZEROS.sub(shorter, verilog), encoding="utf-8")
 
 
-def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
+def mapped(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
     """Synthesise and return the folder with ``netlist.json``, which is flat, and ``cells.json``.
 
-    The latter counts its primitives. For ECP5 registers are moved into multipliers and block
-    memories (`gen.synthesis.dsp`, `gen.synthesis.memories`). ``check -assert`` runs before and
-    after mapping: a wire without driver or with two, or a combinational loop, is an error.
+    The latter counts its primitives. ``check -assert`` runs before and after mapping: a wire
+    without driver or with two, or a combinational loop, is an error.
 
     Raises
     ------
@@ -76,18 +75,31 @@ def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -
         run(TOOL, ["-q", "-p", script], folder)
         stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))
         cells = Counter(stat["design"]["num_cells_by_type"])
-        if target == "ecp5":
-            path = folder / "netlist.json"
-            design: Any = json.loads(path.read_text(encoding="utf-8"))
-            dsp.pack_registers(design["modules"][top])
-            memories.pack_outputs(design["modules"][top])
-            cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
-            path.write_text(json.dumps(design), encoding="utf-8")
         (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
+
+    return cached(cache, [version(TOOL), script, verilog], fill)
+
+
+def netlist(verilog: str, top: str, target: str, *, cache: str | Path = CACHE) -> Path:
+    """Synthesise as `mapped`; for ECP5 registers move into multipliers and block memories.
+
+    `gen.synthesis.dsp` and `gen.synthesis.memories` say which.
+    """
+    folder = mapped(verilog, top, target, cache=cache)
+    if target != "ecp5":
+        return folder
+
+    def fill(packed: Path) -> None:
+        design: Any = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
+        dsp.pack_registers(design["modules"][top])
+        memories.pack_outputs(design["modules"][top])
+        cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
+        (packed / "netlist.json").write_text(json.dumps(design), encoding="utf-8")
+        (packed / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
 
     packing = [Path(str(module.__file__)).read_text(encoding="utf-8")
                for module in (flat, dsp, memories)]
-    return cached(cache, [version(TOOL), script, *packing, verilog], fill)
+    return cached(cache, ["packed", folder.name, *packing], fill)
 
 
 def synthesize(verilog: str, top: str, target: str = "ecp5", *,

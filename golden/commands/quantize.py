@@ -8,7 +8,6 @@ beside that of the float simulation.
 __all__ = ["classified", "configured", "main", "right"]
 
 import argparse
-import copy
 import dataclasses
 import functools
 import inspect
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from golden.commands import methods
+from golden.commands.devices import device_of, placed
 from golden.commands.quantize_options import RECONSTRUCTED, WIDTHS, command_line
 from golden.commands.report import report
 from golden.commands.report_figures import FIGURES, figures
@@ -294,43 +294,6 @@ def _write(path: Path, text: str) -> None:
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is the GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU here")
-    return torch.device(name)
-
-
-def _check_onnx(args: argparse.Namespace, method: Method) -> None:
-    """Refuse what --onnx can't write: calibration may take minutes."""
-    from golden.onnx.graph import Graph
-    from golden.onnx.layers import check_settings
-
-    if args.onnx.suffix != ".onnx" or args.onnx.is_dir():
-        raise ValueError(f"--onnx must be a file that ends with .onnx, not {args.onnx}")
-    Graph(args.opset)
-    check_settings(method.settings)
-    args.onnx.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _write_onnx(args: argparse.Namespace, simulated: Vit | Swin, record: Record,
-                how: Preprocessing) -> None:
-    """Write the simulated network, for pictures that are preprocessed so."""
-    from golden.onnx.export import model, write
-
-    made = model(simulated, record, args.opset,
-                 {"model": args.model, "preprocessing": dump(how)})
-    write(args.onnx, made)
-    print(f"{'onnx':<12}{args.onnx}, {len(made.graph.node)} operators of opset {args.opset}",
-          flush=True)
-
-
-def _placed(model: Vit | Swin, device: torch.device) -> Vit | Swin:
-    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
-
-
 def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
     """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
@@ -355,9 +318,11 @@ def _run(args: argparse.Namespace) -> int:
     if args.images < 1 or args.batch < 1:
         raise ValueError("--images and --batch must be at least 1")
     if args.onnx is not None:
-        _check_onnx(args, method)
+        from golden.commands.quantize_onnx import check_onnx
+
+        check_onnx(args.onnx, args.opset, method)
     config = load(args.config)
-    device = _device(args.device)
+    device = device_of(args.device)
     classes = read_classes(args.classes) if args.classes else ()
     calibration = Folder.open(args.calibration, classes).choose(args.images, args.seed)
     evaluation = Folder.open(args.evaluate, classes) if args.evaluate else None
@@ -393,9 +358,12 @@ def _run(args: argparse.Namespace) -> int:
         record, integer = work.decide(bar)
         simulated = method.apply(model, record)
         if args.onnx is not None:
-            _write_onnx(args, simulated, record, how)
+            from golden.commands.quantize_onnx import write_onnx
+
+            print(f"{'onnx':<12}" + write_onnx(args.onnx, args.opset, simulated, record, {
+                "model": args.model, "preprocessing": dump(how)}), flush=True)
         networks: dict[str, Callable[[Tensor], Tensor]] = {
-            "float": _placed(model, device), "simulated": _placed(simulated, device)}
+            "float": placed(model, device), "simulated": placed(simulated, device)}
         if args.no_float:
             del networks["float"]
         networks["integer"] = pixel_network(integer[0], how, device)

@@ -5,6 +5,7 @@ __all__ = ["CheckpointError", "SUFFIXES", "fill", "fits", "load", "read", "save"
 
 import dataclasses
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
     """State dict of what ``torch.save`` has written."""
+    if not _stored(path):
+        raise CheckpointError(f"{path} is not a {path.suffix} state dict: what is in it is "
+                              "compressed, or larger than the file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:   # what a hostile file may make of the unpickler has no end
@@ -82,6 +86,20 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: tensor {name!r} of shape {list(value.shape)} does not "
                                   "lie in the file")
     return dict(content)
+
+
+def _stored(path: Path) -> bool:
+    """Whether an archive holds its files as they are, which is how ``torch.save`` writes them.
+
+    A compressed one may fill the memory. Of what is no archive the unpickler has its say.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True
+    return (all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+            and sum(part.file_size for part in parts) <= path.stat().st_size)
 
 
 def load(path: str | Path, spec: VitSpec | None = None) -> Vit:

@@ -345,7 +345,10 @@ def read(model: onnx.ModelProto) -> Graph:
     graph = reader.graph
     name, shape = _image(model)
     for item in model.graph.initializer:
-        reader.values[item.name] = numpy_helper.to_array(item)
+        try:
+            reader.values[item.name] = numpy_helper.to_array(item)
+        except Exception:   # what a hostile file may hold has no end
+            raise NotUnderstoodError(f"the constant {item.name!r} can't be read") from None
     reader.values[name] = graph.add("image", ("input", name), (), shape)
     for node in model.graph.node:
         try:

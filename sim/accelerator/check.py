@@ -18,7 +18,7 @@ from golden.machine.execute import execute
 from golden.machine.program import read_logits
 from golden.network import inference
 from golden.network.integers import Network
-from sim.accelerator.model import Case, Job, Outcome, build, place
+from sim.accelerator.model import Case, Job, Netlist, Outcome, build, place
 from sim.run import SimulationError
 from vitforge.spec.register_map import COUNTERS
 from vitforge.spec.timing import LATENCY
@@ -80,7 +80,8 @@ def _differences(outcome: Outcome, want: bytes, exact: Prediction | None) -> lis
 
 
 def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: int = 0,
-          seed: int = 1, waves: bool = False, directory: Path | str = "build/sim",
+          seed: int = 1, waves: bool = False, netlist: Netlist | None = None,
+          directory: Path | str = "build/sim",
           progress: Callable[[int], None] = lambda percent: None) -> Check:
     """Build the accelerator, run a network on images one after the other, and compare.
 
@@ -98,6 +99,8 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
         Every channel of the memory bus is stalled with this probability, in 256ths.
     waves
         Whether to write a VCD of everything.
+    netlist
+        What runs instead of the generated Verilog.
     progress
         Called with the share of the predicted cycles that is done, in percent, now and then.
 
@@ -127,7 +130,8 @@ def check(network: Network, images: Tensor, *, latency: int = LATENCY, stall: in
     start = time.monotonic()
     size = 1 << max(20, (len(data) - 1).bit_length())
     whole = exact.cycles * len(jobs)
-    model = build(config, size=size, waves=waves, brief=whole < _BRIEF, directory=directory)
+    model = build(config, size=size, waves=waves, brief=whole < _BRIEF,
+                  netlist=netlist, directory=directory)
     ready = time.monotonic()
     plusargs = {"latency": latency}
     if stall:

@@ -4,6 +4,7 @@
 __all__ = ["add_parser"]
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
                              "cycles are not compared (default: 0)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="of the stalls (default: 1)")
+    parser.add_argument("--netlist", choices=("mapped", "packed"),
+                        help="instead of the Verilog its netlist for an ECP5 runs: mapped, as "
+                             "Yosys makes it, or packed, as it is placed, with registers in "
+                             "multipliers and block memories")
     parser.add_argument("--waves", action="store_true",
                         help="record every signal (FST, or VCD without liblz4-dev and "
                              "zlib1g-dev)")
@@ -71,7 +76,10 @@ def _simulate(args: argparse.Namespace) -> int:
 
     from gen.compiler import arguments as program_arguments
     from gen.compiler.timeline import draw
+    from gen.synthesis.mapped import mapped_verilog
+    from gen.synthesis.yowasp import SynthesisError
     from sim.accelerator.check import check
+    from sim.accelerator.model import Netlist
     from sim.run import SimulationError
 
     config = program_arguments.configuration(args)
@@ -80,8 +88,10 @@ def _simulate(args: argparse.Namespace) -> int:
     try:
         with progress_bar(f"{args.model} on {config.name}, percent", 100) as update:
             found = check(network, images, latency=args.latency, stall=args.stall, seed=args.seed,
-                          waves=args.waves, directory=args.output, progress=update)
-    except SimulationError as error:
+                          waves=args.waves, directory=args.output, progress=update,
+                          netlist=args.netlist and Netlist(args.netlist, functools.partial(
+                              mapped_verilog, top="accelerator", stage=args.netlist)))
+    except (SimulationError, SynthesisError) as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
     exact = found.predicted

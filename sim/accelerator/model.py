@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole accelerator as generated Verilog, with a memory on its bus, under Verilator."""
 
-__all__ = ["Case", "Job", "Outcome", "Simulation", "build", "place"]
+__all__ = ["Case", "Job", "Netlist", "Outcome", "Simulation", "build", "place"]
 
 import functools
 import json
@@ -56,6 +56,22 @@ class Case:
     data: bytes
     jobs: Sequence[Job]
     plusargs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """What runs instead of the generated Verilog.
+
+    Attributes
+    ----------
+    name
+        Of the folder of its model.
+    of
+        Makes it of the Verilog; module and ports are the same.
+    """
+
+    name: str
+    of: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -160,11 +176,13 @@ def _verilog(config: Config) -> str:
 
 
 def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves: bool = False,
-          brief: bool = False, directory: Path | str = "build/sim") -> Simulation:
+          brief: bool = False, netlist: Netlist | None = None,
+          directory: Path | str = "build/sim") -> Simulation:
     """Generate and build the accelerator with a memory of `size` bytes.
 
     A model whose sources are unchanged is used again. A `brief` one is for short programs: it is
     compiled without optimisation, in less than half the time, and runs at two fifths of the speed.
+    A `netlist` takes the place of the Verilog that it is made of.
 
     Raises
     ------
@@ -172,10 +190,14 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
         If the Verilog doesn't build.
     """
     folder = Path(directory) / (f"accelerator-{config.name}-{config.hash()}-{size:x}-{latency}"
-                                f"{'-waves' * waves}{'-brief' * brief}")
+                                f"{'-waves' * waves}{'-brief' * brief}"
+                                f"{f'-{netlist.name}' if netlist else ''}")
     runner = Runner(find(optimisation="-O0" if brief else OPTIMISATION["OPT_FAST"]), waves)
     with alone(folder):
-        run.build(runner, folder, "accelerator.v", _verilog(config), "accelerator_top", folder.name,
+        text = _verilog(config)
+        if netlist:
+            text = netlist.of(text)
+        run.build(runner, folder, "accelerator.v", text, "accelerator_top", folder.name,
                   waves=waves, others=SOURCES,
                   parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency})
     return Simulation(runner, folder, config, size, waves)
