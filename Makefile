@@ -9,6 +9,7 @@
 #   make regress   the long regressions
 #   make docs      the site, build/site/index.html; needs no network, to build or to read
 #   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
+#   make signoff   proofs, mutants, coverage and corrupted programs, then docs/signoff.md; hours
 #   make clean     remove what was built; `make distclean` removes .venv as well
 #
 # PIP_FLAGS=... is passed to pip: PyTorch's index of CPU builds has much smaller ones, for instance.
@@ -16,7 +17,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test pytest lint check docs formal regress venv clean distclean tools
+.PHONY: demo soc test pytest lint check docs formal signoff regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -56,6 +57,13 @@ docs: venv
 
 formal: venv
 	$(BIN)/python -m formal
+
+# A run that is stopped goes on where it was.
+signoff: formal
+	$(BIN)/python -m formal.mutants
+	$(BIN)/python -m sim.coverage
+	$(BIN)/python -m sim.corrupt
+	$(BIN)/python -m formal.signoff --runs build
 
 regress: venv
 	$(BIN)/python -m pytest -n $(JOBS) -q -m slow

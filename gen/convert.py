@@ -16,7 +16,7 @@ Amaranth writes Verilog with the Yosys that it brings. Three things are done to 
   ``sim/waivers.vlt``.
 """
 
-__all__ = ["LOOP", "WAIVERS", "ZEROS", "convert", "pragmas", "zeros"]
+__all__ = ["LOOP", "WAIVERS", "ZEROS", "convert", "netlist", "pragmas", "zeros"]
 
 import copy
 import gc
@@ -61,6 +61,19 @@ def convert(component: Any, name: str, ports: Sequence[Any] | None = None) -> st
                                                       int(found[4]) + 1), text)
     head, body = text.split("\n", 1)
     return f"{head}\n{pragmas()}{body.rstrip()}\n/* verilator lint_restore */\n"
+
+
+def netlist(component: Any, name: str) -> str:
+    """Return a component for Yosys, as RTLIL, in which everything says its line of Python.
+
+    It is what `convert` makes Verilog of, with attributes ``src``: files of the project by their
+    place in it, ``hw/requant/unit.py:127``, others as they are.
+    """
+    from amaranth.back import rtlil  # type: ignore[attr-defined]  # no stub
+
+    with _no_collection():
+        text: str = rtlil.convert(component, name=name)
+    return text.replace(f"{Path(__file__).parents[1]}{os.sep}", "")
 
 
 def _started(module: str) -> str:

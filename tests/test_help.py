@@ -25,6 +25,10 @@ COMMANDS = {
     "gen.synth": ("-o", "F"),
     "explore": ("units", "-o", "F"),
     "formal": (),
+    "formal.mutants": ("-o", "F"),
+    "formal.signoff": ("-o", "F"),
+    "sim.coverage": ("-o", "F"),
+    "sim.corrupt": ("-o", "F"),
     "gen.registers": ("-o", "F"),
     "sim accelerator": ("-o", "F"),
     "sim softmax": ("-o", "F"),
@@ -45,7 +49,7 @@ COMMANDS = {
     "examples.litex.board": ("ulx3s-85f", "-o", "F"),
 }
 #: Those that need no more than Amaranth, and one whose tools are processes (`tests/test_synth.py`).
-ALONE = ("gen.verilog", "gen.registers", "gen.synth", "examples.zynq")
+ALONE = ("gen.verilog", "gen.registers", "gen.synth", "examples.zynq", "formal.signoff")
 ROOT = Path(__file__).parents[1]
 #: Runs a module as a command, without the packages that are named, and says what it imported.
 RUN = """\

@@ -21,7 +21,7 @@ ROOMS = {
     "golden": {SPEC, BASE},
     "gen": {SPEC, BASE, "hw", "golden"},
     "sim": {SPEC, BASE, "hw", "golden", "gen"},
-    "formal": {SPEC, BASE, "hw", "gen"},
+    "formal": {SPEC, BASE, "hw", "gen", "sim"},
     "explore": _ALL, "benchmarks": _ALL, "examples": _ALL, "vitforge": _ALL,
 }
 #: What no file of a room may import, anywhere in it.

@@ -38,6 +38,9 @@ SUBCOMMANDS = {
     "networks": Subcommand("benchmarks.networks", "cycles, utilisation and traffic of whole "
                                                   "networks"),
     "formal": Subcommand("formal", "proofs without bound of what the Verilog promises"),
+    "mutants": Subcommand("formal.mutants", "break units in many places, and see who notices"),
+    "coverage": Subcommand("sim.coverage", "lines, branches and bits that benches touch"),
+    "corrupt": Subcommand("sim.corrupt", "corrupted programs on the Verilog and the golden model"),
     "explore": Subcommand("explore", "the best design for a budget"),
     "quantize": Subcommand("golden.quantize", "a float checkpoint as an integer network"),
     "rotate": Subcommand("golden.rotate", "the same float ViT with other weights"),

@@ -221,13 +221,14 @@ class SoftmaxStatistics(wiring.Component):
         late = partial(delay, m, advance=Const(1))
         # A sum is at least 1.0, or 0 in a row that is masked as a whole, whose codes don't
         # depend on it.
-        whole = total >> widths.sum_fraction
+        whole = total.shift_right(widths.sum_fraction)
         leading = Signal(max((len(whole) - 1).bit_length(), 1))
         for index in range(len(whole)):
             with m.If(whole[index]):
                 m.d.comb += leading.eq(index)
         position = late(leading, name="position")
-        normal: Value = late(total >> widths.sum_fraction - widths.fraction, name="normal")
+        normal: Value = late(total.shift_right(widths.sum_fraction - widths.fraction),
+                             name="normal")
         reference = late(reference, name="reference_at_position")
         # The largest shift first: the fewer bits are left for the next ones.
         for bit in reversed(range(len(position))):

@@ -4,6 +4,7 @@
 __all__ = ["cases", "image_case", "make_case"]
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -13,12 +14,16 @@ from golden.units.softmax import (
     LogSoftmaxModel,
     PolynomialScale,
     ShiftScale,
+    log2_codes,
     log_softmax,
+    row_offset,
     softmax_scale,
+    statistics,
 )
 from hw.softmax.unit import LogSoftmax
 from sim.cases.case import Case
 from vitforge.spec.config import Config
+from vitforge.spec.softmax_widths import ShiftWidths
 
 Scale = ShiftScale | PolynomialScale
 #: Scores and keep bits of a row, ``[K]`` each, and its scale.
@@ -93,6 +98,32 @@ def _ties(config: Config, scale: Callable[[float], Scale]) -> Iterator[Row]:
         yield scores, torch.ones(ties + 1, dtype=torch.bool), half
 
 
+def _fine(config: Config, scale: Callable[[float], Scale], rng: torch.Generator) -> Iterator[Row]:
+    """Rows in which every bit of the sum counts: a step more, or less, gives other codes.
+
+    A code is a logarithm rounded to whole numbers, so few of the rows of a network are so. Here
+    they are picked from thousands.
+    """
+    high = 1 << config.score_bits - 1
+    counts = sorted({min(config.max_keys, count) for count in (3, 5, 8, 13)})
+    # With large scales few keys add anything.
+    for keys, s in itertools.product(counts, (0.01, 0.02, 0.04, 0.08)):
+        row_scale = scale(s)
+        assert isinstance(row_scale, ShiftScale)
+        scores = torch.randint(-high, high, (8192, keys), generator=rng)
+        keep = torch.ones_like(scores, dtype=torch.bool)
+        reference, total = statistics(scores, keep, row_scale, config)
+        widths = ShiftWidths(config)
+        # A sum is at least 1.
+        codes, less, more = (
+            log2_codes(scores, keep, row_offset(
+                reference, (total + step).clamp_min(1 << widths.sum_fraction), widths),
+                       row_scale, config) for step in (0, -1, 1))
+        chosen = ((codes != less) | (codes != more)).any(-1).nonzero()[:4, 0]
+        for row in chosen:
+            yield scores[row], keep[row], row_scale
+
+
 def cases(config: Config, seed: int) -> Iterator[Case]:
     """Rows of every length and shape, short and long ones in turn."""
     rng = torch.Generator().manual_seed(seed)
@@ -150,6 +181,10 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
         (steps, kept(some), scale(s)) for s in (0.1, 0.3, largest)], config)
     if config.exponential == "iexp" and longest > 2:
         yield make_case("exact ties", [*_ties(config, scale)], config)
+    # There are none of one key: its sum is 1.
+    if ((config.exponential, config.attention) == ("shift", "log2")
+            and (fine := [*_fine(config, scale, rng)])):
+        yield make_case("every bit of the sum", fine, config)
     yield make_case("short rows behind a long one", [
         gauss(longest), *(gauss(length(1, min(2 * lanes, longest))) for _ in range(40)),
         gauss(longest), gauss(1)], config)
