@@ -6,7 +6,7 @@ its range, or a few bits of the program are flipped. The golden machine says wha
 the kind of the fault, the instruction and the address, or the bytes of the output.
 """
 
-__all__ = ["differences"]
+__all__ = ["Wanted", "differences", "pairs", "wanted_of", "whole_program"]
 
 from collections import Counter
 from collections.abc import Iterator
@@ -153,20 +153,24 @@ def in_order(program: bytes, config: Config) -> bool:
 
 
 def wanted_of(program: bytes, config: Config) -> Wanted:
-    """Ask the golden machine, with memories full of two kinds of noise."""
+    """Ask the golden machine, with empty memories and two kinds of noise in them.
+
+    Noise alone isn't enough: codes that no format has often mean the same, whatever they are.
+    """
     outputs = []
-    for seed in (1, 2):
+    for state in (State(config), drawn_state(config, 1), drawn_state(config, 2)):
         try:
             _, image, output, _ = whole_program(config)
-            run = execute(program, image, config, output, state=drawn_state(config, seed))
+            run = execute(program, image, config, output, state=state)
         except Fault as fault:
             return Wanted(fault, None)
         outputs.append(run.output)
-    certain = outputs[0] == outputs[1] and in_order(program, config)
+    certain = outputs[0] == outputs[1] == outputs[2] and in_order(program, config)
     return Wanted(None, outputs[0] if certain else None)
 
 
 def pairs(count: int, seed: int, config: Config) -> Iterator[tuple[str, bytes]]:
+    """Yield corrupted programs, and what is wrong with each."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         yield corrupted(rng, config)
@@ -228,6 +232,11 @@ def differences(count: int, seed: int, config: Config, *, brief: bool = False, *
             # The hardware reads ahead: of a pass beyond its bank it may have read the instructions
             # behind, and if one of these is wrong, may name it first.
             exact = fault.kind != "scratchpad overflow"
+            # A LOAD, or a pass, whose data end too early has begun already, and if it would reach
+            # beyond its bank, the hardware may say so first.
+            if (fault.kind == "program without end" and kind == "scratchpad overflow"
+                    and outcome.FAULT_INSTRUCTION == fault.instruction):
+                continue
             if (outcome.STATUS != FAULT or (exact and kind != fault.kind)
                     or (exact and (outcome.FAULT_INSTRUCTION, outcome.FAULT_ADDRESS)
                         != (fault.instruction, fault.address))):
