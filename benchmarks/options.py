@@ -12,6 +12,8 @@ from vitforge.spec.elements import PORTS
 from vitforge.spec.formats import CODE_BITS
 from vitforge.spec.timing import LATENCY
 
+_RECORD = Path(__file__).parent / "verilog.csv"
+
 
 def _data(parser: argparse.ArgumentParser, *, images: int) -> None:
     """Add the network, the pictures and the configuration; `images` calibrate by default."""
@@ -100,12 +102,27 @@ def networks() -> argparse.ArgumentParser:
         prog="python -m benchmarks.networks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Cycles, utilisation and traffic of whole networks on 8x8 to 32x32 arrays,\n"
-                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
+                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.\n"
+                    "With --every the networks that people have, each on memories of its size, on\n"
+                    "8x8 and 16x16: what compiles, and what ran on the Verilog.",
         epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125 \\\n"
                "    --arrays 16x16 --modes single single+pair single+pair+quad --gelu uniform \\\n"
-               "    --weights 4 --activations 4 --probabilities 4 --lanes 8")
+               "    --weights 4 --activations 4 --probabilities 4 --lanes 8\n"
+               "         python -m benchmarks.networks --every --page docs/networks.md")
     parser.add_argument("networks", metavar="NETWORK", nargs="*",
-                        help="timm's names (default: DeiT-Tiny, -Small and -Base)")
+                        help="timm's names (default: DeiT-Tiny, -Small and -Base; with --every "
+                             "those of its table)")
+    parser.add_argument("--every", action="store_true",
+                        help="the table of networks that people have; of the options below it "
+                             "takes --arrays (default: 8x8, 16x16)")
+    parser.add_argument("--page", type=Path, metavar="FILE",
+                        help="with --every: a page that ends with its table, which is replaced")
+    parser.add_argument("--verilog", choices=["whole", "a block"], metavar="PART",
+                        help="with --every: run the networks on the generated Verilog instead, "
+                             "whole or 'a block', compare every byte and counter, and note it in "
+                             "the record")
+    parser.add_argument("--record", type=Path, default=_RECORD, metavar="FILE",
+                        help="what ran on the Verilog (default: benchmarks/verilog.csv)")
     parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
                         help="for images a second (default: 100)")
     parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",

@@ -45,5 +45,5 @@ def add_heads(parser: argparse.ArgumentParser) -> None:
                         help="attention heads, which tensors don't show (default: the model's, or "
                              "one for every 64 channels)")
     parser.add_argument("--token", choices=TOKENS,
-                        help="of a distilled DeiT: the token whose classifier is taken, since an "
-                             "accelerator has the logits of one")
+                        help="of a distilled DeiT: the token whose classifier alone is taken "
+                             "(default: the mean of both)")

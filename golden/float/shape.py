@@ -31,8 +31,6 @@ HEAD = 64
 _OTHERS = {
     r"layers\.\d+\.": "a Swin, whose shape goes by its name",
     r"blocks\.\d+\.attn\.[qk]_norm\.": "norms of queries and keys are not supported",
-    r"fc_norm\.": "the mean of all tokens is classified, which is not supported, and not the class "
-                  "token",
     r"blocks\.\d+\.mlp\.(w12|w3|fc1_[gx])\.": "gated MLPs are not supported",
 }
 
@@ -59,6 +57,8 @@ class Checkpoint:
                 + (f"{spec.registers} registers, " if spec.registers else "")
                 + ("a norm before the blocks (GELU is taken to be the exact one), "
                    if spec.norm_pre else "")
+                + {"token": "", "both": "the mean of two tokens' classifiers, ",
+                   "mean": "the mean of all patches is classified, "}[spec.pool]
                 + f"{spec.heads} heads ({self.heads})")
 
 
@@ -224,11 +224,11 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
     CheckpointError, ValueError
         As `open_checkpoint`.
     """
-    registers = 0
+    registers, pool = 0, "token"
     if own is None:
-        state, registers = plain(state, path, token)
+        state, registers, pool = plain(state, path, token)
     elif isinstance(given := own.get("registers", 0), int):
-        registers = given
+        registers, pool = given, str(own.get("pool", pool))
     found = of_tensors(state, path, registers)
     if named is not None:
         _as_named(found, state, named, path)
@@ -238,7 +238,7 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
     if own is not None and "norm_eps" in own:
         epsilon = {"norm_eps": own["norm_eps"]}   # type: ignore[dict-item]
     try:
-        spec = VitSpec(**found, heads=number, **epsilon)   # type: ignore[arg-type]
+        spec = VitSpec(**found, heads=number, pool=pool, **epsilon)   # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     with torch.device("meta"):   # before memory is taken for what a file claims

@@ -29,7 +29,8 @@ def from_timm(model: nn.Module, token: str | None = None) -> tuple[Vit | Swin, P
     model
         ``timm.create_model("vit_...", ...)``, ``"deit_..."`` or ``"swin_..."``, on the processor.
     token
-        Of a distilled DeiT, whose classifier counts: "class" or "distilled".
+        Of a distilled DeiT, whose classifier alone counts: "class" or "distilled"; None is the mean
+        of both.
 
     Returns
     -------
@@ -58,11 +59,13 @@ def from_timm(model: nn.Module, token: str | None = None) -> tuple[Vit | Swin, P
 
 def _vit(model: Any, token: str | None) -> Vit:
     pool = getattr(model, "global_pool", "token")
-    if pool != "token":
-        raise ValueError(f"global_pool must be 'token', not {pool!r}: only the class token is "
-                         "classified")
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    known = {"heads": model.blocks[0].attn.num_heads, "norm_eps": model.norm.eps}
+    normed = "fc_norm.weight" in state
+    if pool != ("avg" if normed else "token"):
+        raise ValueError(f"global_pool must be 'token', or 'avg' with fc_norm, not {pool!r}"
+                         f"{'' if normed else ' without it'}")
+    known = {"heads": model.blocks[0].attn.num_heads,
+             "norm_eps": (model.fc_norm if normed else model.norm).eps}
     made = of_state(state, _WHERE, heads=known["heads"], token=token).model
     assert isinstance(made, Vit)
     for module in made.modules():   # no tensor shows it

@@ -76,9 +76,12 @@ def folded(state: Mapping[str, Tensor], norm: str, layer: str, ratio: Tensor,
 def readers(model: Vit | Swin) -> dict[str, str]:
     """Return the layer that reads each LayerNorm output, by the norm's name.
 
-    Swin's last norm is left out: between it and the layer there is the mean.
+    Swin's last norm is left out: between it and the layer there is the mean. So is that of a ViT
+    whose classifier reads two tokens of it.
     """
     norms = {site.name for site in sites(model) if site.role == "norm"}
+    if getattr(model.spec, "pool", "") == "both":
+        norms.remove("norm")
     return {source(layer): layer for layer in layers(model) if source(layer) in norms}
 
 
