@@ -45,6 +45,7 @@ MORE: dict[str, dict[str, tuple[int, ...]]] = {
     "clip": {"norm_pre.weight": (6,), "norm_pre.bias": (6,)},
 }
 CLIP = dataclasses.replace(VIT, norm_pre=True, norm_eps=1e-5)
+QUICK = dataclasses.replace(CLIP, gelu="quick")
 
 
 def state(name: str) -> dict[str, Tensor]:
@@ -73,7 +74,7 @@ def test_a_state_dict_has_timms_logits(name: str, spec: VitSpec, tmp_path: Path)
     found = open_checkpoint(saved(tmp_path, state(name)), heads=2)
     assert found.model.spec == spec
     assert ("3 registers, " in str(found)) == (name == "vit_registers")
-    assert ("a norm before the blocks (GELU is taken to be" in str(found)) == (name == "clip")
+    assert ("a norm before the blocks, GELU taken to be" in str(found)) == (name == "clip")
     with torch.inference_mode():
         got = found.model(images())
     assert (got - logits(written(tmp_path, name), images())).abs().max() < 1e-5
@@ -136,6 +137,23 @@ def test_the_mean_of_the_patches_is_classified(tmp_path: Path) -> None:
         open_checkpoint(saved(tmp_path, tensors), heads=2)
 
 
+def test_quick_gelu_is_said_where_no_tensor_shows_it(tmp_path: Path) -> None:
+    path = saved(tmp_path, state("clip"))
+    found = open_checkpoint(path, heads=2, quick=True)
+    assert found.model.spec == QUICK and "QuickGELU, " in str(found)
+    wanted = logits(written(tmp_path, "clip_quick_gelu"), images())   # timm's, same parameters
+    with torch.inference_mode():
+        assert (found.model(images()) - wanted).abs().max() < 1e-5
+        assert (open_checkpoint(path, heads=2).model(images()) - wanted).abs().max() > 1e-4
+    checkpoint.save(tmp_path / "own.safetensors", found.model, {})
+    assert open_checkpoint(tmp_path / "own.safetensors").model.spec == QUICK
+    checkpoint.save(tmp_path / "exact.safetensors", open_checkpoint(path, heads=2).model, {})
+    with pytest.raises(ValueError, match=r"--quick-gelu does not go with .*exact.safetensors"):
+        open_checkpoint(tmp_path / "exact.safetensors", quick=True)
+    with pytest.raises(ValueError, match="gelu must be 'quick' for this network's MLPs, not 'ex"):
+        calibrate(found.model, torch.zeros(1, 2, 12, 12, dtype=torch.uint8), load("tiny"))
+
+
 @pytest.mark.parametrize(("name", "change", "message"), [
     ("vit_layer_scale", {"blocks.0.ls1.gamma": (5,)},
      "tensor 'blocks.0.ls1.gamma' of shape .5. does not fit 'blocks.0.attn.proj.weight'"),
@@ -162,7 +180,8 @@ def test_contradictions_name_the_tensor(name: str, change: dict[str, tuple[int, 
 @pytest.mark.parametrize("spec", [
     REGISTERS, dataclasses.replace(REGISTERS, norm_pre=True),
     dataclasses.replace(REGISTERS, pool="both"), dataclasses.replace(REGISTERS, pool="mean"),
-], ids=["registers", "clip", "both", "mean"])
+    dataclasses.replace(REGISTERS, gelu="quick"),
+], ids=["registers", "clip", "both", "mean", "quick"])
 def test_through_simulation_integers_and_onnx(spec: VitSpec) -> None:
     model = Vit(spec).initialize(5).eval()
     batch = images(4, spec)
@@ -180,14 +199,15 @@ def test_through_simulation_integers_and_onnx(spec: VitSpec) -> None:
     with torch.inference_mode():
         logit = simulated(batch)
     assert (computed(exported(simulated, record), batch) - logit).abs().max() < 0.2
-    network, _ = deploy(model, record, load("edge16"), statistics=statistics)
+    config = dataclasses.replace(load("edge16"), gelu=spec.gelu)
+    network, _ = deploy(model, record, config, statistics=statistics)
     pixels = torch.randint(256, (2, 2, 12, 12), generator=torch.Generator().manual_seed(2)).to(
         torch.uint8)
     assert torch.equal(Fast(network)(pixels), inference.run(network, pixels))
     # The integers follow the float network, and its registers are no formality.
     codes = torch.randint(256, (8, 2, 12, 12), generator=torch.Generator().manual_seed(3)).to(
         torch.uint8)
-    network = calibrate(model, codes, load("edge16"))
+    network = calibrate(model, codes, config)
     with torch.inference_mode():
         real = model(codes.float() / 255)
         model.pos_embed[:, 1:4] = 0
@@ -230,6 +250,13 @@ def test_they_run_on_the_verilog_behind_another_network() -> None:
     compare(config, works)
 
 
+@pytest.mark.rtl
+def test_quick_gelu_runs_on_the_verilog() -> None:
+    config = dataclasses.replace(load("tiny"), name="quick", gelu="quick")
+    compare(config, [of_network(dataclasses.replace(spec, gelu="quick"), config)
+                     for spec in (SPECS[2], SPECS[3])])
+
+
 class Timm(nn.Module):
     """What of timm's ViT `from_timm` looks at, on this project's modules."""
 
@@ -240,7 +267,7 @@ class Timm(nn.Module):
             "interpolation": "bilinear"})
         self.__dict__.update(more)
         self.norm = inner.norm
-        blocks = [SimpleNamespace(attn=SimpleNamespace(num_heads=inner.spec.heads))]
+        blocks = [SimpleNamespace(attn=SimpleNamespace(num_heads=inner.spec.heads), mlp=None)]
         self.__dict__["blocks"] = blocks
 
     def state_dict(self, *given: Any, **more: Any) -> Any:
@@ -263,6 +290,11 @@ def test_an_object_gives_network_and_preprocessing(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ValueError, match="global_pool must be 'token', or 'avg' with fc_norm, not "
                                          "'avg' without it"):
         from_timm(Timm(inner, global_pool="avg"))
+    quick = dataclasses.replace(spec, gelu="quick")
+    other = Vit(quick).initialize(3).eval()
+    timm = Timm(other)
+    timm.__dict__["blocks"][0].mlp = other.blocks[0].mlp
+    assert from_timm(timm)[0].spec == quick
     with pytest.raises(ValueError, match="Linear is neither a ViT nor a Swin of timm"):
         from_timm(nn.Linear(1, 1))
     inner.blocks[0].mlp.act = nn.GELU(approximate="tanh")
@@ -275,7 +307,7 @@ def test_an_object_gives_network_and_preprocessing(monkeypatch: pytest.MonkeyPat
     ("vit_base_patch16_224", {"init_values": 0.1}, VIT),
     ("deit_tiny_patch16_224", {"qkv_bias": True}, VIT),
     ("vit_base_patch16_224", {"reg_tokens": 3, "no_embed_class": True}, REGISTERS),
-    ("vit_base_patch16_clip_224", {}, CLIP),
+    ("vit_base_patch16_clip_224", {}, CLIP), ("vit_base_patch16_clip_quickgelu_224", {}, QUICK),
     ("swin_tiny_patch4_window7_224", None, KNOWN["swin_17"]),
     ("deit_tiny_distilled_patch16_224", {}, dataclasses.replace(VIT, registers=1, pool="both")),
     ("vit_base_patch16_224", {"global_pool": "avg"}, dataclasses.replace(VIT, pool="mean")),

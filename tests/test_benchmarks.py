@@ -60,7 +60,7 @@ def test_a_swin_gets_the_memories_that_it_needs(tmp_path, capsys):
 def test_what_becomes_of_two_networks(tmp_path, capsys):
     """`odd_1` has patches of 7 pixels: one lane, and an array of 16 columns has two at least."""
     page, record = tmp_path / "page.md", tmp_path / "verilog.csv"
-    page.write_text(f"# Title\n\n{networks.MARK}\nold\n")
+    page.write_text(f"# Title\n\n{networks.MARK}\nstale\n")
     run = Ran(network="odd_2", part=WHOLE, array="8x8", cycles=5, command="what ran")
     every_record.write([run], record)
     names = ["odd_2", "odd_1"]
@@ -84,7 +84,7 @@ def test_what_becomes_of_two_networks(tmp_path, capsys):
     assert "patch_size must be a multiple of lanes" in rows[3]["refusal"]
     text = page.read_text()
     assert text.startswith(f"# Title\n\n{networks.MARK}\n`python -m benchmarks.networks --every ")
-    assert "old" not in text and "| whole |" in text and "| not yet |" in text
+    assert "stale" not in text and "| whole |" in text and "| not yet |" in text
     assert "| `odd_2` | whole | 8x8 | 5 | `what ran` |" in text
     block = dataclasses.replace(run, network="vit_base_patch16_224", part=BLOCK)
     for name, verdict in (("deit_base_patch16_224", BLOCK), ("deit_tiny_patch16_224", "not yet"),

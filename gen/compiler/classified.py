@@ -10,6 +10,7 @@ __all__ = ["Classified", "refusal"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -91,10 +92,11 @@ class Classified(Heads):
                     "a_stride": self.spec.tokens, "destination": DESTINATIONS[target.bank]}
                 | requantization_fields(layer) | spread(len(part), pitch, self.width)
                 | fields | (normed.fields if normed else {})))
-            yield Step(name, "", given, Vectors(layer).parameters(part), Place(self.stream),
+            yield Step(name, "", given, partial(Vectors(layer).parameters, part),
+                       Place(self.stream),
                        d=Place(target, first * pitch),
                        norm=normed.parameters if normed and given["has_norm"] else None,
-                       weights=take_matrix(weights, self.dim, part, self.width))
+                       weights=partial(take_matrix, weights, self.dim, part, self.width))
             normed = normed and carried(normed)
 
     def beside(self, operation: ops.Beside) -> Iterator[Step]:
@@ -201,8 +203,8 @@ class Classified(Heads):
                 **spread(len(part), 0, self.width)) | dict(normed.fields if normed else operand)
             fields |= {"operation": OPERATIONS["raw"], "bits": 8}
             why, costs = mode.more(number, self.config.rows, tiles)
-            yield Step(product.name, "", fields, Vectors(raw).parameters(part), source,
+            yield Step(product.name, "", fields, partial(Vectors(raw).parameters, part), source,
                        norm=normed.parameters if normed and fields["has_norm"] else None,
-                       weights=take_matrix(weights, rows, part, self.config.rows),
+                       weights=partial(take_matrix, weights, rows, part, self.config.rows),
                        why=why, more=costs)
             normed = normed and carried(normed)

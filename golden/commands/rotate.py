@@ -32,7 +32,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.output.suffix != ".safetensors":
         raise ValueError(f"--output must end with .safetensors, not be {args.output}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    model = open_network(args.checkpoint, args.model, args.heads, args.token).model
+    model = open_network(args.checkpoint, args.model, args.heads, args.token,
+                         args.quick_gelu).model
     what = "is a Swin"
     if isinstance(model, Vit):
         what = "has a norm before its blocks" if model.spec.norm_pre else {

@@ -14,7 +14,7 @@ from golden.float.preprocessing import usual
 from golden.float.preprocessing_options import ANY, INTERPOLATIONS
 from golden.float.shape import of_state
 from golden.float.swin import Swin, SwinSpec
-from golden.float.vit import Vit, VitSpec
+from golden.float.vit import QuickGelu, Vit, VitSpec
 
 _WHERE = "the model"
 #: Logits are as near, as a share of the largest one.
@@ -66,13 +66,21 @@ def _vit(model: Any, token: str | None) -> Vit:
                          f"{'' if normed else ' without it'}")
     known = {"heads": model.blocks[0].attn.num_heads,
              "norm_eps": (model.fc_norm if normed else model.norm).eps}
-    made = of_state(state, _WHERE, heads=known["heads"], token=token).model
+    made = of_state(state, _WHERE, heads=known["heads"], token=token,
+                    quick=_quick(model.blocks[0].mlp)).model
     assert isinstance(made, Vit)
     for module in made.modules():   # no tensor shows it
         if isinstance(module, nn.LayerNorm):
             module.eps = known["norm_eps"]
     made.spec = VitSpec(**vars(made.spec) | {"norm_eps": known["norm_eps"]})
     return made
+
+
+def _quick(mlp: Any) -> bool:
+    """Whether an MLP's function is QuickGELU: by its values, as no tensor shows it."""
+    act, places = getattr(mlp, "act", None), torch.linspace(-4, 4, 33)
+    return isinstance(act, nn.Module) and torch.allclose(act(places), QuickGelu()(places),
+                                                         rtol=0, atol=1e-6)
 
 
 def _swin(model: Any) -> Swin:
@@ -103,8 +111,8 @@ def _compare(model: Any, found: Vit | Swin, token: str | None) -> None:
     apart = float((wanted - got).abs().max()) if wanted.shape == got.shape else float("inf")
     if not apart <= _NEAR * float(wanted.abs().max()):
         raise ValueError(f"{type(model).__name__} computes something else: its logits differ by "
-                         f"{apart:.3g} (exact GELU, softmax of all scores and a class token are "
-                         "what there is)")
+                         f"{apart:.3g} (exact GELU or QuickGELU, softmax of all scores and a class "
+                         "token are what there is)")
 
 
 def _of_token(model: Any, image: Tensor, token: str) -> Tensor:

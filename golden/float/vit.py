@@ -9,7 +9,7 @@ Every intermediate tensor that a quantizer must know the range of leaves a modul
 that `observe` sees it: attention is written out, and points that compute nothing are `Tap` modules.
 """
 
-__all__ = ["POOLS", "Tap", "Vit", "VitSpec", "observe"]
+__all__ = ["POOLS", "QuickGelu", "Tap", "Vit", "VitSpec", "observe"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+
+from vitforge.spec.formats import GELUS
 
 #: What is classified: see `VitSpec`.
 POOLS = ("token", "both", "mean")
@@ -33,13 +35,13 @@ class VitSpec:
     classified: "token", the class token behind the last norm; "both", that and the token behind it,
     side by side, by one layer (a distilled DeiT, whose logits are the mean of two classifiers);
     "mean", the mean of all patches, behind which the last norm comes (timm's ``global_pool="avg"``
-    with ``fc_norm``).
+    with ``fc_norm``). `gelu` is "exact", or "quick": `QuickGelu`.
 
     Raises
     ------
     ValueError
         If a size is not a positive integer (`registers` may be 0), one does not divide another, or
-        `norm_eps` is not small; or if there is no such pool, or a second token for "both".
+        `norm_eps` is not small; or if there is no such pool or GELU, or no second token for "both".
     """
 
     image_size: int = 28
@@ -54,16 +56,18 @@ class VitSpec:
     norm_pre: bool = False
     norm_eps: float = 1e-6
     pool: str = "token"
+    gelu: str = "exact"
 
     def __post_init__(self) -> None:
         if not 0 <= self.norm_eps <= 1e-3:
             raise ValueError(f"norm_eps must be 0 to 1e-3, not {self.norm_eps}")
         if not isinstance(self.norm_pre, bool):
             raise ValueError(f"norm_pre must be true or false, not {self.norm_pre!r}")
-        if self.pool not in POOLS:
-            raise ValueError(f"pool must be one of {', '.join(POOLS)}, not {self.pool!r}")
+        for name, known in (("pool", POOLS), ("gelu", GELUS)):
+            if (given := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
         for item in fields(self):
-            if item.name in ("norm_eps", "norm_pre", "pool"):
+            if item.name in ("norm_eps", "norm_pre", "pool", "gelu"):
                 continue
             value, least = getattr(self, item.name), int(item.name != "registers")
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -159,13 +163,21 @@ class Attention(nn.Module):
         return self.proj(self.context(context.transpose(1, 2).reshape(batch, tokens, dim)))
 
 
+class QuickGelu(nn.Module):
+    """``x sigmoid(1.702 x)``, of OpenAI's CLIP."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take it of every element."""
+        return x * torch.sigmoid(1.702 * x)
+
+
 class Mlp(nn.Module):
-    """Two linear layers with the exact GELU between them."""
+    """Two linear layers with GELU between them."""
 
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
         self.fc1 = nn.Linear(spec.dim, spec.mlp_hidden)
-        self.act = nn.GELU()
+        self.act = QuickGelu() if spec.gelu == "quick" else nn.GELU()
         self.fc2 = nn.Linear(spec.mlp_hidden, spec.dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -113,6 +113,7 @@ def check_can_run(spec: Spec, config: Config) -> None:
         The message names the field.
     """
     limits.check(config, limits.Part.NETWORK)
+    limits.same_gelu(config, spec.gelu)
     limits.fits(config, max_keys=spec.keys, max_channels=spec.widest)
 
 

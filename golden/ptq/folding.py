@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from golden.float.swin import Swin
-from golden.float.vit import Vit
+from golden.float.vit import QuickGelu, Vit
 from golden.ptq.sites import layers, sites, source
 
 
@@ -140,6 +140,6 @@ def activated(model: Vit | Swin, activation: str) -> Vit | Swin:
     changed = copy.deepcopy(model)
     for module in changed.modules():
         for name, child in module.named_children():
-            if isinstance(child, nn.GELU):
+            if isinstance(child, nn.GELU | QuickGelu):
                 setattr(module, name, nn.ReLU())
     return changed
