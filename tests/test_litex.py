@@ -239,7 +239,7 @@ def test_the_tools_make_a_bitstream(tmp_path: Path) -> None:
                "soc_rom.init": "".join(f"{value:02x}\n" for value in range(256))}
     for name, text in sources.items():
         (tmp_path / name).write_text(text)
-    chip, cache = Board("12k", "CABGA381", 6, 25.0, ""), tmp_path / "cache"
+    chip, cache = Board("12k", "CABGA381", 6, 25.0, 1 << 20, 16, ""), tmp_path / "cache"
 
     def make() -> tuple[Path, ...]:
         mapped = board._synthesize(tmp_path, [tmp_path / "soc.v", tmp_path / "VexRiscv.v"], cache)

@@ -85,9 +85,10 @@ def _refused(message: str, board: Board, job: Job) -> None:
 def test_what_does_not_fit_is_one_line(job: Job) -> None:
     _refused("tiny has 157 multipliers, and the chip has 156", BOARD,
              dataclasses.replace(job, source=_source(157, 0)))
-    most = BOARD.memories - PROCESSORS["standard"][1]
+    # A tenth may be less.
+    most = 231 - PROCESSORS["standard"][1]
     fit(BOARD, dataclasses.replace(job, source=_source(1, most)), 50.0)
-    _refused("tiny with its system needs 209 block memories or more, and the chip has 208", BOARD,
+    _refused("tiny with its system needs about 232 block memories, and the chip has 208", BOARD,
              dataclasses.replace(job, source=_source(1, most + 1)))
     fit(BOARD, dataclasses.replace(job, memory_bytes=(32 << 20) - FIRMWARE), 50.0)
     _refused(r"program, inputs and firmware take 33.0 MiB, and the board's memory has 32", BOARD,

@@ -239,7 +239,7 @@ def test_the_commands_take_it(pictures: Path, tmp_path: Path, capsys) -> None:
     assert re.findall(r"^(\w+) +\d of 6", text.out, re.M) == ["float", "simulated", "integer"]
     assert network_file.load(tmp_path / "out").spec == KNOWN["vit_17_batch"]
     swin = written(tmp_path, "swin_17")
-    network = quantized("vit", load("edge16"), file=swin, calibration=pictures, images=2)
+    network = quantized("vit", load("swin16"), file=swin, calibration=pictures, images=2)
     assert network.spec == SWIN
     assert rotate.main(["--checkpoint", str(swin), "--calibration", str(pictures), "-o",
                         str(tmp_path / "turned.safetensors")]) == 2

@@ -72,8 +72,8 @@ def network(spec: VitSpec, config: Config, bits: int = 4, **widths: int) -> Netw
 
 def works(config: Config) -> list[Work]:
     """Networks whose layers all share multipliers, or some."""
-    specs = [spec for spec in (*SPECS, LONG) if config.lanes <= spec.patch_size]
-    return [*(of_network(network(spec, config)) for spec in (*specs, ONCE)),
+    specs = [spec for spec in (*SPECS, LONG, ONCE) if config.lanes <= spec.patch_size]
+    return [*(of_network(network(spec, config)) for spec in specs),
             of_network(network(LONG, config, 3, **{"mlp.fc1": 8, "attn.proj": 3})),
             of_network(network(LONG, config, **{"attn.qkv": 5})),
             of_network(network(specs[0], config, 8))]

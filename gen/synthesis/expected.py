@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a design will need of an ECP5 at least, read in its Verilog: before minutes of synthesis."""
+"""What a design will need of an ECP5, read in its Verilog: before minutes of synthesis."""
 
 __all__ = ["memories", "multipliers"]
 
@@ -24,7 +24,9 @@ def multipliers(verilog: str) -> int:
 def memories(verilog: str) -> int:
     """Return the block memories for a design's large memories, if each word is in one place.
 
-    Yosys takes a few more: where single bytes of words are written, or there are two read ports.
+    Yosys takes a few more where single bytes of words are written or there are two read ports, and
+    a few less where it then prefers LUTs: 26 of 26 for `tiny`, 53 of 51 for `edge8`, 156 of 163 for
+    `ecp5-85k-w8`.
     """
     found = 0
     for high, last in _MEMORY.findall(verilog):
