@@ -116,7 +116,7 @@ def measure(unit: str, config: Config, folder: Path, seed: int) -> dict[str, Any
     fields, tools = layout(design), find()
     built = program(tools, unit, design.verilog, fields, folder / "model",
                     ["--coverage-line", "--coverage-toggle", "--coverage-max-width", "4096"])
-    write(folder, design, all_cases(unit, config, seed))
+    write(folder, design, all_cases(unit, config, seed), resets=True)
     try:
         played = replay(built, folder, "+verilator+coverage+file+coverage.dat")
     finally:

