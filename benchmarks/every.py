@@ -7,15 +7,19 @@ patches are no multiple of them. What ran on the Verilog is in a record that
 `benchmarks.every_verilog` writes.
 """
 
-__all__ = ["ARRAYS", "NETWORKS", "Row", "fitted", "measured", "odd", "page", "shape"]
+__all__ = ["NETWORKS", "Row", "fitted", "integers", "measured", "odd", "page", "read", "shape",
+           "suited", "write"]
 
+import csv
 import dataclasses
+import hashlib
 import multiprocessing
 import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -30,10 +34,10 @@ from golden.machine.cycles import predict
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from golden.network.topology import Spec
+from vitforge.base.files import replace
+from vitforge.base.markdown import table
 from vitforge.spec.config import Config
 
-#: Rows and columns of the arrays of the table.
-ARRAYS = ((8, 8), (16, 16))
 #: Odd shapes of the table.
 _ODD = 10
 _BANKS = ("scratch", "residual", "stationary")
@@ -98,8 +102,10 @@ class Row:
 
     Attributes
     ----------
+    key
+        Of shape and array: rows with the same one are of the same program.
     refusal
-        Why it does not compile; then all figures but `products` are 0.
+        Why it does not compile; then all figures are 0.
     cycles
         By the exact model.
     scratchpad, memory
@@ -112,8 +118,8 @@ class Row:
 
     network: str
     array: str
+    key: str
     lanes: int = 0
-    products: int
     refusal: str = ""
     cycles: int = 0
     utilisation: float = 0.0
@@ -163,7 +169,7 @@ def _measured(name: str, configs: Sequence[Config]) -> list[Row]:
     found: list[Row] = []
     network: Network | None = None
     for config in configs:
-        row = Row(network=name, array=f"{config.rows}x{config.cols}", products=0)
+        row = Row(network=name, array=f"{config.rows}x{config.cols}", key=_key(spec, config))
         try:
             config = suited(spec, config)
             if network is None:
@@ -177,7 +183,7 @@ def _measured(name: str, configs: Sequence[Config]) -> list[Row]:
             continue
         cycles = predict(compiled.program, mine.config).cycles
         found.append(dataclasses.replace(
-            row, products=mine.products, cycles=cycles, lanes=config.lanes,
+            row, cycles=cycles, lanes=config.lanes,
             utilisation=mine.products / cycles / config.rows / config.cols,
             scratchpad=sum(bank_words(bank, mine.config) for bank in _BANKS) * config.rows,
             memory=len(compiled.program) + compiled.input_bytes + compiled.output_bytes,
@@ -187,21 +193,54 @@ def _measured(name: str, configs: Sequence[Config]) -> list[Row]:
     return [dataclasses.replace(row, peak=peak) for row in found]
 
 
-def measured(names: Sequence[str], configs: Sequence[Config]) -> Iterator[list[Row]]:
+def _key(spec: Spec, config: Config) -> str:
+    return hashlib.sha256(f"{spec} {config.hash()}".encode()).hexdigest()[:12]
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of an earlier run; none if there was none."""
+    if not path.exists():
+        return []
+    kinds = {item.name: {"int": int, "float": float}.get(str(item.type), str)
+             for item in dataclasses.fields(Row)}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [Row(**{name: kinds[name](value) for name, value in row.items()})   # type: ignore
+                for row in csv.DictReader(file)]
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Write rows, whole or not at all."""
+    def to(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [item.name for item in dataclasses.fields(Row)],
+                                    lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(dataclasses.asdict(row) for row in rows)
+
+    replace(path, to)
+
+
+def measured(names: Sequence[str], configs: Sequence[Config], before: Sequence[Row] = (),
+             ) -> Iterator[list[Row]]:
     """Compile networks, one after the other, each in a process of its own; a shape once.
+
+    Parameters
+    ----------
+    before
+        Rows of an earlier run, which are taken as they are.
 
     Yields
     ------
     list of Row
         One for each array.
     """
-    known: dict[Spec, list[Row]] = {}
+    known = {row.key: row for row in before}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for name in names:
-            spec = shape(name)
-            if spec not in known:
-                known[spec] = pool.apply(_measured, (name, tuple(configs)))
-            yield [dataclasses.replace(row, network=name) for row in known[spec]]
+            keys = [_key(shape(name), config) for config in configs]
+            if not known.keys() >= set(keys):
+                known |= {row.key: row for row in pool.apply(_measured, (name, tuple(configs)))}
+            yield [dataclasses.replace(known[key], network=name) for key in keys]
 
 
 def _bytes(size: int) -> str:
@@ -214,43 +253,37 @@ def _cells(rows: Sequence[Row], value: Callable[[Row], str]) -> str:
     return found[0] if len(set(found)) == 1 else " / ".join(found)
 
 
-def _line(rows: Sequence[Row], record: Sequence[Ran]) -> str:
+def _line(rows: Sequence[Row], record: Sequence[Ran]) -> tuple[str, ...]:
     name, refusals = rows[0].network, [row for row in rows if row.refusal]
     compiles = "yes" if not refusals else "; ".join(
         f"not on {row.array}: {row.refusal}" for row in refusals)
-    return " | ".join((
-        f"| `{name}`", compiles, _cells(rows, lambda row: str(row.lanes)),
-        *(cell for row in rows for cell in (
-            ("-", "-") if row.refusal else (f"{row.cycles:,}", f"{row.utilisation:.2%}"))),
-        _cells(rows, lambda row: _bytes(row.scratchpad)),
-        _cells(rows, lambda row: _bytes(row.memory)),
-        _cells(rows, lambda row: f"{row.seconds:.1f}"), f"{rows[0].peak / 1e9:.2f}",
-        f"{verdict(name, shape(name), record, shape)} |"))
+    return (f"`{name}`", compiles, _cells(rows, lambda row: str(row.lanes)),
+            *(cell for row in rows for cell in (
+                ("-", "-") if row.refusal else (f"{row.cycles:,}", f"{row.utilisation:.2%}"))),
+            _cells(rows, lambda row: _bytes(row.scratchpad)),
+            _cells(rows, lambda row: _bytes(row.memory)),
+            _cells(rows, lambda row: f"{row.seconds:.1f}"), f"{rows[0].peak / 1e9:.2f}",
+            verdict(name, shape(name), record, shape))
 
 
 def page(rows: Sequence[Sequence[Row]], record: Sequence[Ran], command: str) -> str:
     """Return the table as Markdown, with the shapes that were drawn and what ran."""
-    arrays = [row.array for row in rows[0]]
-    titles = ["network", "compiles", "lanes", *(text for array in arrays for text in (
-        f"cycles, {array}", "array used")), "scratchpad", "memory", "compiled in s", "GB at most",
-        "on the Verilog"]
-    lines = [f"`{command}`:", "", "| " + " | ".join(titles) + " |", "|---" * len(titles) + "|",
-             *(_line(one, record) for one in rows), ""]
-    drawn = [(one[0].network, spec) for one in rows
-             if one[0].network.startswith("odd_")
-             and isinstance(spec := shape(one[0].network), VitSpec)]
+    names = [one[0].network for one in rows]
+    parts = [f"`{command}`:\n", table(
+        ["network", "compiles", "lanes", *(text for row in rows[0] for text in (
+            f"cycles, {row.array}", "array used")), "scratchpad", "memory", "compiled in s",
+         "GB at most", "on the Verilog"], (_line(one, record) for one in rows))]
+    drawn = [(name, spec) for name in names
+             if name.startswith("odd_") and isinstance(spec := shape(name), VitSpec)]
     if drawn:
-        lines += ["The shapes that were drawn:", "",
-                  "| network | pixels | patch | blocks | channels | heads | MLP | classes |",
-                  "|---" * 8 + "|",
-                  *(f"| `{name}` | {spec.image_size} | {spec.patch_size} | {spec.depth} | "
-                    f"{spec.dim} | {spec.heads} | {spec.mlp_hidden} | {spec.classes} |"
-                    for name, spec in drawn), ""]
-    names = {one[0].network for one in rows}
+        parts += ["The shapes that were drawn:\n", table(
+            ["network", "pixels", "patch", "blocks", "channels", "heads", "MLP", "classes"],
+            ((f"`{name}`", spec.image_size, spec.patch_size, spec.depth, spec.dim, spec.heads,
+              spec.mlp_hidden, spec.classes) for name, spec in drawn))]
     ran = [item for item in record if item.network in names]
     if ran:
-        lines += ["What ran, every byte and every counter equal to the golden model's:", "",
-                  "| network | part | array | cycles | command |", "|---" * 5 + "|",
-                  *(f"| `{item.network}` | {item.part} | {item.array} | {item.cycles:,} | "
-                    f"`{item.command}` |" for item in ran), ""]
-    return "\n".join(lines)
+        parts += ["What ran, every byte and every counter equal to the golden model's:\n", table(
+            ["network", "part", "array", "cycles", "command"],
+            ((f"`{item.network}`", item.part, item.array, f"{item.cycles:,}",
+              f"`{item.command}`") for item in ran))]
+    return "\n".join(parts)

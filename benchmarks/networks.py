@@ -13,10 +13,10 @@ __all__ = ["Setting", "configuration", "main"]
 import argparse
 import csv
 import dataclasses
+import itertools
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.options import networks as command_line
@@ -153,18 +153,21 @@ def _every(args: argparse.Namespace) -> int:
     if args.verilog:
         return _verilog(args, names, configs, command)
     rows: list[list[every.Row]] = []
-    with replace_folder(args.output) as folder:
-        with progress_bar("networks", len(names)) as update:
-            for found in every.measured(names, configs):
-                rows.append(found)
-                update(len(rows))
-        _write(folder / "networks.csv", [dataclasses.asdict(row) for one in rows for row in one])
-        text = every.page(rows, every_record.read(args.record), command)
-        (folder / "networks.md").write_text(text, encoding="utf-8")
+    args.output.mkdir(parents=True, exist_ok=True)
+    kept = args.output / "every.csv"
+    before = every.read(kept)
+    with progress_bar("networks", len(names)) as update:
+        for found in every.measured(names, configs, before):
+            rows.append(found)
+            every.write({(row.network, row.key): row
+                         for row in (*before, *itertools.chain(*rows))}.values(), kept)
+            update(len(rows))
+    text = every.page(rows, every_record.read(args.record), command)
+    (args.output / "every.md").write_text(text, encoding="utf-8")
     if args.page:
         head, mark, _ = args.page.read_text(encoding="utf-8").partition(MARK)
         args.page.write_text(f"{head}{mark}\n{text}", encoding="utf-8")
-    print(f"table: {args.page or args.output / 'networks.md'}")
+    print(f"table: {args.page or args.output / 'every.md'}")
     return 0
 
 
@@ -187,13 +190,6 @@ def _verilog(args: argparse.Namespace, names: list[str], configs: list[Config],
         return 1
     print(f"record: {args.record}")
     return 0
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -226,7 +222,10 @@ def _tabled(args: argparse.Namespace) -> int:
                 for shape, setting in shapes:
                     rows.append(_measure(name, *shape, setting))
                     update(len(rows))
-        _write(folder / "networks.csv", rows)
+        with (folder / "networks.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
     console = Console()
     console.width = max(console.width, 110)
     console.print(_table(rows, args.clock))

@@ -114,7 +114,8 @@ def networks() -> argparse.ArgumentParser:
                              "those of its table)")
     parser.add_argument("--every", action="store_true",
                         help="the table of networks that people have; of the options below it "
-                             "takes --arrays (default: 8x8, 16x16)")
+                             "takes --arrays (default: 8x8, 16x16). A row is kept at once in the "
+                             "output folder: a killed run goes on")
     parser.add_argument("--page", type=Path, metavar="FILE",
                         help="with --every: a page that ends with its table, which is replaced")
     parser.add_argument("--verilog", choices=["whole", "a block"], metavar="PART",

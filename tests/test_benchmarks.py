@@ -57,7 +57,7 @@ def test_a_swin_gets_the_memories_that_it_needs(tmp_path, capsys):
         == int(row["scalesim_best_dataflow"])
 
 
-def test_what_becomes_of_two_networks(tmp_path, capsys):
+def test_what_becomes_of_two_networks(tmp_path, monkeypatch):
     """`odd_1` has patches of 7 pixels: one lane, and an array of 16 columns has two at least."""
     page, record = tmp_path / "page.md", tmp_path / "verilog.csv"
     page.write_text(f"# Title\n\n{networks.MARK}\nstale\n")
@@ -66,7 +66,7 @@ def test_what_becomes_of_two_networks(tmp_path, capsys):
     names = ["odd_2", "odd_1"]
     assert networks.main(["--every", *names, "--page", str(page), "--record", str(record),
                           "-o", str(tmp_path / "out")]) == 0
-    rows = list(csv.DictReader((tmp_path / "out" / "networks.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "out" / "every.csv").read_text().splitlines()))
     assert [(row["network"], row["array"]) for row in rows] == [
         (name, array) for name in names for array in networks.ARRAYS]
     for row in rows[:2]:
@@ -86,6 +86,11 @@ def test_what_becomes_of_two_networks(tmp_path, capsys):
     assert text.startswith(f"# Title\n\n{networks.MARK}\n`python -m benchmarks.networks --every ")
     assert "stale" not in text and "| whole |" in text and "| not yet |" in text
     assert "| `odd_2` | whole | 8x8 | 5 | `what ran` |" in text
+    # A second run measures nothing again.
+    monkeypatch.setattr(every, "_measured", None)
+    assert networks.main(["--every", *names, "--page", str(page), "--record", str(record),
+                          "-o", str(tmp_path / "out")]) == 0
+    assert page.read_text() == text
     block = dataclasses.replace(run, network="vit_base_patch16_224", part=BLOCK)
     for name, verdict in (("deit_base_patch16_224", BLOCK), ("deit_tiny_patch16_224", "not yet"),
                           ("deit_base_distilled_patch16_224", "not yet")):

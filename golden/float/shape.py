@@ -245,7 +245,7 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
     if own is not None and "norm_eps" in own:
         epsilon = {"norm_eps": own["norm_eps"]}   # type: ignore[dict-item]
     try:
-        spec = VitSpec(**found, heads=number, pool=pool, gelu=gelu,
+        spec = VitSpec(**found, heads=number, pool=pool, gelu=gelu,   # type: ignore[arg-type]
                        **epsilon)   # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
