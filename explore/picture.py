@@ -15,8 +15,6 @@ from vitforge.base.vector import write
 if TYPE_CHECKING:
     import pandas
 
-    Table = pandas.DataFrame
-
 WANTED = ("method", "fps", "top1", "float_top1", "images")
 #: Okabe and Ito's but for yellow, and three more; "ink" is the text's, dark or light.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "ink", "#8c6bb1",
@@ -53,7 +51,7 @@ class _Frame:
     high: float
 
     @classmethod
-    def of(cls, rows: "Table") -> "_Frame":
+    def of(cls, rows: "pandas.DataFrame") -> "_Frame":
         """Choose the ends of the axes."""
         ends = math.log(rows["fps"].min()), math.log(rows["fps"].max())
         margin = max(0.12 * (ends[1] - ends[0]), 0.05)
@@ -72,7 +70,7 @@ class _Frame:
         return BOTTOM - (BOTTOM - TOP) * (top1 - self.low) / (self.high - self.low)
 
 
-def picture(table: "Table", title: str) -> str | None:
+def picture(table: "pandas.DataFrame", title: str) -> str | None:
     """Draw a table as SVG; None if no row has a method, a speed and an accuracy.
 
     A line with its marker is a method, a column a study. The area of a marker is that of the
@@ -110,14 +108,14 @@ def _name(row: "pandas.Series") -> str:
     return row["method"] + (", formats" if row.get("reconstruct") == "no" else "")
 
 
-def _radii(rows: "Table") -> "pandas.Series | float":
+def _radii(rows: "pandas.DataFrame") -> "pandas.Series | float":
     if "ecp5.luteq" not in rows.columns:
         return PLAIN
     area = rows["ecp5.luteq"]
     return (PLAIN * (area / area.min()) ** 0.5).fillna(PLAIN)
 
 
-def _clock(rows: "Table") -> str:
+def _clock(rows: "pandas.DataFrame") -> str:
     clocks = sorted(set(rows["clock_mhz"]))
     kinds = " or ".join(sorted(set(rows["clock_kind"])))
     many = f"{clocks[0]:g} to {clocks[-1]:g}" if len(clocks) > 1 else f"{clocks[0]:g}"
@@ -134,7 +132,7 @@ def _range(values: Iterable[float], digits: str) -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
-def _columns(frame: _Frame, rows: "Table") -> list[str]:
+def _columns(frame: _Frame, rows: "pandas.DataFrame") -> list[str]:
     """Mark each study's speeds by a band, and say above it what its machines are."""
     found, taken = [], 0.0
     studies = sorted(rows.groupby("study", sort=False), key=lambda item: item[1]["fps"].min())
@@ -168,7 +166,7 @@ def _steps(low: float, high: float, most: int) -> list[float]:
     return [step * at for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _axes(frame: _Frame, rows: "Table") -> list[str]:
+def _axes(frame: _Frame, rows: "pandas.DataFrame") -> list[str]:
     """Draw both axes with their numbers, the float network, the strip and an interval."""
     found = []
     for value in _steps(frame.low, min(frame.high, 100), 7):
@@ -212,7 +210,7 @@ def _interval(frame: _Frame, share: float, images: int) -> list[str]:
             write(x + 12, BOTTOM - 11, f"of a share: ±{half:.1f}", kind="soft", size=12)]
 
 
-def _line(frame: _Frame, rows: "Table", colour: str) -> str:
+def _line(frame: _Frame, rows: "pandas.DataFrame", colour: str) -> str:
     points = "L".join(f"{frame.x(row['fps']):.1f} {frame.y(row['top1']):.1f}"
                       for _, row in rows.iterrows())
     return (f'<path d="M{points}" fill="none" {_paint(colour, "stroke")} stroke-width="2.2" '
@@ -247,7 +245,8 @@ class _End:
 
 def _names(ends: Sequence[_End], study: str) -> list[str]:
     """Name every line beside its end, each name below the one before; its accuracy at `study`."""
-    apart, tops = 21, []
+    apart = 21
+    tops: list[float] = []
     ends = sorted(ends, key=lambda end: (end.y, -end.top1))
     for end in ends:
         tops.append(max(end.y, tops[-1] + apart if tops else TOP))
