@@ -10,6 +10,7 @@ from golden.commands.methods import ABOUT
 from golden.commands.options import WEIGHTS
 from vitforge.spec.elements import PORTS
 from vitforge.spec.formats import CODE_BITS
+from vitforge.spec.option import add_config
 from vitforge.spec.timing import LATENCY
 
 
@@ -32,9 +33,8 @@ def _data(parser: argparse.ArgumentParser, *, images: int) -> None:
                         help="images at a time (default: %(default)s)")
     parser.add_argument("--no-resize", action="store_true",
                         help="pictures of --evaluate are scaled already: only crop")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="configuration of the integer networks, with each method's attention "
-                             "codes (default: %(default)s)")
+    add_config(parser, "edge16",
+               about="configuration of the integer networks, with each method's attention codes: ")
 
 
 def methods() -> argparse.ArgumentParser:

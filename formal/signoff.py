@@ -184,8 +184,9 @@ work is in [formal.md](formal.md), what is compared on every cycle in
 
 {_units(data)}
 A *mutant* is a unit with one bit of one gate changed (Yosys' `mutate`): inverted, stuck, or
-inverted where another bit says so. The unit's bench is replayed on it and kills it at the first
-difference; what it lets live is proved to be the unit, for runs of any length, or listed below.
+inverted where another bit says so. The unit's bench is replayed on it, and runs that a reset ends
+in their middle, and the first difference kills it. What lives is proved to be the unit, for runs of
+any length, or listed below.
 Coverage is Verilator's, of the same bench on the same generated Verilog. A toggle is a bit's way
 up or down; *nets* are what Yosys made between signals that have a name in Python; they are as wide
 as an operator's operands, often with constant bits, and not listed.

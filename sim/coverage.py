@@ -26,7 +26,8 @@ from vitforge.base.files import replace
 from vitforge.base.markdown import table
 from vitforge.base.progress import progress_bars
 from vitforge.base.provenance import provenance
-from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.config import Config, load
+from vitforge.spec.option import add_config
 
 RESULTS = "coverage.json"
 #: Kinds of points, in the order of the table. The first three are Verilator's.
@@ -115,7 +116,7 @@ def measure(unit: str, config: Config, folder: Path, seed: int) -> dict[str, Any
     fields, tools = layout(design), find()
     built = program(tools, unit, design.verilog, fields, folder / "model",
                     ["--coverage-line", "--coverage-toggle", "--coverage-max-width", "4096"])
-    write(folder, design, all_cases(unit, config, seed))
+    write(folder, design, all_cases(unit, config, seed), resets=True)
     try:
         played = replay(built, folder, "+verilator+coverage+file+coverage.dat")
     finally:
@@ -181,8 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m sim.coverage requant --config tiny\n\n"
                f"units: {', '.join(UNITS)}")
     parser.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
-    parser.add_argument("--config", default="tiny", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: tiny)")
+    add_config(parser, "tiny")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="seed of the random stimuli (default: 1)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/coverage"), metavar="DIR",

@@ -175,27 +175,33 @@ def _lines(case: Case, fields: Layout, streams: Mapping[str, Word], gaps: str,
 
 
 def runs(design: Design, cases: Sequence[Case],
-         progress: Callable[[int], None] = lambda done: None
+         progress: Callable[[int], None] = lambda done: None, *, resets: bool = False
          ) -> Iterator[tuple[Run, list[tuple[int, int]]]]:
     """Yield every case under every pattern, with the numbers of its lines, pattern by pattern.
 
-    `progress` is called with the number of patterns that are done.
+    `progress` is called with the number of patterns that are done. With `resets` the first case of
+    each pattern runs to its middle before, where the next one's reset ends it.
     """
     fields, first = layout(design), 0
     for done, (gaps, stalls) in enumerate(PATTERNS, 1):
-        for case in cases:
-            lines = list(_lines(case, fields, design.streams, gaps, stalls))
-            words = sum(fields.moved(*line) for line in lines)
-            yield Run(case.name, gaps, stalls, first, len(lines), words), lines
-            first += len(lines)
+        for number, case in enumerate(cases):
+            whole = list(_lines(case, fields, design.streams, gaps, stalls))
+            parts = [(case.name, whole)]
+            if resets and number == 0:
+                parts.insert(0, (f"half of {case.name}", whole[:(RESET + len(whole)) // 2]))
+            for name, lines in parts:
+                words = sum(fields.moved(*line) for line in lines)
+                yield Run(name, gaps, stalls, first, len(lines), words), lines
+                first += len(lines)
         progress(done)
 
 
-def write(folder: Path, design: Design, cases: Sequence[Case]) -> list[Run]:
-    """Write ``trace.hex``, the lines of all runs, and ``trace.json``, what `read` returns."""
+def write(folder: Path, design: Design, cases: Sequence[Case], *, resets: bool = False
+          ) -> list[Run]:
+    """Write ``trace.hex``, the lines of all `runs`, and ``trace.json``, what `read` returns."""
     fields, made = layout(design), []
     with (folder / "trace.hex").open("w", encoding="ascii") as file:
-        for run, lines in runs(design, cases):
+        for run, lines in runs(design, cases, resets=resets):
             made.append(run)
             file.writelines(fields.text(*line) for line in lines)
     (folder / "trace.json").write_text(json.dumps(

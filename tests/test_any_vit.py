@@ -30,6 +30,7 @@ from golden.network.calibrate import calibrate
 from golden.network.fast import Fast
 from golden.ptq.units import units
 from tests.data.make_onnx_networks import value
+from tests.optional_tools import TIMM
 from tests.test_not_square import Work, compare, of_network
 from tests.test_onnx import computed, exported
 from tests.test_onnx_networks import KNOWN, VIT, logits, written
@@ -232,6 +233,8 @@ def test_an_object_gives_network_and_preprocessing(monkeypatch: pytest.MonkeyPat
         from_timm(Timm(inner))
 
 
+@TIMM
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "changes", "spec"), [
     ("vit_base_patch16_224", {"init_values": 0.1}, VIT),
     ("deit_tiny_patch16_224", {"qkv_bias": True}, VIT),
@@ -242,7 +245,6 @@ def test_an_object_gives_network_and_preprocessing(monkeypatch: pytest.MonkeyPat
 ])
 def test_timms_own_objects(name: str, changes: dict[str, Any] | None, spec: VitSpec | SwinSpec,
                            ) -> None:
-    pytest.importorskip("timm", reason="no timm: pip install timm")
     from tests.data.make_onnx_networks import SWIN_OF_TIMM, VIT_OF_TIMM, model
 
     spec = spec if changes is None else dataclasses.replace(spec, in_channels=3)

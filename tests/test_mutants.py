@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutants: killed, proved equal or alive, each by what it is; and nothing is judged twice."""
 
+import itertools
+
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -9,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from formal.mutants import __main__ as command
 from formal.mutants import judge as judging
 from formal.mutants import netlist
+from formal.mutants.cut import Graph, differs, read
 from formal.mutants.equal import graph_of
 from formal.mutants.judge import ALIVE, EQUIVALENT, KILLED, judge
 from gen.convert import convert
@@ -102,3 +105,34 @@ def test_bad_arguments_are_one_line(tmp_path, capsys, arguments, words):
     assert command.main([*arguments, "-o", str(out)]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1 and not out.exists()
+
+
+def _evaluate(graph, inputs, state):
+    """Return all values of a graph's variables."""
+    values = [0, *inputs, *state]
+    for left, right in graph.gates:
+        values.append((values[left >> 1] ^ left & 1) & (values[right >> 1] ^ right & 1))
+    return values
+
+
+#: Inputs a, b and choice; a register q that takes a & b, or with choice a & b & q; output !q.
+AND = b"aig 6 3 1 1 2\n10\n9\n\x06\x02\x02\x02"
+
+
+def test_a_graph_is_read_as_it_is_written():
+    graph = read(AND)
+    assert (graph.inputs, graph.nexts, graph.outputs) == (3, [10], [9])
+    assert graph.gates == [(4, 2), (10, 8)]
+
+
+@pytest.mark.parametrize(("chosen", "compared"), [(0, [(0, None)]), (1, [(0, None)]), (1, [])])
+def test_two_of_a_graph_differ_where_they_do(chosen, compared):
+    # The register's next is !choice & a & b | choice & a & b & q, in three gates more.
+    gates = [(4, 2), (10, 8), (12, 6), (10, 7), (15, 17)]
+    graph = Graph(3, [19], [9], gates)
+    miter = read(differs(graph, {2: 0}, {2: chosen}, compared))
+    assert not miter.nexts
+    for a, b, q in itertools.product((0, 1), repeat=3):
+        values = _evaluate(miter, [a, b, 0, q], [])
+        output, = miter.outputs
+        assert values[output >> 1] ^ output & 1 == (chosen and a and b and not q)

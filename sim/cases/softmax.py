@@ -119,9 +119,21 @@ def _fine(config: Config, scale: Callable[[float], Scale], rng: torch.Generator)
             log2_codes(scores, keep, row_offset(
                 reference, (total + step).clamp_min(1 << widths.sum_fraction), widths),
                        row_scale, config) for step in (0, -1, 1))
-        chosen = ((codes != less) | (codes != more)).any(-1).nonzero()[:4, 0]
+        chosen = ((codes != less) | (codes != more)).any(-1).nonzero()[:8, 0]
         for row in chosen:
             yield scores[row], keep[row], row_scale
+
+
+def _rises(config: Config) -> Iterator[Row]:
+    """Rows whose maximum rises, from one word to the next, by a power of two in integer exponents.
+
+    One bit of the difference alone is set: what compares it must look at that.
+    """
+    high = 1 << config.score_bits - 1
+    for multiplier in (1 << 16, (1 << 17) - 1):
+        for bit in range(config.score_bits):
+            scores = torch.tensor([-high, -high + (1 << bit)]).repeat_interleave(config.lanes)
+            yield scores, torch.ones_like(scores, dtype=torch.bool), ShiftScale(multiplier)
 
 
 def cases(config: Config, seed: int) -> Iterator[Case]:
@@ -181,6 +193,13 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
         (steps, kept(some), scale(s)) for s in (0.1, 0.3, largest)], config)
     if config.exponential == "iexp" and longest > 2:
         yield make_case("exact ties", [*_ties(config, scale)], config)
+    if config.exponential == "shift":
+        # A masked key counts as the lowest score where it must not count at all.
+        yield make_case("masked keys among the lowest", [
+            (torch.randint(0, 2, (keys,), generator=rng) - high, kept(keys, 0.5), scale(lowest))
+            for keys in (some, longest)], config)
+        if longest >= 2 * lanes:
+            yield make_case("rises by a power of two", [*_rises(config)], config)
     # There are none of one key: its sum is 1.
     if ((config.exponential, config.attention) == ("shift", "log2")
             and (fine := [*_fine(config, scale, rng)])):
