@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command lines of this room's commands, which are read before PyTorch is imported."""
 
-__all__ = ["methods", "networks", "outliers", "quantization"]
+__all__ = ["exported", "methods", "networks", "outliers", "quantization"]
 
 import argparse
 from pathlib import Path
@@ -93,6 +93,27 @@ def quantization() -> argparse.ArgumentParser:
                         help="how many operators of each network are named (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/quantization"),
                         metavar="DIR", help="quantization.md (default: %(default)s)")
+    return parser
+
+
+def exported() -> argparse.ArgumentParser:
+    """Return the parser of `benchmarks.exported`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.exported",
+        description="A network that a method has quantized, as ONNX, by onnxruntime: of how many\n"
+                    "pictures it says the simulation's class, and how far logits are apart.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.exported --checkpoint F.safetensors \\\n"
+               "    --calibration DIR --evaluate DIR --no-resize --method repq-vit --setting 4/4")
+    _data(parser, images=32)
+    parser.add_argument("--method", choices=ABOUT, default="repq-vit", metavar="NAME",
+                        help="as golden.quantize (default: %(default)s)")
+    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
+                        help="widths (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="any other option of the method; repeatable")
+    parser.add_argument("--limit", type=int, default=100, metavar="N",
+                        help="pictures (default: %(default)s)")
     return parser
 
 

@@ -14,6 +14,7 @@ from benchmarks import (
     every,
     every_record,
     every_verilog,
+    exported,
     methods,
     networks,
     quantization,
@@ -28,6 +29,7 @@ from golden.float import checkpoint, models
 from golden.machine.cycles import predict
 from golden.network.ops import products
 from golden.network.topology import operations
+from golden.onnx.export import model as as_onnx
 from golden.ptq import METHODS, reconstruction
 from sim.run import SimulationError
 
@@ -372,3 +374,26 @@ def test_bad_input_of_the_time_table_gets_one_line(digits, arguments, message, t
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_network_beside_its_simulation(digits, capsys):
+    given = [*digits, "--method", "minmax", "--batch", "7"]
+    assert exported.main([*given, "--limit", "12"]) == 0
+    line = capsys.readouterr().out
+    found = re.fullmatch(r"mnist_vit, minmax at 8/8: the same class of (\d+) of 12 pictures; all "
+                         r"logits alike of (\d+); the largest difference of a logit is (\S+), the "
+                         r"largest logit (\S+)\n", line)
+    assert found is not None and int(found[1]) == 12 and int(found[2]) >= 6
+    assert float(found[3]) < 0.5 < float(found[4])
+    assert exported.main([*given, "--limit", "0"]) == 2
+    # It is a comparison: other weights have other logits.
+    method = METHODS["minmax"]()
+    model = checkpoint.load(WEIGHTS)
+    picture = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    record = method.decide(method.observe(model, [picture]))
+    simulated = method.apply(model, record)
+    made = as_onnx(simulated, record)
+    with torch.no_grad():
+        simulated.head.bias[3] += 100
+    other = exported.compare(made, simulated, [picture])
+    assert other.same == other.alike == 0 and other.images == 3 and 99 < other.apart < 101
