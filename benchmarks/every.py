@@ -201,10 +201,9 @@ def read(path: Path) -> list[Row]:
     """Return the rows of an earlier run; none if there was none."""
     if not path.exists():
         return []
-    kinds = {item.name: {"int": int, "float": float}.get(str(item.type), str)
-             for item in dataclasses.fields(Row)}
+    kinds = {name: type(value) for name, value in vars(Row(network="", array="", key="")).items()}
     with path.open(encoding="utf-8", newline="") as file:
-        return [Row(**{name: kinds[name](value) for name, value in row.items()})   # type: ignore
+        return [Row(**{name: kinds[name](value) for name, value in row.items()})
                 for row in csv.DictReader(file)]
 
 

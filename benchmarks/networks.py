@@ -147,7 +147,10 @@ def _every(args: argparse.Namespace) -> int:
     names = args.networks or list(every.NETWORKS)
     for name in names:
         every.shape(name)
-    command = "python -m benchmarks.networks " + shlex.join(args.given)
+    command = shlex.join((   # without the places of files
+        "python", "-m", "benchmarks.networks", "--every", *args.networks,
+        *(("--arrays", *args.arrays) if args.arrays else ()),
+        *(("--verilog", args.verilog) if args.verilog else ())))
     arrays = [SIDES[array] for array in args.arrays or ARRAYS]
     configs = [configuration(*array, Setting()) for array in arrays]
     if args.verilog:
@@ -235,10 +238,7 @@ def _tabled(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; exit code 2 with one line for bad input."""
-    given = sys.argv[1:] if argv is None else argv
-    parser = command_line()
-    parser.set_defaults(given=list(given))
-    return run_command(_run, parser, given)
+    return run_command(_run, command_line(), argv)
 
 
 if __name__ == "__main__":

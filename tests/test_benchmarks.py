@@ -85,7 +85,8 @@ def test_what_becomes_of_two_networks(tmp_path, monkeypatch):
         assert 10**8 < int(row["peak"]) < 6 * 10**9 and float(row["seconds"]) > 0
     assert "patch_size must be a multiple of lanes" in rows[3]["refusal"]
     text = page.read_text()
-    assert text.startswith(f"# Title\n\n{networks.MARK}\n`python -m benchmarks.networks --every ")
+    assert text.startswith(f"# Title\n\n{networks.MARK}\n`python -m benchmarks.networks --every "
+                           "odd_2 odd_1`:\n")
     assert "stale" not in text and "| whole |" in text and "| not yet |" in text
     assert "| `odd_2` | whole | 8x8 | 5 | `what ran` |" in text
     # A second run measures nothing again.
@@ -102,12 +103,12 @@ def test_what_becomes_of_two_networks(tmp_path, monkeypatch):
 @pytest.mark.rtl
 def test_a_run_on_the_verilog_is_noted(tmp_path, capsys, monkeypatch):
     record = tmp_path / "verilog.csv"
-    command = ["--every", "odd_2", "--arrays", "8x8", "--verilog", "a block", "--record",
-               str(record), "-o", "build/sim"]
+    short = ["--every", "odd_2", "--arrays", "8x8", "--verilog", "a block"]
+    command = [*short, "--record", str(record), "-o", "build/sim"]
     assert networks.main(command) == 0
     [run] = every_record.read(record)
     assert (run.network, run.part, run.array) == ("odd_2", BLOCK, "8x8") and run.cycles > 1000
-    assert run.command == "python -m benchmarks.networks " + shlex.join(command)
+    assert run.command == "python -m benchmarks.networks " + shlex.join(short)
     assert every_record.verdict("odd_2", every.odd(2), [run], every.shape) == BLOCK
 
     def broken(*given, **more):
