@@ -13,8 +13,6 @@ from golden.machine.cycles import predict
 
 #: VexRiscv's variants, the fastest first: multipliers, and block memories with ROM, SRAM, L2.
 PROCESSORS = {"standard": (4, 31), "lite": (0, 25)}
-#: Block memories that are expected may be a tenth less than that: Yosys may prefer LUTs.
-SURE = 0.9
 #: Of the memory beside program, inputs and outputs: the firmware's code, with its stack.
 FIRMWARE = 1 << 20
 #: Of what the memory's pins could move, what LiteDRAM does: a beat of 64 bits in 5.01 cycles of 16
@@ -73,8 +71,8 @@ def fit(board: Board, job: Job, frequency: float, slow: bool = False) -> Fit:
     processor = next(item for item, (own, _) in PROCESSORS.items()
                      if products + own <= board.multipliers)
     blocks += PROCESSORS[processor][1]
-    if SURE * blocks > board.memories:
-        raise ValueError(f"{name} with its system needs about {blocks} block memories, and the "
+    if blocks > board.memories:
+        raise ValueError(f"{name} with its system needs {blocks} block memories, and the "
                          f"chip has {board.memories}")
     size = job.memory_bytes + FIRMWARE
     if size > board.memory_bytes:

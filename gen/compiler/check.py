@@ -27,7 +27,7 @@ A LOAD begins when all passes before it have landed; so those behind it wait for
 A drain writes after its own pass has read everything, so nothing is overwritten too early.
 """
 
-__all__ = ["bound", "hazards", "operand_bound"]
+__all__ = ["bound", "hazards", "operand_bound", "reach"]
 
 from collections.abc import Iterable, Mapping
 
@@ -284,3 +284,13 @@ def bound(instruction: Instruction, config: Config) -> int:
         assert instruction.parameters is not None
         result += int(np.abs(instruction.parameters["bias"]).max())
     return result
+
+
+def reach(instruction: Instruction, config: Config) -> int:
+    """Return the least number that no absolute accumulator of a pass, and no bias, is above.
+
+    A bias has the width of the accumulators that it is added to.
+    """
+    assert instruction.parameters is not None
+    bias = instruction.parameters["bias"]
+    return max(bound(instruction, config), int(bias.max()), -1 - int(bias.min()))

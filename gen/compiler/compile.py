@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from gen.compiler.check import bound, hazards
+from gen.compiler.check import hazards, reach
 from gen.compiler.image import Blocks, Patches, inline_load
 from gen.compiler.memory import DoesNotFitError, allocate, lives
 from gen.compiler.schedule import Style, schedule, styles
@@ -137,13 +137,9 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     _add_thresholds(passes, plan, config)
     top = 1 << config.acc_bits - 1
     for step, item in zip(plan.steps, passes, strict=True):
-        assert item.parameters is not None
-        bias = item.parameters["bias"]
-        # A bias has the width of the accumulators that it is added to.
-        reach = max(bound(item, config), int(bias.max()), -1 - int(bias.min()))
-        if reach >= top:
+        if (most := reach(item, config)) >= top:
             raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
-                             f"whose sums may reach {reach}")
+                             f"whose sums may reach {most}")
     return [Instruction("LOAD", image), *map(partial(_loaded, config), plan.loads), *table,
             *_woven(brought, passes), Instruction("END", {})]
 
