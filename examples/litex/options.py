@@ -61,6 +61,8 @@ def simulate_line() -> argparse.ArgumentParser:
                     "the accelerator classify ten digits in LiteDRAM's memory, and compares every\n"
                     "logit with the golden model's. Exit code 0 only if all are equal.",
         epilog="example: python -m examples.litex --config edge8 -o build/soc")
+    parser.add_argument("--board", choices=BOARDS, default=next(iter(BOARDS)), metavar="BOARD",
+                        help=f"whose memory it has: {', '.join(BOARDS)} (default: %(default)s)")
     add_config(parser, CONFIG)
     parser.add_argument("-o", "--output", type=Path, default=Path("build/soc"), metavar="DIR",
                         help="where all of it goes; what is unchanged is kept (default: build/soc)")

@@ -141,7 +141,7 @@ def simulate(args: argparse.Namespace) -> int:
         job = prepare(network, images, output, _FREQUENCY)
         update(1)
         system = output / "litex"
-        words = ["--verilog", job.verilog.absolute(), "-o", system.absolute()]
+        words = [args.board, "--verilog", job.verilog.absolute(), "-o", system.absolute()]
         # The firmware's memory map comes from LiteX, and is what LiteX fills the memory with.
         litex("examples.litex.simulated", words, output, output / "litex.log")
         update(2)
