@@ -26,8 +26,8 @@ class Board:
         Of `memory_bits`, what LiteDRAM moves while the accelerator reads: as measured in the
         simulated system with the memory of the board (docs/soc.md).
     port_bits
-        Of LiteDRAM's port. The accelerator's bus is as wide at least: LiteDRAM's converter from a
-        narrower one stops for ever.
+        Of LiteDRAM's port. The accelerator's bus is as wide at least: with LiteDRAM's converter
+        from a narrower one no image ends in simulation.
     text
         Chip and memory.
     multipliers, memories

@@ -107,7 +107,7 @@ class ViTForge(LiteXModule):
         soc.irq.add(name)
         native = soc.sdram.crossbar.controller.data_width
         if native > self.m_axi.data_width:
-            # LiteDRAM's converter to a wider port waits for a second command that never comes.
+            # With LiteDRAM's converter to a wider port no image ends in simulation.
             raise ValueError(f"LiteDRAM's port has {native} bits, and the accelerator's bus "
                              f"{self.m_axi.data_width}: generate it with axi_bits = {native}")
         port = soc.sdram.crossbar.get_port(mode="both", data_width=self.m_axi.data_width)
