@@ -283,6 +283,6 @@ def page(rows: Sequence[Sequence[Row]], record: Sequence[Ran], command: str) -> 
     if ran:
         parts += ["What ran, every byte and every counter equal to the golden model's:\n", table(
             ["network", "part", "array", "cycles", "command"],
-            ((f"`{item.network}`", item.part, item.array, f"{item.cycles:,}",
+            ((f"`{item.network}`", item.part, item.array, f"{item.cycles:,}" if item.cycles else "",
               f"`{item.command}`") for item in ran))]
     return "\n".join(parts)

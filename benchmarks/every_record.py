@@ -18,7 +18,10 @@ WHOLE, BLOCK = "whole", "a block"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ran:
-    """A run that was equal to the golden model in every byte and every counter."""
+    """A run that was equal to the golden model in every byte and every counter.
+
+    `cycles` is 0 where `command` doesn't say them.
+    """
 
     network: str
     part: str
