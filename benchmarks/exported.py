@@ -21,6 +21,7 @@ if __name__ == "__main__":
     parse_first(command_line(), "golden")   # what comes next takes seconds
 
 import onnx
+import onnxruntime
 import torch
 from torch import Tensor
 
@@ -57,8 +58,6 @@ class Compared:
 
 def compare(made: onnx.ModelProto, simulated: Vit | Swin, batches: Iterable[Tensor]) -> Compared:
     """Run an exported network and what it was made of on batches ``[B, channels, H, W]``."""
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
