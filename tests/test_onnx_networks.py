@@ -40,6 +40,8 @@ KNOWN = {
     "hf_vit_new": VitSpec(**vars(VIT) | {"norm_eps": 1e-12}), "hf_swin": SWIN,
     "vit_registers": VitSpec(**vars(VIT) | {"registers": 3}),
     "clip": VitSpec(**vars(VIT) | {"norm_pre": True, "norm_eps": 1e-5}),
+    "clip_quick_gelu": VitSpec(**vars(VIT) | {"norm_pre": True, "norm_eps": 1e-5,
+                                              "gelu": "quick"}),
 }
 
 
@@ -76,9 +78,6 @@ def test_logits_are_onnxruntimes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("clip_quick_gelu", ("MatMul at '/blocks/blocks.0/mlp/fc2/MatMul' is not understood there: "
-                         "expected the second layer of the MLP of block 0 behind the exact GELU, "
-                         "not QuickGELU")),
     ("vit_norms_of_queries", ("LayerNormalization at '/blocks/blocks.0/attn/q_norm/"
                               "LayerNormalization' is not understood there: expected Q K.T of "
                               "the heads of the attention of block 0")),
