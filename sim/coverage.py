@@ -42,7 +42,7 @@ _POINT = re.compile(r"^C '(.*)' (\d+)$", re.MULTILINE)
 _CODED = re.compile(r"__0([0-9A-Fa-f]{2})")
 #: A register that every block reads so that it runs at time 0 (`gen.convert`): nothing of the
 #: design.
-_EVENT = "if (\\$auto$verilog_backend"
+_EVENT = "if (\\$start "
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def points(text: str, modules: Sequence[str], verilog: str) -> dict[Point, int]:
             continue
         if kind == "toggle":
             place = _CODED.sub(lambda code: chr(int(code[1], 16)), fields["o"])
-            if place.startswith("$auto$verilog_backend"):
+            if place.startswith("$start"):
                 continue
             kind = "net" if place.startswith("$") else kind
         else:

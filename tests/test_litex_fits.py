@@ -80,8 +80,10 @@ def test_what_is_predicted(job: Job) -> None:
     assert found.needed == pytest.approx(found.images * moved / 1e6)
     # 32 bits in four of five cycles.
     assert found.there == pytest.approx(50 * 4 * 4 / 5.01)
-    # A wide memory gives what the bus takes.
-    assert fit(BOARDS["ecpix5-85f"], job, 50.0).there == pytest.approx(50 * 8 * 4 / 5.01)
+    # Four transfers of 16 bits a cycle, as a word of 128 in 2.33; or what the bus takes.
+    wide = BOARDS["ecpix5-85f"]
+    assert fit(wide, job, 50.0).there == pytest.approx(50 * 16 / 2.33)
+    assert fit(dataclasses.replace(wide, share=1.5), job, 50.0).there == pytest.approx(50 * 8)
 
 
 @pytest.mark.parametrize(("products", "processor"), [

@@ -15,9 +15,6 @@ from golden.machine.cycles import predict
 PROCESSORS = {"standard": (4, 31), "lite": (0, 25)}
 #: Of the memory beside program, inputs and outputs: the firmware's code, with its stack.
 FIRMWARE = 1 << 20
-#: Of what the memory's pins could move, what LiteDRAM does: a beat of 64 bits in 5.01 cycles of 16
-#: bits each, as measured in the simulated system (docs/soc.md).
-SHARE = 4 / 5.01
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def fit(board: Board, job: Job, frequency: float, slow: bool = False) -> Fit:
                          f"board's memory has {board.memory_bytes >> 20}")
     exact = predict(job.compiled.program, job.config)
     moved = exact.read_bytes + exact.written_bytes
-    there = min(board.memory_bits * SHARE, job.config.axi_bits) / 8 * frequency
+    there = min(board.memory_bits * board.share, job.config.axi_bits) / 8 * frequency
     found = Fit(processor, exact.cycles, min(frequency * 1e6 / exact.cycles, there * 1e6 / moved),
                 frequency * moved / exact.cycles, there)
     if found.needed > there and not slow:

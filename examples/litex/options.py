@@ -22,6 +22,12 @@ class Board:
         Of the system and its memory by default, in MHz.
     memory_bytes, memory_bits
         What the SDRAM holds, and what its pins move in a cycle of the system.
+    share
+        Of `memory_bits`, what LiteDRAM moves while the accelerator reads: as measured in the
+        simulated system with the memory of the board (docs/soc.md).
+    port_bits
+        Of LiteDRAM's port. The accelerator's bus is as wide at least: with LiteDRAM's converter
+        from a narrower one no image ends in simulation.
     text
         Chip and memory.
     multipliers, memories
@@ -34,15 +40,17 @@ class Board:
     frequency: float
     memory_bytes: int
     memory_bits: int
+    share: float
+    port_bits: int
     text: str
     multipliers: int = 156
     memories: int = 208
 
 
 BOARDS = {
-    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, 32 << 20, 16,
+    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, 32 << 20, 16, 4 / 5.01, 16,
                        "LFE5U-85F, 32 MB of 16-bit SDRAM"),
-    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, 512 << 20, 64,
+    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, 512 << 20, 64, 2 / 2.33, 128,
                         "LFE5UM5G-85F, 512 MB of 16-bit DDR3"),
 }
 
@@ -61,6 +69,8 @@ def simulate_line() -> argparse.ArgumentParser:
                     "the accelerator classify ten digits in LiteDRAM's memory, and compares every\n"
                     "logit with the golden model's. Exit code 0 only if all are equal.",
         epilog="example: python -m examples.litex --config edge8 -o build/soc")
+    parser.add_argument("--board", choices=BOARDS, default=next(iter(BOARDS)), metavar="BOARD",
+                        help=f"whose memory it has: {', '.join(BOARDS)} (default: %(default)s)")
     add_config(parser, CONFIG)
     parser.add_argument("-o", "--output", type=Path, default=Path("build/soc"), metavar="DIR",
                         help="where all of it goes; what is unchanged is kept (default: build/soc)")
