@@ -94,7 +94,6 @@ def test_heads_are_those_of_the_name_the_file_or_the_width(odd: Path, tmp_path: 
 @pytest.mark.parametrize(("name", "shape", "message"), [
     ("layers.0.blocks.0.norm1.weight", (12,), "a Swin"),
     ("blocks.0.attn.q_norm.weight", (6,), "norms of queries and keys"),
-    ("fc_norm.weight", (12,), "the mean of all tokens"),
     ("blocks.1.mlp.w12.weight", (12,), "gated MLPs"),
 ])
 def test_other_networks_say_which_tensor_they_have(tmp_path: Path, name: str,

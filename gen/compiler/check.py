@@ -241,8 +241,9 @@ def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[in
     if writers.words(fields).size:
         makers = writers.operands(fields).max(0)
     makers[0] = max(makers[0], statistics)
-    if fields["from_residual"] and tables(writers.config):
-        # The bank has one port to read from, and a drain that adds doesn't wait for it.
+    if fields["from_residual"]:
+        # The bank has one port to read from, and a drain that adds doesn't wait for it. (A norm
+        # waits for its statistics anyway, which the last of those passes makes.)
         makers[0] = max(makers[0], writers.adding)
     if makers.max() <= recent:
         return LATE_NEVER, 0
