@@ -34,6 +34,7 @@ KINDS = ("line", "branch", "toggle", "net")
 #: Pattern of ``unit module signal-or-place`` to why it can't be reached.
 WAIVED: Mapping[str, str] = {
     r"^\w+ [\w.]+ \w+\[\d+\]\[\d+\]:": "places of a memory are alike, and others had this bit",
+    r"^layernorm layernorm\.statistics \w*square(_\d)?\[1\]:": "bit 1 of a square is 0",
     r"^softmax softmax\.rows again:": "constant but with the polynomial, which reads rows twice",
 }
 _POINT = re.compile(r"^C '(.*)' (\d+)$", re.MULTILINE)
