@@ -4,7 +4,8 @@
 Parameters are random: a program's cycles don't depend on their values, but for the m of two-scale
 GeLU codes, by which they do or don't fit pairs of weights. Utilisation is of one product a
 multiplier and cycle; with pairs it may be up to twice that, with quads four times. A Swin gets the
-smallest memories that hold it, and passes of `max_tokens` tokens.
+smallest memories that hold it, and passes of `max_tokens` tokens. ``--every`` is another table, of
+the networks that people have (`benchmarks.every`).
 """
 
 __all__ = ["Setting", "configuration", "main"]
@@ -12,6 +13,8 @@ __all__ = ["Setting", "configuration", "main"]
 import argparse
 import csv
 import dataclasses
+import itertools
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +45,10 @@ from vitforge.spec.timing import LATENCY
 #: By rows and columns of the array: elements a cycle behind it, and width of the memory bus.
 SIZES = {(8, 8): (4, 64), (8, 16): (4, 64), (16, 16): (4, 128), (16, 32): (8, 128),
          (32, 32): (16, 256)}
+SIDES = {f"{rows}x{cols}": (rows, cols) for rows, cols in SIZES}
+#: Arrays of --every, and the line of a page behind which its table is.
+ARRAYS = ("8x8", "16x16")
+MARK = "<!-- Written by python -m benchmarks.networks --every -->"
 DEITS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 
 
@@ -133,7 +140,73 @@ def _table(rows: list[dict[str, Any]], clock: float) -> Table:
     return table
 
 
+def _every(args: argparse.Namespace) -> int:
+    """Compile the networks that people have, or run them on the Verilog, and write the page."""
+    from benchmarks import every, every_record
+
+    names = args.networks or list(every.NETWORKS)
+    for name in names:
+        every.shape(name)
+    command = shlex.join((   # without the places of files
+        "python", "-m", "benchmarks.networks", "--every", *args.networks,
+        *(("--arrays", *args.arrays) if args.arrays else ()),
+        *(("--verilog", args.verilog) if args.verilog else ())))
+    arrays = [SIDES[array] for array in args.arrays or ARRAYS]
+    configs = [configuration(*array, Setting()) for array in arrays]
+    if args.verilog:
+        return _verilog(args, names, configs, command)
+    rows: list[list[every.Row]] = []
+    args.output.mkdir(parents=True, exist_ok=True)
+    kept = args.output / "every.csv"
+    before = every.read(kept)
+    with progress_bar("networks", len(names)) as update:
+        for found in every.measured(names, configs, before):
+            rows.append(found)
+            every.write({(row.network, row.key): row
+                         for row in (*before, *itertools.chain(*rows))}.values(), kept)
+            update(len(rows))
+    text = every.page(rows, every_record.read(args.record), command)
+    (args.output / "every.md").write_text(text, encoding="utf-8")
+    if args.page:
+        head, mark, _ = args.page.read_text(encoding="utf-8").partition(MARK)
+        args.page.write_text(f"{head}{mark}\n{text}", encoding="utf-8")
+    print(f"table: {args.page or args.output / 'every.md'}")
+    return 0
+
+
+def _verilog(args: argparse.Namespace, names: list[str], configs: list[Config],
+             command: str) -> int:
+    """Run networks on the Verilog, and note them."""
+    from benchmarks import every_record
+    from benchmarks.every_verilog import ran
+    from sim.run import SimulationError
+
+    try:
+        with progress_bar("networks on the Verilog", len(names) * len(configs)) as update:
+            done = 0
+            for config in configs:
+                for run in ran(names, args.verilog, config, command, args.output):
+                    every_record.write([run], args.record)
+                    update(done := done + 1)
+    except SimulationError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    print(f"record: {args.record}")
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
+    for array in args.arrays or []:
+        if array not in SIDES:
+            raise ValueError(f"arrays must be of {', '.join(SIDES)}, not {array!r}")
+    if args.verilog and not args.every:
+        raise ValueError("--verilog goes with --every")
+    if args.page and MARK not in args.page.read_text(encoding="utf-8"):
+        raise ValueError(f"{args.page} has no line {MARK}")
+    return _every(args) if args.every else _tabled(args)
+
+
+def _tabled(args: argparse.Namespace) -> int:
     names = args.networks or list(DEITS)
     for name in names:
         if name not in NAMES:
@@ -142,11 +215,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"clock must be above 0, not {args.clock:g}")
     settings = [Setting(modes, args.lanes, args.weights, args.activations, args.probabilities,
                         args.gelu, args.multiplier, args.latency) for modes in args.modes]
-    arrays = {f"{rows}x{cols}": (rows, cols) for rows, cols in SIZES}
-    for array in args.arrays or []:
-        if array not in arrays:
-            raise ValueError(f"arrays must be of {', '.join(arrays)}, not {array!r}")
-    shapes = [(arrays[array], setting) for array in args.arrays or arrays for setting in settings]
+    shapes = [(SIDES[array], setting) for array in args.arrays or SIDES for setting in settings]
     for shape, setting in shapes:
         check(configuration(*shape, setting))
     rows: list[dict[str, Any]] = []

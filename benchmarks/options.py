@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command lines of this room's commands, which are read before PyTorch is imported."""
 
-__all__ = ["methods", "networks", "outliers", "quantization"]
+__all__ = ["exported", "methods", "networks", "outliers", "quantization"]
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,10 @@ from golden.commands.methods import ABOUT
 from golden.commands.options import WEIGHTS
 from vitforge.spec.elements import PORTS
 from vitforge.spec.formats import CODE_BITS
+from vitforge.spec.option import add_config
 from vitforge.spec.timing import LATENCY
+
+_RECORD = Path(__file__).parent / "verilog.csv"
 
 
 def _data(parser: argparse.ArgumentParser, *, images: int) -> None:
@@ -32,9 +35,8 @@ def _data(parser: argparse.ArgumentParser, *, images: int) -> None:
                         help="images at a time (default: %(default)s)")
     parser.add_argument("--no-resize", action="store_true",
                         help="pictures of --evaluate are scaled already: only crop")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="configuration of the integer networks, with each method's attention "
-                             "codes (default: %(default)s)")
+    add_config(parser, "edge16",
+               about="configuration of the integer networks, with each method's attention codes: ")
 
 
 def methods() -> argparse.ArgumentParser:
@@ -94,18 +96,55 @@ def quantization() -> argparse.ArgumentParser:
     return parser
 
 
+def exported() -> argparse.ArgumentParser:
+    """Return the parser of `benchmarks.exported`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.exported",
+        description="A network that a method has quantized, as ONNX, by onnxruntime: of how many\n"
+                    "pictures it says the simulation's class, and how far logits are apart.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.exported --checkpoint F.safetensors \\\n"
+               "    --calibration DIR --evaluate DIR --no-resize --method repq-vit --setting 4/4")
+    _data(parser, images=32)
+    parser.add_argument("--method", choices=ABOUT, default="repq-vit", metavar="NAME",
+                        help="as golden.quantize (default: %(default)s)")
+    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
+                        help="widths (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="any other option of the method; repeatable")
+    parser.add_argument("--limit", type=int, default=100, metavar="N",
+                        help="pictures (default: %(default)s)")
+    return parser
+
+
 def networks() -> argparse.ArgumentParser:
     """Return the parser of `benchmarks.networks`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.networks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Cycles, utilisation and traffic of whole networks on 8x8 to 32x32 arrays,\n"
-                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.",
+                    "beside SCALE-Sim's closed forms. DeiT-Tiny, -Small and -Base take minutes.\n"
+                    "With --every the networks that people have, each on memories of its size, on\n"
+                    "8x8 and 16x16: what compiles, and what ran on the Verilog.",
         epilog="example: python -m benchmarks.networks deit_tiny_patch16_224 --clock 125 \\\n"
                "    --arrays 16x16 --modes single single+pair single+pair+quad --gelu uniform \\\n"
-               "    --weights 4 --activations 4 --probabilities 4 --lanes 8")
+               "    --weights 4 --activations 4 --probabilities 4 --lanes 8\n"
+               "         python -m benchmarks.networks --every --page docs/networks.md")
     parser.add_argument("networks", metavar="NETWORK", nargs="*",
-                        help="timm's names (default: DeiT-Tiny, -Small and -Base)")
+                        help="timm's names (default: DeiT-Tiny, -Small and -Base; with --every "
+                             "those of its table)")
+    parser.add_argument("--every", action="store_true",
+                        help="the table of networks that people have; of the options below it "
+                             "takes --arrays (default: 8x8, 16x16). A row is kept at once in the "
+                             "output folder: a killed run goes on")
+    parser.add_argument("--page", type=Path, metavar="FILE",
+                        help="with --every: a page that ends with its table, which is replaced")
+    parser.add_argument("--verilog", choices=["whole", "a block"], metavar="PART",
+                        help="with --every: run the networks on the generated Verilog instead, "
+                             "whole or 'a block', compare every byte and counter, and note it in "
+                             "the record")
+    parser.add_argument("--record", type=Path, default=_RECORD, metavar="FILE",
+                        help="what ran on the Verilog (default: benchmarks/verilog.csv)")
     parser.add_argument("--clock", type=float, default=100.0, metavar="MHZ",
                         help="for images a second (default: 100)")
     parser.add_argument("--latency", type=int, default=LATENCY, metavar="CYCLES",

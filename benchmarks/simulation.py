@@ -18,6 +18,7 @@ from hw.units import UNITS
 from vitforge.base.cli import run_command
 from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load
+from vitforge.spec.option import add_config
 
 if TYPE_CHECKING:
     from sim.run import Result
@@ -57,8 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Time the build and the run of every unit's bench.",
         epilog="example: python -m benchmarks.simulation --config edge8 --runs 3")
-    parser.add_argument("--config", default="edge8", metavar="C",
-                        help="a preset or a .toml file (default: edge8)")
+    add_config(parser, "edge8")
     parser.add_argument("--runs", type=int, default=3, metavar="N",
                         help="runs of each bench (default: 3)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/benchmarks"),

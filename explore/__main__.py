@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from explore.measured import Progress
 from explore.pictures import given
-from explore.point import OPTIONS, repeat, toml
+from explore.point import MEASURES, OPTIONS, repeat, toml
 from explore.pool import processes
 from explore.run import Steps, explore
 from explore.space import FIELDS, Space
-from explore.space_file import read, ready
+from explore.space_file import changed, read, ready
 from explore.table import Budget
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
@@ -123,7 +123,7 @@ def _write(table: "pandas.DataFrame", space: Space, budget: Budget, folder: Path
     drawn = picture(table, space.title)
     if drawn:
         replace(folder / PICTURE, lambda path: path.write_text(drawn, encoding="utf-8"))
-    text = page(table, space.title, budget)
+    text = page(table, space.title, budget, drawn or "")
     replace(folder / "index.html", lambda path: path.write_text(text, encoding="utf-8"))
     answers = []
     for design, part in table.groupby("design", sort=False):
@@ -140,8 +140,20 @@ def _write(table: "pandas.DataFrame", space: Space, budget: Budget, folder: Path
     return answers
 
 
+def _given(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Take the parameters of ``--set``."""
+    found = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be NAME=VALUE or NAME=VALUE,VALUE, not {text!r}")
+        found[name] = values.split(",")
+    return found
+
+
 def _explore(args: argparse.Namespace) -> int:
-    space = read(args.space).only(args.study or ())
+    space = changed(read(args.space).only(args.study or ()), _given(args.set),
+                    args.measure.split(",") if args.measure else ())
     if pictures := given(args):
         from explore.data import identified  # PyTorch, which no other option needs
         space = space.shown(identified(pictures))
@@ -203,7 +215,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure every design of a space: bit-exactness, area, clock rate, cycles,\n"
                     "accuracy. May be stopped at any time; the same command goes on.",
         epilog="example: python -m explore units --max-lut 2000\n"
-               "         python -m explore bits-to-speed --network cifar10_vit \\\n"
+               "         python -m explore bits-to-speed --measure cycles,accuracy \\\n"
+               "             --set method=minmax,erq --network cifar10_vit \\\n"
                "             --calibration DIR --evaluate DIR\n\n"
                "parameters that a space may vary:\n"
                + "".join(f"  {name}: {item.metadata['help']}\n" for name, item in FIELDS.items())
@@ -212,6 +225,11 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"{', '.join(ready())}, or a .toml file")
     parser.add_argument("--study", action="append", metavar="NAME",
                         help="only this study of the space; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,...",
+                        help="values of a parameter, in every study, instead of the space's; "
+                             "repeatable")
+    parser.add_argument("--measure", metavar="NAME,...",
+                        help=f"measure this alone: some of {', '.join(MEASURES)}")
     parser.add_argument("--list", action="store_true", help="show the studies, measure nothing")
     parser.add_argument("-j", "--jobs", type=int, metavar="N",
                         help=f"processes (default here: {processes()}, by cores and memory)")

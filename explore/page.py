@@ -54,8 +54,14 @@ PRESETS = (
 )
 
 
-def page(table: "pandas.DataFrame", title: str, budget: Budget) -> str:
-    """Return the page; JavaScript does the filtering, so everything is in it."""
+def page(table: "pandas.DataFrame", title: str, budget: Budget, picture: str = "") -> str:
+    """Return the page; JavaScript does the filtering, so everything is in it.
+
+    Parameters
+    ----------
+    picture
+        An SVG that comes first.
+    """
     from plotly.offline import get_plotlyjs
     rows: list[dict[str, Any]] = json.loads(table.drop(
         columns=["task", "versions"], errors="ignore").to_json(orient="records"))
@@ -65,8 +71,8 @@ def page(table: "pandas.DataFrame", title: str, budget: Budget) -> str:
                        if name != "target" or f"{value}.luteq" in table.columns}}
     # What could end the element early is written another way.
     text = json.dumps(data).replace("<", "\\u003c")
-    parts = {"TITLE": html.escape(title), "DATA": text, "PLOTLY": get_plotlyjs(),
-             "SCRIPT": (HERE / "page.js").read_text(encoding="utf-8")}
+    parts = {"TITLE": html.escape(title), "PICTURE": picture, "DATA": text,
+             "PLOTLY": get_plotlyjs(), "SCRIPT": (HERE / "page.js").read_text(encoding="utf-8")}
     template = (HERE / "page.html").read_text(encoding="utf-8")
     # In one go: what is put in is not looked at again.
     return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], template)

@@ -11,6 +11,7 @@ from typing import Any
 from explore.store import key
 from gen.compiler.options import MNIST
 from golden.commands.methods import ABOUT
+from golden.commands.quantize_options import RECONSTRUCTIONS
 from hw import units
 from vitforge.spec.config import Config
 
@@ -23,7 +24,14 @@ MEASURES = ("exact", "ecp5", "ecp5-lut", "xilinx", "gates", "place", "cycles", "
 #: Axes beside the fields of a configuration: what each may be, the default first, and what it is.
 OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "weights": ((0, *range(2, 9)), "weights of the network, 2 to 8 bits; 0 is weight_bits"),
-    "activations": ((0, *range(3, 9)), "a method's activations, 3 to 8 bits; 0 is its own width"),
+    "activations": (
+        (0, *range(3, 9)),
+        "uniform codes of activations, 3 to 8 bits; 0 is a method's own width, or 8"),
+    "stream_bits": (
+        (0, *range(3, 9)),
+        "a method's residual stream and scores, 3 to 8 bits, if it has codes; 0 is activations"),
+    "reconstruct": (("", *RECONSTRUCTIONS),
+                    "how a method's blocks are reconstructed; empty is the method's own way"),
     "stream": (("ptf", "o-2sf"), "codes of the residual stream: ptf (FQ-ViT), o-2sf (TSPTQ-ViT)"),
     "method": (("", *ABOUT),
                "who decides the formats: a method of golden.quantize, or golden.network.calibrate"),
@@ -126,11 +134,14 @@ def repeat(task: Mapping[str, Any], file: object) -> list[str]:
         lines += [f"weights of {layer}: {bits} bits" for layer, bits in task["widths"].items()]
     if task["design"] in units.DESIGNS:
         lines.append(f"python -m gen.verilog --unit {task['design']} --config {file} -o FOLDER")
-    if network and not task["widths"]:
+    # What `gen.program` takes of the configuration.
+    gelu = "two-scale" if "two-scale" in str(task["values"]["formats"]) else "uniform"
+    if network and not task["widths"] and options.get("gelu", gelu) in (gelu, "two-scale"):
         # Of a network without parameters of its own, cycles and bytes are those of random ones.
         seed = "" if network == MNIST else " --random 1"
-        lines.append(f"python -m gen.program {network} --config {file} --weights {weights}{seed} "
-                     "-o FOLDER")
+        narrow = f" --activations {bits}" if (bits := options.get("activations")) else ""
+        lines.append(f"python -m gen.program {network} --config {file} --weights {weights}{narrow}"
+                     f"{seed} -o FOLDER")
     return lines
 
 

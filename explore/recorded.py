@@ -16,6 +16,8 @@ import torch
 
 from explore.data import BATCH, Data
 from explore.tally import Tally
+from gen.compiler.check import reach
+from gen.compiler.compile import compile_network
 from gen.compiler.fit import fit as fit_memories
 from gen.compiler.fit import room
 from golden.commands import methods
@@ -26,31 +28,42 @@ from golden.deploy.widths import stored_widths, weight_bytes
 from golden.network import file as network_file
 from golden.network.fast import pixel_network
 from golden.network.integers import Network
+from golden.ptq import own
 from golden.ptq.method import Method, apply
 from golden.ptq.reconstruction_run import Kept, decided, plan_of
 from golden.ptq.record import Record
 from golden.ptq.widths import with_stream
 from vitforge.base import stamps
 from vitforge.spec.config import Config
+from vitforge.spec.formats import SUBSETS
 
 RECORD = "record.json"
+#: The narrowest accumulators that there are.
+ACC_BITS = 16
 
 
-def _method(name: str, weights: int, activations: int) -> Method:
-    """Build a method; of width 0 are what is the method's own."""
-    widths = {key: bits for key, bits in (("weights", weights), ("activations", activations))
-              if bits}
-    return configured(name, with_stream(name, widths), ())
+#: What of a point's options a method is told.
+SETTINGS = ("method", "weights", "activations", "stream_bits", "reconstruct")
 
 
-def decide(data: Data, name: str, weights: int, activations: int, config: Config, folder: Path, *,
+def _method(options: Mapping[str, Any]) -> Method:
+    """Build the method of a point's options; what these leave open is the method's own."""
+    name = options["method"]
+    given = {key: options[key] for key in ("weights", "activations", "reconstruct") if options[key]}
+    streams = getattr(own.kind(name)().settings, "stream", False)
+    if options["stream_bits"] and streams:
+        given["stream"] = options["stream_bits"]
+    return configured(name, with_stream(name, given), ())
+
+
+def decide(data: Data, options: Mapping[str, Any], config: Config, folder: Path, *,
            fit: bool = False) -> dict[str, Any]:
     """Decide and deploy a method; its record and integer network go into `folder`.
 
     Parameters
     ----------
-    weights, activations
-        Widths; 0 is the method's own.
+    options
+        Those of `SETTINGS`, as `explore.point.OPTIONS` explains them.
     config
         Whose widths of scores, values and the like the integers have; its attention codes become
         those next to the method's.
@@ -68,7 +81,7 @@ def decide(data: Data, name: str, weights: int, activations: int, config: Config
     ValueError
         If the method has no formats at these widths, or the datapath none for its.
     """
-    method = _method(name, weights, activations)
+    method = _method(options)
     config = room(data.model.spec, config) if fit else config
     kept = Kept(folder.with_suffix(".units"), folder.name)
     few = methods.images(method.name)
@@ -79,7 +92,7 @@ def decide(data: Data, name: str, weights: int, activations: int, config: Config
     with stamps.filling(folder, folder.name) as needed:
         if needed:
             record.save(folder / RECORD)
-            network_file.save(folder / network_file.NAME, found, {"method": name})
+            network_file.save(folder / network_file.NAME, found, {"method": method.name})
     kept.clear()
     widths = stored_widths(found)
     return {"attention": found.config.attention, "attention_bits": found.config.attention_bits,
@@ -93,11 +106,30 @@ def network(folder: Path, config: Config) -> Network:
     return dataclasses.replace(found, config=machine(config, found.config.to_dict()))
 
 
-def fitted(folder: Path, config: Config) -> dict[str, int]:
-    """Return what `gen.compiler.fit.fit` changes of a machine for the network in a folder."""
-    found = fit_memories(network(folder, config)).to_dict()
-    return {name: value for name, value in found.items()
-            if isinstance(value, int) and value != getattr(config, name)}
+def fitted(folder: Path, config: Config) -> dict[str, int | str]:
+    """Return what the network in a folder needs otherwise than a machine has it.
+
+    The memories of `gen.compiler.fit.fit`; no codes but the network's, and operands without room
+    for shifts if none of these is shifted; accumulators as wide as the sums can become.
+    """
+    found = network(folder, config)
+    machine = fit_memories(dataclasses.replace(found, config=_plainest(found)))
+    compiled = compile_network(dataclasses.replace(found, config=machine))
+    most = max(reach(item, machine) for item in compiled.instructions if item.parameters)
+    machine = dataclasses.replace(machine, acc_bits=max(
+        machine.sum_bits, 1 + most.bit_length(), ACC_BITS))
+    return {name: value for name, value in machine.to_dict().items()
+            if name != "name" and value != getattr(config, name)}
+
+
+def _plainest(found: Network) -> Config:
+    """Return a network's configuration with the formats that its codes have, and no other."""
+    kinds = {layer.encoding.kind for layer in found.requantizations.values()} | {"uniform"}
+    formats = next(item for item in SUBSETS if set(item.split("+")) == kinds)
+    config = dataclasses.replace(found.config, formats=formats)
+    if config.shifts_operands:
+        return config
+    return dataclasses.replace(config, operand_bits=config.mantissa_bits)
 
 
 def machine(config: Config, facts: Mapping[str, Any]) -> Config:

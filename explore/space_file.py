@@ -21,14 +21,15 @@ value; ``limits = {macs = [0, 156]}`` leaves out what lies outside. For a search
 ``fit = true`` makes the memories as large as what a method makes of the network needs.
 """
 
-__all__ = ["ready", "read"]
+__all__ = ["changed", "ready", "read"]
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from explore.objectives import columns
 from explore.point import DESIGNS, MEASURES, OPTIONS, PARTS
 from explore.space import DERIVED, FIELDS, Axis, Space, SpaceError, Study, known
 from explore.widths import Greedy
@@ -65,6 +66,53 @@ def read(source: str | Path) -> Space:
         return _space(values, path.stem)
     except (SpaceError, ConfigError) as error:
         raise SpaceError(f"{path}: {error}") from None
+
+
+def changed(space: Space, given: Mapping[str, Sequence[str]], measure: Sequence[str]) -> Space:
+    """Return a space whose studies all have other values, or other measurements, than they say.
+
+    Parameters
+    ----------
+    given
+        Values by parameter, as a command line has them; several are an axis.
+    measure
+        What is measured instead; nothing is what each study measures.
+
+    Raises
+    ------
+    SpaceError
+        If there is no such parameter, value or measurement.
+    """
+    axes = {name: _axis(name, [_typed(name, text) for text in texts])
+            for name, texts in given.items()}
+    studies = tuple(_changed(study, axes, measure) for study in space.studies)
+    there = set().union(*(columns(study.design, study.measure) for study in studies))
+    objectives = {name: way for name, way in space.objectives.items() if name in there}
+    return dataclasses.replace(space, studies=studies, objectives=objectives)
+
+
+def _changed(study: Study, axes: Mapping[str, Axis], measure: Sequence[str]) -> Study:
+    one = {name: values[0] for name, values in axes.items() if len(values) == 1}
+    several = {name: values for name, values in axes.items() if name not in one}
+    if study.greedy and several:
+        raise SpaceError(f"study {study.name!r} walks the widths of layers, and takes one value of "
+                         f"{', '.join(several)}")
+    if measure:
+        study = dataclasses.replace(study, measure=_measures(
+            {"measure": list(measure), "design": study.design}, study.network))
+    return dataclasses.replace(
+        study, base={**study.base, **{k: v for k, v in one.items() if k in FIELDS}},
+        options={**study.options, **{k: v for k, v in one.items() if k in OPTIONS}},
+        axes={**{k: v for k, v in study.axes.items() if k not in one}, **several},
+        tie={k: v for k, v in study.tie.items() if k not in axes})
+
+
+def _typed(name: str, text: str) -> int | str:
+    """Return a value of a command line as the parameter's values are."""
+    known("parameter", [name], (*FIELDS, *OPTIONS))
+    whole = isinstance(OPTIONS[name][0][0], int) if name in OPTIONS else \
+        "low" in FIELDS[name].metadata
+    return int(text) if whole and text.isdecimal() else text
 
 
 #: Keys of a study, and the type of each.

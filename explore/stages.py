@@ -239,10 +239,10 @@ class Stages:
 
     def recorded(self, point: Point) -> Result:
         """Decide and deploy a method: ``folder`` in the store, and what `explore.recorded` says."""
-        options, config = point.options, _neutral(point.config())
-        inputs = {"method": options["method"], "weights": options["weights"],
-                  "activations": options["activations"], "pictures": point.pictures.get("key", ""),
-                  "fit": point.fit,
+        config = _neutral(point.config())
+        options = {name: point.options[name] for name in ("method", "weights", "activations",
+                                                          "stream_bits", "reconstruct")}
+        inputs = {**options, "pictures": point.pictures.get("key", ""), "fit": point.fit,
                   "config": _values(config), "code": digest("explore.recorded"),
                   "tools": versions("torch", "numpy")}
         path = self.store.path("recorded", inputs)
@@ -254,8 +254,7 @@ class Stages:
             from explore import recorded
             from explore.data import Data
             path.parent.mkdir(parents=True, exist_ok=True)
-            return recorded.decide(Data(point.pictures), options["method"], options["weights"],
-                                   options["activations"], config, folder, fit=point.fit)
+            return recorded.decide(Data(point.pictures), options, config, folder, fit=point.fit)
         return self._get("recorded", inputs, measure) | {"folder": str(folder)}
 
     def machine(self, point: Point, config: Config) -> Config:
@@ -272,7 +271,7 @@ class Stages:
         if not point.fit:
             return config
         inputs = {"record": folder.name, "config": _values(config),
-                  "code": digest("gen.compiler.fit")}
+                  "code": digest("explore.recorded")}
 
         def measure() -> Result:
             return dict(recorded.fitted(folder, config))
@@ -280,17 +279,22 @@ class Stages:
 
     def network(self, point: Point, config: Config, stage: str) -> Result:
         """Find a network's ``cycles`` or ``energy``."""
-        weights = point.options.get("weights") or None
+        weights, activations = (point.options.get(name) for name in ("weights", "activations"))
         widths, method = dict(point.widths), point.options.get("method")
         folder = Path(self.recorded(point)["folder"]) if method else None
+        # Of the codes that may be chosen, a machine has those that it has.
+        gelu = point.options.get("gelu", "")
+        gelu = gelu if gelu in config.result_formats else ""
         inputs = {"network": point.network, "weights": weights, "config": _values(config),
-                  "widths": widths, "record": folder.name if folder else "",
+                  "widths": widths, "activations": activations, "gelu": gelu,
+                  "record": folder.name if folder else "",
                   "code": digest("explore.workload"), "tools": versions("torch", "numpy")}
 
         def measure() -> Result:
             from explore import recorded, workload
             work = workload.of(recorded.network(folder, config)) if folder else \
-                workload.workload(point.network, config, weights, tuple(widths.items()))
+                workload.workload(point.network, config, weights or None, tuple(widths.items()),
+                                  activations=activations or 0, gelu=gelu)
             return workload.cycles(work) if stage == "cycles" else dict(workload.estimate(work))
         return self._get(stage, inputs, measure)
 
@@ -299,7 +303,7 @@ class Stages:
         if point.options.get("method"):
             return self._classified(point)
         options = {name: value for name, value in point.options.items()
-                   if name in ("weights", "stream", "gelu")}
+                   if name in ("weights", "stream", "gelu", "activations")}
         arguments: Result = {**options, "weights": options.get("weights") or None,
                              "widths": dict(point.widths)}
         config = _neutral(config)

@@ -24,6 +24,7 @@ from golden.network import inference
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from vitforge.spec.config import Config
+from vitforge.spec.formats import CODE_BITS
 
 #: Images that are classified at a time.
 BATCH = 50
@@ -39,11 +40,21 @@ class Workload:
 
 @functools.lru_cache(maxsize=1)
 def workload(name: str, config: Config, weights: int | None,
-             widths: tuple[tuple[str, int], ...] = ()) -> Workload:
+             widths: tuple[tuple[str, int], ...] = (), *, activations: int = 0,
+             gelu: str = "") -> Workload:
     """Compile a network.
 
     Cycles and bytes depend on shapes and widths alone, so networks without a checkpoint of their
     own have random parameters.
+
+    Parameters
+    ----------
+    weights, widths
+        Bits of all layers, and of single ones, by name; None is the configuration's.
+    activations
+        Bits of uniform codes; 0 is 8.
+    gelu
+        Codes of GeLU's result; empty is the first of those that the configuration has.
 
     Raises
     ------
@@ -56,7 +67,8 @@ def workload(name: str, config: Config, weights: int | None,
         sample = mnist.sample().calibration.images
         made = calibrate(checkpoint.load(WEIGHTS), sample, config, dict(widths))
     else:
-        made = quantized(name, config, seed=None if name == MNIST else 1, weight_bits=weights)
+        made = quantized(name, config, seed=None if name == MNIST else 1, weight_bits=weights,
+                         gelu=gelu or None, activation_bits=activations or CODE_BITS)
     return Workload(made.products, compile_network(made))
 
 
@@ -134,10 +146,11 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 def accuracy(config: Config, *, weights: int | None = None,
              widths: Mapping[str, int] | None = None, stream: str = "ptf",
-             gelu: str = "two-scale") -> dict[str, Any]:
+             gelu: str = "two-scale", activations: int = 0) -> dict[str, Any]:
     """Classify the shipped MNIST sample with the project's network, in integers.
 
-    The arguments are those of `golden.network.calibrate.calibrate`.
+    The arguments are those of `golden.network.calibrate.calibrate`, but for `activations`, which
+    is 0 for 8 bits.
 
     Returns
     -------
@@ -151,7 +164,8 @@ def accuracy(config: Config, *, weights: int | None = None,
     """
     sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
     made = calibrate(model, sample.calibration.images, config,
-                     dict(widths) if widths else weights, stream=stream, gelu=gelu)
+                     dict(widths) if widths else weights, stream=stream, gelu=gelu,
+                     activation_bits=activations or CODE_BITS)
     tally = Tally()
     for images, labels in zip(sample.test.images.split(BATCH), sample.test.labels.split(BATCH),
                               strict=True):

@@ -33,7 +33,10 @@ WAIVERS = Path(__file__).parents[1] / "sim" / "waivers.vlt"
 #: Most iterations of one loop.
 LOOP = 1024
 
-_EVENT = re.compile(r"^(  reg (\\\$auto\$verilog_backend\S+) ) = 0;\n", re.MULTILINE)
+_EVENT = re.compile(r"^(  reg \\\$start ) = 0;\n", re.MULTILINE)
+#: The name that it has from Yosys, and other such names: of the line that made them.
+_YOSYS_EVENT = re.compile(r"\\\$auto\$verilog_backend\S+ ")
+_YOSYS_NAME = re.compile(r"\\\$auto\$\S+ ")
 #: A block that reads no such register.
 _BARE = re.compile(r"^  always @\*\n    (.*;)\n", re.MULTILINE)
 #: A memory with contents for its first word alone.
@@ -78,15 +81,15 @@ def netlist(component: Any, name: str) -> str:
 
 def _started(module: str) -> str:
     """Have a module run all its blocks at time 0."""
-    event = _EVENT.search(module)
-    if event is None and _BARE.search(module):
-        module = module.replace(");\n", ");\n  reg \\$auto$verilog_backend$0  = 0;\n", 1)
-        event = _EVENT.search(module)
-    if event is None:
-        return module
-    module = _BARE.sub(lambda block: f"  always @* begin\n    if ({event[2]} ) begin end\n"
+    module = _YOSYS_EVENT.sub(lambda _: "\\$start ", module)
+    module = _YOSYS_NAME.sub(lambda name: name[0].replace(":", "."), module)
+    if not _EVENT.search(module):
+        if not _BARE.search(module):
+            return module
+        module = module.replace(");\n", ");\n  reg \\$start  = 0;\n", 1)
+    module = _BARE.sub(lambda block: "  always @* begin\n    if (\\$start ) begin end\n"
                                      f"    {block[1]}\n  end\n", module)
-    return module.replace(event[0], f"{event[0]}  initial {event[2]} <= 1;\n")
+    return _EVENT.sub(lambda found: f"{found[0]}  initial \\$start <= 1;\n", module)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from gen.ip.rdl import system_rdl
 from gen.ip.svd import svd
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
-from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.config import Config, load
+from vitforge.spec.option import add_config
 from vitforge.spec.register_map import (
     ACCESS,
     ADDRESS_BITS,
@@ -191,9 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the register map as Markdown, C header, JSON, Verilog macros,\n"
                     "SystemRDL and CMSIS-SVD.",
         epilog="example: python -m gen.registers --config edge8 -o build/registers")
-    parser.add_argument("--config", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file, whose constants are "
-                        "given too (default: those of none)")
+    add_config(parser, None, about="one whose constants are given too: ", none="those of none")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                         help="folder to write; replaced as a whole")
     return parser

@@ -32,7 +32,8 @@ from hw.units import DESIGNS, UNITS
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
 from vitforge.base.progress import progress_bar
-from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.config import Config, load
+from vitforge.spec.option import add_config
 from vitforge.spec.words import Word
 
 #: A memory and a host in Verilog, for simulations without Python.
@@ -184,8 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Generate the accelerator as Verilog, with all that an FPGA flow needs.",
         epilog="examples: python -m gen.verilog --config edge8 -o build/edge8\n"
                "          python -m gen.verilog --config tiny --name small_ -o build/small")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    add_config(parser, "edge16")
     parser.add_argument("--unit", choices=[*DESIGNS, "all"], default="accelerator", metavar="NAME",
                         help=f"{', '.join(DESIGNS)}, or all for every unit on its own (default: "
                              "accelerator)")

@@ -12,7 +12,8 @@ from hw.units import UNITS
 from sim.accelerator.command import add_parser
 from vitforge.base.cli import run_command
 from vitforge.base.progress import progress_bar
-from vitforge.spec.config import load, preset_names
+from vitforge.spec.config import load
+from vitforge.spec.option import add_config
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,8 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_unit(parser: argparse.ArgumentParser, unit: str) -> None:
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16)")
+    add_config(parser, "edge16")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="seed of the random stimuli (default: 1)")
     parser.add_argument("--fast", action="store_true",

@@ -18,7 +18,8 @@ from vitforge.base.markdown import table
 from vitforge.base.progress import progress_bar
 from vitforge.base.provenance import provenance
 from vitforge.base.stamps import filling
-from vitforge.spec.config import load, preset_names
+from vitforge.spec.config import load
+from vitforge.spec.option import add_config
 
 #: What is found, and a line for every batch that is done.
 RESULTS, KEPT = "corrupt.json", "batches.jsonl"
@@ -39,8 +40,7 @@ def _parser() -> argparse.ArgumentParser:
                     "instruction and address, or every byte of the output. A run that is stopped\n"
                     "goes on where it was.",
         epilog="example: python -m sim.corrupt --programs 500 --config tiny")
-    parser.add_argument("--config", default="tiny", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: tiny)")
+    add_config(parser, "tiny")
     parser.add_argument("--programs", type=int, default=2000, metavar="N",
                         help="rounded up to hundreds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="S",

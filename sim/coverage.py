@@ -26,7 +26,8 @@ from vitforge.base.files import replace
 from vitforge.base.markdown import table
 from vitforge.base.progress import progress_bars
 from vitforge.base.provenance import provenance
-from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.config import Config, load
+from vitforge.spec.option import add_config
 
 RESULTS = "coverage.json"
 #: Kinds of points, in the order of the table. The first three are Verilator's.
@@ -42,7 +43,7 @@ _POINT = re.compile(r"^C '(.*)' (\d+)$", re.MULTILINE)
 _CODED = re.compile(r"__0([0-9A-Fa-f]{2})")
 #: A register that every block reads so that it runs at time 0 (`gen.convert`): nothing of the
 #: design.
-_EVENT = "if (\\$auto$verilog_backend"
+_EVENT = "if (\\$start "
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def points(text: str, modules: Sequence[str], verilog: str) -> dict[Point, int]:
             continue
         if kind == "toggle":
             place = _CODED.sub(lambda code: chr(int(code[1], 16)), fields["o"])
-            if place.startswith("$auto$verilog_backend"):
+            if place.startswith("$start"):
                 continue
             kind = "net" if place.startswith("$") else kind
         else:
@@ -182,8 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m sim.coverage requant --config tiny\n\n"
                f"units: {', '.join(UNITS)}")
     parser.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
-    parser.add_argument("--config", default="tiny", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: tiny)")
+    add_config(parser, "tiny")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="seed of the random stimuli (default: 1)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/coverage"), metavar="DIR",

@@ -3,10 +3,10 @@
 // multiplier, as synthesis and gen/synthesis use them. No delays. An option without a model ends
 // the simulation.
 //
-// Written from: Lattice, ECP5 and ECP5-5G Memory Usage Guide (FPGA-TN-02204, earlier TN1264) and
-// sysDSP Usage Guide (FPGA-TN-02205, earlier TN1267); pins, places of bits and contents from the
-// way in which Yosys uses the cells (techlibs/lattice: brams_16kd.txt, brams_map_16kd.v,
-// dsp_map_18x18.v).
+// Written from the way in which Yosys uses the cells (techlibs/lattice: brams_16kd.txt,
+// brams_map_16kd.v, dsp_map_18x18.v), and where registers lie in them from gen/synthesis/dsp.py and
+// memories.py. Not compared with Lattice's own models. What a cell is: Lattice, ECP5 and ECP5-5G
+// Memory Usage Guide (FPGA-TN-02204) and sysDSP Usage Guide (FPGA-TN-02205).
 
 // Words of 18 bits, two bytes of 9; a port has words of 1 to 18 bits, or of 36 with both halves of
 // the pins: A writes these, and B reads them. Of addresses of words of 18 and 36 bits the lowest

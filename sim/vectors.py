@@ -20,7 +20,8 @@ from sim.lines import Layout, Port, layout, runs
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.markdown import table
 from vitforge.base.progress import progress_bar
-from vitforge.spec.config import Config, load, preset_names
+from vitforge.spec.config import Config, load
+from vitforge.spec.option import add_config
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m sim.vectors --unit softmax --config tiny -o build/vectors")
     parser.add_argument("--unit", required=True, choices=list(UNITS), metavar="NAME",
                         help=", ".join(UNITS))
-    parser.add_argument("--config", default="tiny", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: tiny)")
+    add_config(parser, "tiny")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
                         help="seed of the random stimuli (default: 1)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",

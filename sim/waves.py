@@ -6,7 +6,7 @@ names the fields of the payload. So every viewer of FST or VCD shows them, with 
 fields that are codes by the names of their values.
 """
 
-__all__ = ["annotated", "fst", "state"]
+__all__ = ["BITS", "DIVIDER", "HEX", "NAMES", "UNSIGNED", "ZOOM", "annotated", "fst", "state"]
 
 import functools
 import os
@@ -20,8 +20,10 @@ from sim.toolchain import Toolchain
 from vitforge.spec.words import Field, Word
 
 #: Of lines in GTKWave: hexadecimal, decimal with a sign or without, bits, names of an enumeration.
-_HEX, _SIGNED, _UNSIGNED, _BITS, _NAMES = "@22", "@420", "@24", "@28", "@100000028"
-_DIVIDER = "@200"
+HEX, SIGNED, UNSIGNED, BITS, NAMES = "@22", "@420", "@24", "@28", "@100000028"
+DIVIDER = "@200"
+#: The first view: about a hundred cycles of 10 ns.
+ZOOM = "*-18.0 0"
 
 
 @functools.cache
@@ -95,17 +97,17 @@ def state(design: Design, scope: str, waves: Path) -> str:
     waves
         The file of waves, beside which the save file lies.
     """
-    lines = [f'[dumpfile] "{waves.name}"', "[timestart] 0", "[sst_expanded] 1", _BITS,
+    lines = [f'[dumpfile] "{waves.name}"', "[timestart] 0", ZOOM, "[sst_expanded] 1", BITS,
              f"{scope}.clk", f"{scope}.rst"]
     for name, word in design.streams.items():
         inside = f"{scope}.stream_{name}"
-        lines += [_DIVIDER, f"-{name}", _BITS, f"{inside}.valid", f"{inside}.ready"]
+        lines += [DIVIDER, f"-{name}", BITS, f"{inside}.valid", f"{inside}.ready"]
         for item in word.fields:
-            lines.append(_NAMES if item.values else _BITS if item.bits == 1
-                         else _SIGNED if item.signed else _UNSIGNED)
+            lines.append(NAMES if item.values else BITS if item.bits == 1
+                         else SIGNED if item.signed else UNSIGNED)
             bits = "" if item.bits == 1 else f"[{item.bits - 1}:0]"
             lines += [f"{inside}.{element}{bits}" for element, _ in _elements(item)]
     for name, _, width in design.ports:
         if width is not None:
-            lines += [_HEX, f"{scope}.{name}" + (f"[{width - 1}:0]" if width > 1 else "")]
+            lines += [HEX, f"{scope}.{name}" + (f"[{width - 1}:0]" if width > 1 else "")]
     return "\n".join(lines) + "\n"

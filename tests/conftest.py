@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -72,6 +73,17 @@ def write_digits() -> WriteDigits:
             Image.fromarray(split.images[index].numpy()).save(path)
         return folder
     return write
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with six pictures of noise, 20x24 and in colour, in two class folders."""
+    folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(1)
+    for number in range(6):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 
 A test without it is skipped, and says what brings it. `.ci/run` installs all of it first, and on a
 machine for continuous integration fails if it can't, so nothing is skipped there. What only the
-long regressions need (`SOC`) it doesn't install.
+long regressions need (`SOC`, `TIMM`) it doesn't install, nor Tcl, which is the given Python's own.
 """
 
 import importlib.util
@@ -33,5 +33,8 @@ ABC = pytest.mark.skipif(not any(map(shutil.which, formal.prove.ABC)),
                          reason="no ABC: apt install berkeley-abc")
 TCL = pytest.mark.skipif(importlib.util.find_spec("_tkinter") is None,
                          reason="this Python has no Tcl: apt install python3-tk")
+# timm needs torchvision, which no other test or command does.
+TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is None,
+                          reason="no timm: pip install timm")
 _WITHOUT_SOC = missing()
 SOC = pytest.mark.skipif(_WITHOUT_SOC is not None, reason=str(_WITHOUT_SOC))

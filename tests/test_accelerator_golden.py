@@ -520,3 +520,13 @@ def test_damaged_programs_end_in_a_fault_or_at_their_end() -> None:
         kinds[kind] = kinds.get(kind, 0) + 1
     assert set(kinds) <= set(FAULTS)
     assert len(kinds) >= 5 and kinds["none"] > 10, kinds
+
+
+def test_codes_behind_the_last_channel_of_a_row_are_no_elements_of_it() -> None:
+    # Rows of 6 channels on an array of 4 rows, some of them far from 0 and close together.
+    spec = VitSpec(image_size=12, patch_size=4, in_channels=2, classes=3, dim=6, depth=2, heads=2,
+                   mlp_hidden=12)
+    images = images_of(spec, 2, 1)
+    network = calibrate(Vit(spec).initialize(1).eval(), images, load("tiny"))
+    assert logits(compile_network(network), images[:1]) \
+        == inference.run(network, images[:1])[0].tolist()

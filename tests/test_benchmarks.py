@@ -2,20 +2,36 @@
 """Benchmarks: the yardstick's closed forms, and the tables of networks and of methods."""
 
 import csv
+import dataclasses
 import json
 import re
+import shlex
 
 import pytest
 import torch
 
-from benchmarks import methods, networks, quantization, scalesim
+from benchmarks import (
+    every,
+    every_record,
+    every_verilog,
+    exported,
+    methods,
+    networks,
+    quantization,
+    scalesim,
+)
+from benchmarks.every_record import BLOCK, WHOLE, Ran
+from gen.compiler.compile import compile_network
 from golden.commands.evaluate import WEIGHTS
 from golden.data import mnist
 from golden.data.imagenet import Folder
 from golden.float import checkpoint, models
+from golden.machine.cycles import predict
 from golden.network.ops import products
 from golden.network.topology import operations
+from golden.onnx.export import model as as_onnx
 from golden.ptq import METHODS, reconstruction
+from sim.run import SimulationError
 
 #: SCALE-Sim 3.0.0's own totals without stalls, for the three dataflows.
 TOTALS = {8: (21_265_028, 21_889_486, 21_747_406), 16: (5_953_720, 6_123_442, 6_200_950),
@@ -43,6 +59,66 @@ def test_a_swin_gets_the_memories_that_it_needs(tmp_path, capsys):
         == int(row["scalesim_best_dataflow"])
 
 
+def test_what_becomes_of_two_networks(tmp_path, monkeypatch):
+    """`odd_1` has patches of 7 pixels: one lane, and an array of 16 columns has two at least."""
+    page, record = tmp_path / "page.md", tmp_path / "verilog.csv"
+    page.write_text(f"# Title\n\n{networks.MARK}\nstale\n")
+    run = Ran(network="odd_2", part=WHOLE, array="8x8", cycles=5, command="what ran")
+    every_record.write([run], record)
+    names = ["odd_2", "odd_1"]
+    assert networks.main(["--every", *names, "--page", str(page), "--record", str(record),
+                          "-o", str(tmp_path / "out")]) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "every.csv").read_text().splitlines()))
+    assert [(row["network"], row["array"]) for row in rows] == [
+        (name, array) for name in names for array in networks.ARRAYS]
+    for row in rows[:2]:
+        size = int(row["array"].split("x")[0])
+        spec = every.odd(2)
+        network = every.integers(spec, configuration := every.suited(
+            spec, networks.configuration(size, size, networks.Setting())))[0]
+        compiled = compile_network(every.fitted(network, configuration))
+        exact = predict(compiled.program, compiled.config).cycles
+        assert int(row["cycles"]) == exact and not row["refusal"]
+        assert float(row["utilisation"]) == network.products / exact / size**2
+        assert int(row["scratchpad"]) >= size * sum(compiled.needed.values())
+        assert int(row["memory"]) > len(compiled.program)
+        assert 10**8 < int(row["peak"]) < 6 * 10**9 and float(row["seconds"]) > 0
+    assert "patch_size must be a multiple of lanes" in rows[3]["refusal"]
+    text = page.read_text()
+    assert text.startswith(f"# Title\n\n{networks.MARK}\n`python -m benchmarks.networks --every "
+                           "odd_2 odd_1`:\n")
+    assert "stale" not in text and "| whole |" in text and "| not yet |" in text
+    assert "| `odd_2` | whole | 8x8 | 5 | `what ran` |" in text
+    # A second run measures nothing again.
+    monkeypatch.setattr(every, "_measured", None)
+    assert networks.main(["--every", *names, "--page", str(page), "--record", str(record),
+                          "-o", str(tmp_path / "out")]) == 0
+    assert page.read_text() == text
+    block = dataclasses.replace(run, network="vit_base_patch16_224", part=BLOCK)
+    for name, verdict in (("deit_base_patch16_224", BLOCK), ("deit_tiny_patch16_224", "not yet"),
+                          ("deit_base_distilled_patch16_224", "not yet")):
+        assert every_record.verdict(name, every.shape(name), [block], every.shape) == verdict
+
+
+@pytest.mark.rtl
+def test_a_run_on_the_verilog_is_noted(tmp_path, capsys, monkeypatch):
+    record = tmp_path / "verilog.csv"
+    short = ["--every", "odd_2", "--arrays", "8x8", "--verilog", "a block"]
+    command = [*short, "--record", str(record), "-o", "build/sim"]
+    assert networks.main(command) == 0
+    [run] = every_record.read(record)
+    assert (run.network, run.part, run.array) == ("odd_2", BLOCK, "8x8") and run.cycles > 1000
+    assert run.command == "python -m benchmarks.networks " + shlex.join(short)
+    assert every_record.verdict("odd_2", every.odd(2), [run], every.shape) == BLOCK
+
+    def broken(*given, **more):
+        raise SimulationError("byte 3 is 1, not 2")
+
+    monkeypatch.setattr(every_verilog, "check", broken)
+    assert networks.main([*command[:1], "odd_1", *command[2:]]) == 1
+    assert "byte 3 is 1" in capsys.readouterr().err and every_record.read(record) == [run]
+
+
 @pytest.mark.slow
 def test_the_table_of_networks(tmp_path, capsys):
     assert networks.main(["deit_tiny_patch16_224", "-o", str(tmp_path / "out")]) == 0
@@ -67,6 +143,8 @@ def test_narrow_weights_are_faster_in_pairs(tmp_path):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["resnet"], "the network must be one of"), (["--clock", "0"], "clock must be above 0, not 0"),
+    (["--every", "resnet"], "model must be one of"),
+    (["--verilog", "whole"], "--verilog goes with --every"),
     (["--arrays", "9x9"], "arrays must be of 8x8, 8x16, 16x16, 16x32, 32x32, not '9x9'"),
     (["--arrays", "8x8", "--lanes", "8"], "lanes must be a power of two from cols / 8 to rows / 2"),
 ])
@@ -297,3 +375,26 @@ def test_bad_input_of_the_time_table_gets_one_line(digits, arguments, message, t
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_network_beside_its_simulation(digits, capsys):
+    given = [*digits, "--method", "minmax", "--batch", "7"]
+    assert exported.main([*given, "--limit", "12"]) == 0
+    line = capsys.readouterr().out
+    found = re.fullmatch(r"mnist_vit, minmax at 8/8: the same class of (\d+) of 12 pictures; all "
+                         r"logits alike of (\d+); the largest difference of a logit is (\S+), the "
+                         r"largest logit (\S+)\n", line)
+    assert found is not None and int(found[1]) == 12 and int(found[2]) >= 6
+    assert float(found[3]) < 0.5 < float(found[4])
+    assert exported.main([*given, "--limit", "0"]) == 2
+    # It is a comparison: other weights have other logits.
+    method = METHODS["minmax"]()
+    model = checkpoint.load(WEIGHTS)
+    picture = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    record = method.decide(method.observe(model, [picture]))
+    simulated = method.apply(model, record)
+    made = as_onnx(simulated, record)
+    with torch.no_grad():
+        simulated.head.bias[3] += 100
+    other = exported.compare(made, simulated, [picture])
+    assert other.same == other.alike == 0 and other.images == 3 and 99 < other.apart < 101

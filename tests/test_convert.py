@@ -50,7 +50,10 @@ def test_text_is_amaranths_own():
     text, count = re.subn(r"^  initial (\S+) <= 1;\n", "", text, flags=re.MULTILINE)
     assert count > 10
     bare = re.compile(rf"^  always @\* begin\n{FIRST}(    .*;\n)  end\n", re.MULTILINE)
-    plain = WORD_BY_WORD.sub("", plain)
+    # GTKWave opens no VCD with names that have colons.
+    assert not re.search(r"\\\S*:\S* ", text)
+    plain = re.sub(r"\\\$auto\$verilog_backend\S+ ", r"\\$start ", WORD_BY_WORD.sub("", plain))
+    plain = re.sub(r"\\\$auto\S+ ", lambda name: name[0].replace(":", "."), plain)
     assert "  always @*\n" in plain
     plain = bare.sub(r"  always @*\n\1", plain).rstrip()
     assert bare.sub(r"  always @*\n\1", text).rstrip() == plain
@@ -58,7 +61,7 @@ def test_text_is_amaranths_own():
 
 def test_a_module_without_an_event_gets_one():
     module = "module m(a, b\n, q);\n  reg q;\n  always @*\n    q[1] = a;\nendmodule\n"
-    event = "\\$auto$verilog_backend$0"
+    event = "\\$start"
     assert _started(module) == (
         f"module m(a, b\n, q);\n  reg {event}  = 0;\n  initial {event} <= 1;\n  reg q;\n"
         f"  always @* begin\n    if ({event} ) begin end\n    q[1] = a;\n  end\nendmodule\n")

@@ -17,9 +17,9 @@ from explore.cycles import unit_cycles
 from explore.energy import DRAM, Counts, counts, energy
 from explore.gates import gates
 from explore.measure import measure
-from explore.point import OPTIONS
+from explore.point import OPTIONS, Point, repeat
 from explore.run import explore
-from explore.space_file import read
+from explore.space_file import changed, read
 from explore.stages import _NEUTRAL
 from explore.widths import Greedy, stops, walk
 from gen.synthesis.area import Area
@@ -127,11 +127,27 @@ def test_every_method_may_be_explored():
     assert OPTIONS["method"][0] == ("", *METHODS)
 
 
+def test_narrow_codes_are_quick_where_multipliers_take_four():
+    """Of a network without a method; a command of `gen.program` repeats it, or there is none."""
+    config = dataclasses.replace(load("edge8"), modes="single+pair+quad", attention="uniform")
+    found = [workload.cycles(workload.workload("mnist", config, 4, activations=bits, gelu=gelu))
+             for bits, gelu in ((8, "uniform"), (4, "two-scale"), (4, "uniform"))]
+    assert found[0]["cycles"] > found[1]["cycles"] > found[2]["cycles"]
+    values = {name: value for name, value in config.to_dict().items() if name != "name"}
+    for formats, gelu, wanted in (("uniform", "uniform", " --weights 4 --activations 4 -o FOLDER"),
+                                  (config.formats, "two-scale", " --activations 4 -o FOLDER"),
+                                  (config.formats, "uniform", None)):
+        point = Point(design="network", values=values | {"formats": formats}, network="mnist",
+                      options={"weights": 4, "activations": 4, "gelu": gelu}, measure=("cycles",))
+        lines = [line for line in repeat(point.to_dict(), "F") if "gen.program" in line]
+        assert [line.endswith(wanted or "") for line in lines] == [True] * (wanted is not None)
+
+
 @pytest.mark.slow
-def test_a_method_of_few_bits_loses_more():
-    config = load("edge8")
-    wide, narrow = (workload.accuracy(config, method="fq-vit", weights=bits) for bits in (8, 3))
-    assert (wide["images"], wide["float_top1"], wide["attention"]) == (300, 100.0, "log2")
+def test_a_method_of_few_bits_loses_more(tmp_path):
+    study = changed(read("bits-to-speed"), {"method": ["fq-vit"]}, ["accuracy"]).studies[0]
+    wide, narrow = (measure(study.point({"weights": bits}), tmp_path) for bits in (8, 3))
+    assert (wide["images"], wide["float_top1"], wide["config.attention"]) == (300, 100.0, "log2")
     assert wide["drop"] == 100 - wide["top1"] <= 1
     assert narrow["logit_error"] > 2 * wide["logit_error"] > 0
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "golden.mnist": ("-o", "F"),
     "golden.rotate": ("--checkpoint", "F", "--calibration", "F", "-o", "F"),
     "golden.cifar10": ("--data", "F", "-o", "F"),
+    "benchmarks.exported": ("--checkpoint", "F", "--calibration", "D", "--evaluate", "D"),
     "benchmarks.methods": ("--checkpoint", "F", "--calibration", "D", "--evaluate", "D"),
     "benchmarks.networks": ("-o", "F"),
     "benchmarks.outliers": ("--data", "F", "-o", "F.safetensors"),

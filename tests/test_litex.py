@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LiteX system, simulated, and the commands around it."""
 
+import dataclasses
 import importlib.metadata
 import json
 import re
@@ -11,16 +12,19 @@ import torch
 
 from examples.litex import board, simulate
 from examples.litex.__main__ import main
+from examples.litex.build import litex
 from examples.litex.needs import missing
 from examples.litex.options import BOARDS, Board
 from gen.compiler.compile import compile_network
 from gen.compiler.model import quantized
 from gen.synthesis import yowasp
 from gen.synthesis.yowasp import SynthesisError
+from gen.verilog import package
 from golden.machine.cycles import predict
 from golden.network import inference
 from tests.optional_tools import SOC
 from vitforge.base.cli import EXTRAS
+from vitforge.base.errors import ToolchainError
 from vitforge.spec.config import load
 
 UART = """\
@@ -239,7 +243,7 @@ def test_the_tools_make_a_bitstream(tmp_path: Path) -> None:
                "soc_rom.init": "".join(f"{value:02x}\n" for value in range(256))}
     for name, text in sources.items():
         (tmp_path / name).write_text(text)
-    chip, cache = Board("12k", "CABGA381", 6, 25.0, 1 << 20, 16, ""), tmp_path / "cache"
+    chip, cache = Board("12k", "CABGA381", 6, 25.0, 1 << 20, 16, 0.8, 16, ""), tmp_path / "cache"
 
     def make() -> tuple[Path, ...]:
         mapped = board._synthesize(tmp_path, [tmp_path / "soc.v", tmp_path / "VexRiscv.v"], cache)
@@ -299,6 +303,31 @@ def test_ten_digits_through_vexriscv_and_litedram(capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert "image 3: class 3, 9 of 10 logits equal" in captured.out
     assert "only 9 equal" in captured.out and "FAILED: exit code 1" in captured.err
+
+
+@SOC
+@pytest.mark.slow
+@pytest.mark.rtl
+def test_ten_digits_through_a_ddr3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a bus of 128 bits, as LiteDRAM's port has; one of 64 bits is refused."""
+    out = tmp_path / "soc"
+    assert main(["--board", "ecpix5-85f", "-o", str(out)]) == 0
+    assert "bus of 16 bytes" in capsys.readouterr().out
+    found = simulate.read((out / "uart.log").read_text())
+    assert found.classes == tuple(range(10)) and found.equal == 10
+    config = dataclasses.replace(load("edge8"), axi_bits=128)
+    exact = predict(compile_network(quantized("mnist", config)).program, config,
+                    latency=found.latency)
+    assert abs(found.mean("cycles") / exact.cycles - 1) < 0.002 and 2.2 < found.interval < 2.5
+
+    files = package(["accelerator"], load("tiny"), 50.0)
+    for name in ("manifest.json", "rtl/accelerator.v"):
+        (tmp_path / "narrow" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "narrow" / name).write_text(files[name])
+    with pytest.raises(ToolchainError, match=r"port has 128 bits, and the accelerator's bus 64: "
+                       "generate it with axi_bits = 128"):
+        litex("examples.litex.simulated", ["ecpix5-85f", "--verilog", tmp_path / "narrow", "-o",
+                                           tmp_path / "system"], tmp_path, tmp_path / "log")
 
 
 def _one_more(images: int) -> torch.Tensor:

@@ -194,7 +194,7 @@ def test_create_follows_the_seed(tiny: dict[str, Model]) -> None:
 
 def test_a_distilled_deit_says_why_it_is_not_supported() -> None:
     with pytest.raises(ValueError, match="deit_tiny_distilled_patch16_224: a distilled DeiT has no "
-                                         "name here; without one its file is taken, with --token"):
+                                         "name here; without one its file is taken"):
         models.lookup("deit_tiny_distilled_patch16_224")
 
 

@@ -227,7 +227,8 @@ def test_every_call_is_of_an_operation_in_order(whole: Network):
 def test_every_type_is_in_the_list_of_types_and_occurs():
     types = {item for item in vars(ops).values() if isinstance(item, type)
              and issubclass(item, Operation)} - {Operation, Multiply}
-    assert types == set(OPERATIONS) == {type(item) for item in (*vit(SPEC), *swin(SwinSpec()))}
+    assert types == set(OPERATIONS) == {type(item) for item in (
+        *vit(SPEC), *vit(dataclasses.replace(SPEC, registers=1, pool="both")), *swin(SwinSpec()))}
 
 
 @dataclass(frozen=True)

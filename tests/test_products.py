@@ -9,7 +9,7 @@ from amaranth.hdl import Module, Shape, Signal, signed, unsigned
 from amaranth.sim import Simulator
 
 from gen.elaborate import generate
-from gen.synthesis.expected import multipliers
+from gen.synthesis.expected import memories, multipliers
 from hw.lib.products import few_times, lut_product, product, shift_right
 from tests.sample import thinned
 from vitforge.spec.config import load
@@ -89,9 +89,11 @@ def test_a_count_of_few_bits_takes_adders():
     _play(m, (value, count), found, [((x, n), x * n) for x in range(32) for n in range(8)], 1)
 
 
-@pytest.mark.parametrize(("name", "count"), [
-    ("edge8", 131), *(pytest.param(name, 156, marks=pytest.mark.slow)
-                      for name in ("ecp5-85k-w4", "ecp5-85k-w4a4", "ecp5-85k-w8"))])
-def test_an_lfe5u_85f_has_multipliers_enough(name, count):
-    """Products by constants are none; every other one is a multiplier of its own."""
-    assert multipliers(generate("accelerator", load(name))) == count <= 156
+@pytest.mark.parametrize(("name", "products", "blocks"), [("edge8", 131, 53), *(
+    pytest.param(f"ecp5-85k-{name}", 156, blocks, marks=pytest.mark.slow)
+    for name, blocks in (("w8", 156), ("w4", 184), ("w4a4", 202)))])
+def test_an_lfe5u_85f_has_multipliers_and_memories_enough(name, products, blocks):
+    """Products by constants are none; memories are as many as `gen.synth` has found."""
+    text = generate("accelerator", load(name))
+    assert multipliers(text) == products <= 156
+    assert memories(text) == blocks <= 208

@@ -22,10 +22,10 @@ from golden.machine.program import read_logits
 from golden.network.inference import run
 from golden.network.integers import Network
 from tests.test_program import random_network
-from tests.test_shape import SPEC, colours, odd
+from tests.test_shape import SPEC, odd
 from vitforge.spec.config import Config, load
 
-__all__ = ["colours", "odd"]   # fixtures
+__all__ = ["odd"]   # a fixture
 
 MEMORIES = ("max_tokens", "max_keys", "max_channels", "scratch_words", "residual_words",
             "stationary_words")

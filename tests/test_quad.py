@@ -315,6 +315,22 @@ def test_results_over_kept_operands_are_waited_for() -> None:
                    UNIFORM) == [(0, 0), (LATE_NEVER, 0)]
 
 
+def test_a_kept_word_is_waited_for_whoever_reads_it_and_where() -> None:
+    # Its 15th and last word is kept of the last request but none, and read as the 13th or 14th.
+    keeps = _pass(UNIFORM, None, **KEEPS, pending=0, tokens=10, tiles=3, a_base=50, offset=200,
+                  d_base=500)
+    for first, needed in ((202, (0, 0)), (201, (LATE_NEVER, 0))):
+        reads = _pass(UNIFORM, None, tokens=215 - first, a_base=first)
+        assert hazards([keeps, reads], UNIFORM)[1] == needed
+    # A short pass between the two makes it late enough.
+    short = _pass(UNIFORM, None, a_base=90)
+    reads = _pass(UNIFORM, None, tokens=13, a_base=202)
+    assert hazards([keeps, short, reads], UNIFORM)[2] == (LATE_NEVER, 0)
+    # As do results in its place: they are waited for again.
+    writes = _pass(UNIFORM, None, **CODED, d_base=214, a_base=90)
+    assert hazards([keeps, writes, reads], UNIFORM)[2] == (0, 0)
+
+
 def _with_fields(config: Config, changes: dict[str, int]) -> bytes:
     """Return a program of one pass, whose instruction is then given other fields."""
     item = _pass(config, np.zeros((1, config.rows, config.rows), np.int8))
@@ -397,6 +413,6 @@ def test_what_waits_for_kept_operands() -> None:
 
     # 14 words and more between a word's way in and its way back out are enough.
     assert needed(2, 14)[0] > 2 and needed(14, 1)[0] > 14
-    assert needed(2, 12) == needed(13, 2) == (0, 0)
+    assert needed(2, 12) == (1, 0) and needed(13, 2) == (12, 0) and needed(1, 12) == (0, 0)
     with pytest.raises(ValueError, match=r"^pass 0 keeps operands over those that it reads$"):
         needed(2, 14, a_base=180)

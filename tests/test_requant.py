@@ -116,6 +116,20 @@ def test_gelu_is_near_on_every_input(bits: int) -> None:
         assert (len(bump_table(config)), bump_bits(config)) == (2048, 9)
 
 
+@pytest.mark.parametrize("bits", (10, 12, 16, 20))
+def test_quick_gelu_is_near_on_every_input(bits: int) -> None:
+    config = dataclasses.replace(CONFIG, value_bits=bits, gelu="quick")
+    values = every_value(config)
+    x = values.double() * value_step(config)
+    off = (gelu(values, config).double() * value_step(config)
+           - x * torch.sigmoid(1.702 * x)).abs()
+    assert float(off.max()) <= value_step(config) / 2 + 0.5 / 512 + 2e-5
+    assert len(bump_table(config)) == min(2048, 1 << bits - 2)
+    if bits == 16:
+        assert float(off.max()) < 0.0012
+        assert (len(bump_table(config)), bump_bits(config)) == (2048, 9)
+
+
 @pytest.mark.parametrize("bits", (16, 20))
 @pytest.mark.parametrize("wide", (1, 2, 3, 4.5, 6, 9, 12))
 def test_gelu_in_uniform_codes_is_within_one_on_every_input(wide: float, bits: int) -> None:

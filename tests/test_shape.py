@@ -5,10 +5,8 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -96,7 +94,6 @@ def test_heads_are_those_of_the_name_the_file_or_the_width(odd: Path, tmp_path: 
 @pytest.mark.parametrize(("name", "shape", "message"), [
     ("layers.0.blocks.0.norm1.weight", (12,), "a Swin"),
     ("blocks.0.attn.q_norm.weight", (6,), "norms of queries and keys"),
-    ("fc_norm.weight", (12,), "the mean of all tokens"),
     ("blocks.1.mlp.w12.weight", (12,), "gated MLPs"),
 ])
 def test_other_networks_say_which_tensor_they_have(tmp_path: Path, name: str,
@@ -165,17 +162,6 @@ def test_preprocessing_follows_the_name_and_the_channels() -> None:
     assert vars(of(1, "vit_small_patch16_224")) == vars(DIGITS) | {"size": 96}
     with pytest.raises(ValueError, match="pictures have 1 or 3 channels, not the network's 4"):
         of(4, "vit")
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write six pictures of noise in two class folders."""
-    folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(1)
-    for number in range(6):
-        path = folder / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
-    return folder
 
 
 def same(deviations: tuple[float, ...]) -> tuple[float, ...]:

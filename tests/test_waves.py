@@ -5,16 +5,28 @@ import re
 import subprocess
 
 import pytest
+import torch
 from optional_tools import FST
 
 import sim.run
 from gen.elaborate import elaborate
+from golden.float.vit import Vit, VitSpec
+from golden.network.calibrate import calibrate
 from hw.units import UNITS
+from sim.accelerator.check import check
+from sim.accelerator.waves import annotated as annotated_accelerator
+from sim.accelerator.waves import state as state_of_accelerator
 from sim.cases.image import all_cases
 from sim.run import WAIVERS, regress
 from sim.toolchain import OPTIMISATION, find
 from sim.waves import annotated, state
 from vitforge.spec.config import load
+
+#: A row of 6 channels has two elements of none on an array of 4 rows.
+SPEC = VitSpec(image_size=12, patch_size=4, in_channels=2, classes=3, dim=6, depth=2, heads=2,
+               mlp_hidden=12)
+IMAGES = torch.randint(256, (2, 2, 12, 12), generator=torch.Generator().manual_seed(1),
+                       ).to(torch.uint8)
 
 
 def _shown(text):
@@ -114,3 +126,32 @@ def test_packed_waves_are_smaller(plain, tmp_path, monkeypatch):
     assert small.name == "dump.fst" and small.read_bytes()[:9] == b"\0" + (329).to_bytes(8, "big")
     assert '[dumpfile] "dump.fst"' in small.with_suffix(".gtkw").read_text()
     assert small.stat().st_size < plain.stat().st_size / 5
+
+
+@pytest.mark.rtl
+@pytest.mark.slow   # nothing else runs on this model
+def test_waves_of_the_accelerator_have_what_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(sim.run, "fst", lambda tools: False)
+    network = calibrate(Vit(SPEC).initialize(1).eval(), IMAGES, load("tiny"))
+    found = check(network, IMAGES[:1], waves=True, directory=tmp_path)
+    [dump] = found.directory.glob("run-*/dump.vcd")
+    signals, _ = _vcd(dump)
+    shown = _shown(dump.with_suffix(".gtkw").read_text())
+    assert len(shown) > 150 and {name: signals[name][1] for name in shown} == shown
+
+
+def test_save_file_of_the_accelerator_has_engines_and_codes_by_name():
+    plain = elaborate("accelerator", load("tiny")).verilog
+    text, sequencer = annotated_accelerator(plain), "accelerator_top.dut.core.sequencer"
+    field = "drains__payload__operation"
+    assert f"{field}_residual = 2'd2, {field}_raw = 2'd3}} {field}_t ;" in text
+    shown = state_of_accelerator(plain, sim.run.Path("dump.fst"))
+    assert shown.startswith('[dumpfile] "dump.fst"\n') and shown.count("\n@200\n-") == 11
+    assert re.search(rf"^@100000028\n{sequencer}\.{field}\[1:0\]$", shown, re.MULTILINE)
+    inside = _shown(shown)
+    assert len(inside) == sum("@" not in line and "." in line for line in shown.splitlines()) - 2
+    assert inside[f"{sequencer}.requests__payload__a_base"] == 24
+    assert inside["accelerator_top.dut.core.array.o__payload__sums"] == 4 * 27
+    assert inside["accelerator_top.dut.m_axi_rdata"] == 64
+    with pytest.raises(ValueError, match="there is no module accelerator"):
+        annotated_accelerator(elaborate("requant", load("tiny")).verilog)

@@ -6,7 +6,7 @@ __all__ = ["command_line"]
 import argparse
 from pathlib import Path
 
-from vitforge.spec.config import preset_names
+from vitforge.spec.option import add_config
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -21,8 +21,7 @@ def command_line() -> argparse.ArgumentParser:
                              "uint8, white on black (default: 0)")
     parser.add_argument("--count", type=int, default=10, metavar="N",
                         help="so many shipped images, from that one on, 1 to 20 (default: 10)")
-    parser.add_argument("--config", default="edge8", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge8)")
+    add_config(parser, "edge8")
     parser.add_argument("--build", type=Path, default=Path("build/sim"), metavar="DIR",
                         help="where models and logs are kept (default: build/sim)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/demo"), metavar="DIR",

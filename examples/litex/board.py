@@ -217,7 +217,7 @@ def _prepared(board: Board, args: argparse.Namespace, work: Path,
     network, images = _network(args)
     work.mkdir(parents=True, exist_ok=True)
     with clock.stage("Verilog and program"):
-        job = prepare(network, images, work, args.frequency)
+        job = prepare(network, images, work, board, args.frequency)
     found = fit(board, job, args.frequency, args.slow_memory)
     args.config = job.config.name
     clock.bars.say(f"{args.config}, VexRiscv {found.processor}: {found}")

@@ -3,6 +3,7 @@
 
 __all__ = ["HERE", "Job", "digits", "firmware", "litex", "prepare", "run"]
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from examples.litex.options import Board
 from gen.compiler.command import bundle, compile_network
 from gen.compiler.compile import Compiled
 from gen.compiler.emit import emit
@@ -60,9 +62,15 @@ def digits() -> Tensor:
                         for digit in range(10)])
 
 
-def prepare(network: Network, images: Tensor, folder: Path, frequency: float) -> Job:
-    """Write the accelerator's Verilog, and program and inputs as firmware takes them."""
-    config, compiled = network.config, compile_network(network)
+def prepare(network: Network, images: Tensor, folder: Path, board: Board, frequency: float) -> Job:
+    """Write the accelerator's Verilog, and program and inputs as firmware takes them.
+
+    The accelerator is that of the network, with a bus as wide as the port of the board's memory.
+    """
+    config = dataclasses.replace(network.config,
+                                 axi_bits=max(network.config.axi_bits, board.port_bits))
+    network = dataclasses.replace(network, config=config)
+    compiled = compile_network(network)
     files = package(["accelerator"], config, frequency)
     job = Job(config, compiled, folder / "verilog", folder / "program",
               files["rtl/accelerator.v"], len(compiled.program)

@@ -13,13 +13,8 @@ from golden.machine.cycles import predict
 
 #: VexRiscv's variants, the fastest first: multipliers, and block memories with ROM, SRAM, L2.
 PROCESSORS = {"standard": (4, 31), "lite": (0, 25)}
-#: Block memories that are expected may be a tenth less than that: Yosys may prefer LUTs.
-SURE = 0.9
 #: Of the memory beside program, inputs and outputs: the firmware's code, with its stack.
 FIRMWARE = 1 << 20
-#: Of what the memory's pins could move, what LiteDRAM does: a beat of 64 bits in 5.01 cycles of 16
-#: bits each, as measured in the simulated system (docs/soc.md).
-SHARE = 4 / 5.01
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ def fit(board: Board, job: Job, frequency: float, slow: bool = False) -> Fit:
     processor = next(item for item, (own, _) in PROCESSORS.items()
                      if products + own <= board.multipliers)
     blocks += PROCESSORS[processor][1]
-    if SURE * blocks > board.memories:
-        raise ValueError(f"{name} with its system needs about {blocks} block memories, and the "
+    if blocks > board.memories:
+        raise ValueError(f"{name} with its system needs {blocks} block memories, and the "
                          f"chip has {board.memories}")
     size = job.memory_bytes + FIRMWARE
     if size > board.memory_bytes:
@@ -82,7 +77,7 @@ def fit(board: Board, job: Job, frequency: float, slow: bool = False) -> Fit:
                          f"board's memory has {board.memory_bytes >> 20}")
     exact = predict(job.compiled.program, job.config)
     moved = exact.read_bytes + exact.written_bytes
-    there = min(board.memory_bits * SHARE, job.config.axi_bits) / 8 * frequency
+    there = min(board.memory_bits * board.share, job.config.axi_bits) / 8 * frequency
     found = Fit(processor, exact.cycles, min(frequency * 1e6 / exact.cycles, there * 1e6 / moved),
                 frequency * moved / exact.cycles, there)
     if found.needed > there and not slow:

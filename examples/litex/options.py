@@ -7,7 +7,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitforge.spec.config import preset_names
+from vitforge.spec.option import add_config
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,12 @@ class Board:
         Of the system and its memory by default, in MHz.
     memory_bytes, memory_bits
         What the SDRAM holds, and what its pins move in a cycle of the system.
+    share
+        Of `memory_bits`, what LiteDRAM moves while the accelerator reads: as measured in the
+        simulated system with the memory of the board (docs/soc.md).
+    port_bits
+        Of LiteDRAM's port. The accelerator's bus is as wide at least: with LiteDRAM's converter
+        from a narrower one no image ends in simulation.
     text
         Chip and memory.
     multipliers, memories
@@ -34,15 +40,17 @@ class Board:
     frequency: float
     memory_bytes: int
     memory_bits: int
+    share: float
+    port_bits: int
     text: str
     multipliers: int = 156
     memories: int = 208
 
 
 BOARDS = {
-    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, 32 << 20, 16,
+    "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, 32 << 20, 16, 4 / 5.01, 16,
                        "LFE5U-85F, 32 MB of 16-bit SDRAM"),
-    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, 512 << 20, 64,
+    "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, 512 << 20, 64, 2 / 2.33, 128,
                         "LFE5UM5G-85F, 512 MB of 16-bit DDR3"),
 }
 
@@ -53,12 +61,6 @@ _NETWORK = "mnist, or a folder that golden.quantize has written (default: mnist)
 CONFIG = "edge8"
 
 
-def _config(parser: argparse.ArgumentParser, default: str | None = CONFIG,
-            text: str = CONFIG) -> None:
-    parser.add_argument("--config", metavar="C", default=default,
-                        help=f"{', '.join(preset_names())} or a .toml file (default: {text})")
-
-
 def simulate_line() -> argparse.ArgumentParser:
     """Return the parser of ``python -m examples.litex``."""
     parser = argparse.ArgumentParser(
@@ -67,7 +69,9 @@ def simulate_line() -> argparse.ArgumentParser:
                     "the accelerator classify ten digits in LiteDRAM's memory, and compares every\n"
                     "logit with the golden model's. Exit code 0 only if all are equal.",
         epilog="example: python -m examples.litex --config edge8 -o build/soc")
-    _config(parser)
+    parser.add_argument("--board", choices=BOARDS, default=next(iter(BOARDS)), metavar="BOARD",
+                        help=f"whose memory it has: {', '.join(BOARDS)} (default: %(default)s)")
+    add_config(parser, CONFIG)
     parser.add_argument("-o", "--output", type=Path, default=Path("build/soc"), metavar="DIR",
                         help="where all of it goes; what is unchanged is kept (default: build/soc)")
     return parser
@@ -85,7 +89,7 @@ def board_line() -> argparse.ArgumentParser:
                "--network mnist -o build/ulx3s")
     parser.add_argument("board", metavar="BOARD", help=", ".join(BOARDS))
     parser.add_argument("--network", default="mnist", metavar="N", help=_NETWORK)
-    _config(parser, None, f"the network's own, {CONFIG} for mnist")
+    add_config(parser, None, none=f"the network's own, {CONFIG} for mnist")
     parser.add_argument("--frequency", type=float, metavar="MHZ",
                         help="clock of system and memory (default: 50)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",

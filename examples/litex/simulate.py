@@ -17,6 +17,7 @@ from rich.table import Table
 
 from examples.litex.build import HERE, digits, firmware, litex, prepare, run
 from examples.litex.needs import missing
+from examples.litex.options import BOARDS
 from gen.compiler.model import quantized
 from gen.compiler.options import MNIST
 from golden.machine.cycles import Prediction, predict
@@ -138,10 +139,10 @@ def simulate(args: argparse.Namespace) -> int:
     with progress_bar("LiteX system", len(STAGES) + 10) as update:
         network = quantized(MNIST, config)
         images = digits()
-        job = prepare(network, images, output, _FREQUENCY)
+        job = prepare(network, images, output, BOARDS[args.board], _FREQUENCY)
         update(1)
         system = output / "litex"
-        words = ["--verilog", job.verilog.absolute(), "-o", system.absolute()]
+        words = [args.board, "--verilog", job.verilog.absolute(), "-o", system.absolute()]
         # The firmware's memory map comes from LiteX, and is what LiteX fills the memory with.
         litex("examples.litex.simulated", words, output, output / "litex.log")
         update(2)
@@ -165,7 +166,7 @@ def simulate(args: argparse.Namespace) -> int:
     console = Console()
     console.print(f"{right} of {len(images)} digits right, {found.equal} of {len(images)} equal to "
                   "the golden model in every logit", soft_wrap=True)
-    exact = predict(job.compiled.program, config, latency=found.latency)
+    exact = predict(job.compiled.program, job.config, latency=found.latency)
     console.print(_table(found, exact))
     console.print(f"predicted with a memory that has {found.latency} cycles of latency and then "
                   f"gives a beat a cycle; this one gives one in {found.interval:.2f}",

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated system: VexRiscv, LiteDRAM with a model of an SDRAM, a UART, and the accelerator.
+"""The simulated system: VexRiscv, LiteDRAM with a board's memory, a UART, and the accelerator.
 
-``python -m examples.litex.simulated --verilog DIR -o DIR`` writes its Verilog and its software; it
-is run by `examples.litex.simulate`, which builds and runs the rest.
+``python -m examples.litex.simulated BOARD --verilog DIR -o DIR`` writes its Verilog and its
+software; it is run by `examples.litex.simulate`, which builds and runs the rest.
 """
 
-__all__ = ["CLOCK", "SDRAM", "System", "main"]
+__all__ = ["CLOCK", "MEMORIES", "System", "main"]
 
 import argparse
 import sys
 from pathlib import Path
 
 from litedram import modules
+from litedram.common import (
+    PhySettings,
+    get_default_cl,
+    get_default_cwl,
+    get_sys_latency,
+    get_sys_phase,
+)
 from litedram.phy.model import SDRAMPHYModel, get_sdram_phy_settings
 from litex.build.generic_platform import Pins, Subsignal
 from litex.build.io import CRG
@@ -22,12 +29,43 @@ from litex.soc.integration.common import get_mem_data
 from litex.soc.integration.soc_core import SoCCore
 from litex.soc.interconnect.csr import CSRStorage
 
+from examples.litex.options import BOARDS
 from examples.litex.vitforge_litex import ViTForge
 
-#: Of system and memory, in Hz: that of the boards.
+#: Of the system, in Hz: that of the boards.
 CLOCK = 50_000_000
-#: 16 bits wide, as on a ULX3S.
-SDRAM = modules.MT48LC16M16
+
+
+def _sdram(contents):
+    """Return an SDRAM of 16 bits at the system's clock, as on a ULX3S."""
+    module = modules.MT48LC16M16(CLOCK, "1:1")
+    settings = get_sdram_phy_settings(memtype=module.memtype, data_width=16, clk_freq=CLOCK)
+    return SDRAMPHYModel(module=module, settings=settings, clk_freq=CLOCK, init=contents)
+
+
+def _ddr3(contents):
+    """Return a DDR3 of 16 bits at twice the system's clock, as on an ECPIX-5.
+
+    Latencies are those of `litedram.phy.ECP5DDRPHY`: four transfers of 16 bits a cycle, and a burst
+    of eight as one word of 128. The board's memory has four times as many rows.
+    """
+    module, phases = modules.MT41K64M16(CLOCK, "1:2"), 2
+    tick = 1 / (phases * CLOCK)
+    read, write = get_default_cl(module.memtype, tick), get_default_cwl(module.memtype, tick)
+    cycles, write_cycles = get_sys_latency(phases, read), get_sys_latency(phases, write)
+    settings = PhySettings(
+        # The model takes two transfers a phase of DDR3, and four of RPC.
+        phytype="SDRAMPHYModel", memtype="RPC", databits=16, dfi_databits=64, nphases=phases,
+        rdphase=get_sys_phase(phases, cycles, read),
+        wrphase=get_sys_phase(phases, write_cycles, write), cl=read, cwl=write,
+        read_latency=cycles + 10, write_latency=write_cycles)
+    model = SDRAMPHYModel(module=module, settings=settings, clk_freq=CLOCK, init=contents)
+    settings.memtype = module.memtype       # for LiteDRAM's controller
+    return model
+
+
+#: The memory of each board, as a function of its contents: words of 32 bits.
+MEMORIES = dict(zip(BOARDS, (_sdram, _ddr3), strict=True))
 
 
 def _io():
@@ -80,7 +118,7 @@ class System(SoCCore):
     folder
         Of ``python -m gen.verilog``.
     memory
-        Contents of the SDRAM, words of 32 bits; the BIOS jumps to the first.
+        One of `MEMORIES`, with its contents; the BIOS jumps to the first word.
     """
 
     def __init__(self, folder, memory):
@@ -89,10 +127,8 @@ class System(SoCCore):
         SoCCore.__init__(self, platform, clk_freq=CLOCK, ident="ViTForge on LiteX",
                          ident_version=False, cpu_type="vexriscv", cpu_variant="standard",
                          uart_name="sim", integrated_rom_size=0x10000, integrated_sram_size=0x4000)
-        module = SDRAM(CLOCK, "1:1")
-        settings = get_sdram_phy_settings(memtype=module.memtype, data_width=16, clk_freq=CLOCK)
-        self.sdrphy = SDRAMPHYModel(module=module, settings=settings, clk_freq=CLOCK, init=memory)
-        self.add_sdram("sdram", phy=self.sdrphy, module=module, l2_cache_size=2048)
+        self.sdrphy = memory
+        self.add_sdram("sdram", phy=memory, module=memory.module, l2_cache_size=2048)
         # The memory is full before the processor begins; a test would overwrite it.
         self.add_constant("SDRAM_TEST_DISABLE")
         self.add_constant("ROM_BOOT_ADDRESS", self.mem_map["main_ram"])
@@ -112,13 +148,15 @@ class System(SoCCore):
 def main(argv=None):
     """Write Verilog and software, or with ``--memory`` the Verilog of the filled memory."""
     parser = argparse.ArgumentParser(prog="python -m examples.litex.simulated")
+    parser.add_argument("board", choices=MEMORIES)
     parser.add_argument("--verilog", type=Path, required=True, help="folder of gen.verilog")
-    parser.add_argument("--memory", type=Path, help="contents of the SDRAM, little-endian")
+    parser.add_argument("--memory", type=Path, help="contents of the memory, little-endian")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args(argv)
-    memory = [] if args.memory is None else get_mem_data(
+    contents = [] if args.memory is None else get_mem_data(
         str(args.memory), data_width=32, endianness="little")
-    builder = Builder(System(args.verilog, memory), output_dir=str(args.output))
+    system = System(args.verilog, MEMORIES[args.board](contents))
+    builder = Builder(system, output_dir=str(args.output))
     builder.build(run=False)
     return 0
 

@@ -97,9 +97,19 @@ class ViTForge(LiteXModule):
             Of the registers; in a region that the processor does not cache.
         buffer_beats
             Of LiteDRAM's buffers for reads and for writes: two longest bursts of 16 beats.
+
+        Raises
+        ------
+        ValueError
+            If the memory's port is wider than the accelerator's bus.
         """
         soc.bus.add_slave(name, self.s_axi, SoCRegion(origin=origin, size=0x1000, cached=False))
         soc.irq.add(name)
+        native = soc.sdram.crossbar.controller.data_width
+        if native > self.m_axi.data_width:
+            # With LiteDRAM's converter to a wider port no image ends in simulation.
+            raise ValueError(f"LiteDRAM's port has {native} bits, and the accelerator's bus "
+                             f"{self.m_axi.data_width}: generate it with axi_bits = {native}")
         port = soc.sdram.crossbar.get_port(mode="both", data_width=self.m_axi.data_width)
         self.to_memory = LiteDRAMAXI2Native(
             self.m_axi, port, w_buffer_depth=buffer_beats, r_buffer_depth=buffer_beats,

@@ -16,7 +16,8 @@ from vitforge.base.cli import run_command
 from vitforge.base.files import replace
 from vitforge.base.progress import progress_bars
 from vitforge.base.provenance import provenance
-from vitforge.spec.config import load, preset_names
+from vitforge.spec.config import load
+from vitforge.spec.option import add_config
 
 #: What is found, in the output's folder: an object by the names of units and configurations.
 RESULTS = "mutants.json"
@@ -31,8 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m formal.mutants requant --config tiny --count 300\n\n"
                f"units: {', '.join(UNITS)}")
     parser.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
-    parser.add_argument("--config", default="tiny", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: tiny)")
+    add_config(parser, "tiny")
     parser.add_argument("--count", type=int, default=300, metavar="N",
                         help="mutants a unit (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="S",

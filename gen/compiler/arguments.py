@@ -32,8 +32,8 @@ def _stored(args: argparse.Namespace) -> bool:
 
 def _refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
     for name in names:
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name} does not go with {why}")
+        if (given := getattr(args, name)) is not None and given is not False:
+            raise ValueError(f"--{name.replace('_', '-')} does not go with {why}")
 
 
 def configuration(args: argparse.Namespace) -> Config:
@@ -59,14 +59,15 @@ def network(args: argparse.Namespace, config: Config,
     """
     if _stored(args):
         _refuse(args, ("checkpoint", "calibration", "random", "weights", "activations", "heads",
-                       "token", "mean", "std"), f"{args.model}: it is quantized")
+                       "token", "quick_gelu", "mean", "std"), f"{args.model}: it is quantized")
         return stored(Path(args.model), config)
     if args.checkpoint is None:
-        _refuse(args, ("heads", "token", "mean", "std"), f"{args.model} without --checkpoint")
+        _refuse(args, ("heads", "token", "quick_gelu", "mean", "std"),
+                f"{args.model} without --checkpoint")
     return quantized(args.model, config, file=args.checkpoint, calibration=args.calibration,
                      images=args.images, seed=args.random, weight_bits=args.weights,
                      activation_bits=CODE_BITS if args.activations is None else args.activations,
-                     reading=Reading(heads=args.heads, token=args.token,
+                     reading=Reading(heads=args.heads, token=args.token, quick=args.quick_gelu,
                                      how=lambda how: chosen(args, how), suit=suit,
                                      say=lambda text: print(text, file=sys.stderr)))
 

@@ -10,6 +10,7 @@ __all__ = ["Heads", "STYLES", "Style"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -172,7 +173,7 @@ class Heads(Passes):
                 **spread(count, spec.tokens, self.width))
             channels = tiles_of(count, self.width) * self.width
             yield Step(layer.scores.name, f"head {head}, keys {first}", fields,
-                       Vectors(layer.score_codes).parameters(np.zeros(channels, np.int64)),
+                       partial(Vectors(layer.score_codes).parameters, np.zeros(channels, np.int64)),
                        Place(parts["Q"]), Place(parts["K"], first >> packed),
                        Place(scores, first // self.width * spec.tokens), why=why,
                        more=spec.tokens // 2 * self.head_tiles if why else 0)
@@ -211,7 +212,7 @@ class Heads(Passes):
             if kept is not None and not again:
                 fields["keep"] = 1
             yield Step(layer.product.name, f"head {head}", fields,
-                       Vectors(layer.context).parameters(part),
+                       partial(Vectors(layer.context).parameters, part),
                        Place(kept if kept is not None and again else scores),
                        Place(parts["V"], (first >> packed) * values.stride),
                        Place(context, (head * self.head_tiles + first) * stride),

@@ -27,7 +27,7 @@ A LOAD begins when all passes before it have landed; so those behind it wait for
 A drain writes after its own pass has read everything, so nothing is overwritten too early.
 """
 
-__all__ = ["bound", "hazards", "operand_bound"]
+__all__ = ["bound", "hazards", "operand_bound", "reach"]
 
 from collections.abc import Iterable, Mapping
 
@@ -65,6 +65,8 @@ from vitforge.spec.timing import KEPT
 
 #: A pass that has landed whenever one asks.
 _LONG_AGO = -10
+#: A request before all others.
+_NEVER = -1_000_000
 #: Passes before the current one that have landed when it begins: this one and all earlier.
 _LANDED = 3
 _BANKS = {number: name for name, number in DESTINATIONS.items() if name != "memory"}
@@ -81,6 +83,9 @@ class _Writers:
         self.table = np.zeros(config.table_tokens, np.int64)
         self.adding = _LONG_AGO     # the last pass that adds a residual
         self.probabilities = np.full((2, config.max_tokens), _LONG_AGO)
+        self.requests = 0           # words that the passes before have asked for
+        # The request that each word was kept of, if it is a kept one.
+        self.asked = np.full(bank_words("scratch", config), _NEVER)
 
     def of(self, bank: str, index: Array) -> Array:
         return self.banks[bank][index]
@@ -88,9 +93,11 @@ class _Writers:
     def write(self, number: int, fields: Mapping[str, int]) -> None:
         # Operands are kept before there are results, which may lie over those that nobody reads.
         if pass_keeps(fields, self.config):
-            kept = fields["tiles"] * -(-fields["tokens"] // 2)
-            self.banks["scratch"][fields["offset"]:fields["offset"] + kept] = \
-                number if kept < KEPT else _LONG_AGO
+            words = kept_places(fields, self.config)[0]
+            self.banks["scratch"][words] = number
+            # The last request of a word's tokens; the larger one is assigned last.
+            self.asked[words] = self._requests(fields, np.minimum(
+                np.arange(words.shape[1]), fields["tokens"] - 1)).T
         if fields["operation"] != OPERATIONS["raw"]:
             places = result_addresses(fields, self.config)
             halves = 2 * places
@@ -99,6 +106,8 @@ class _Writers:
             if len(np.unique(halves)) < halves.size:
                 raise ValueError(f"pass {number} writes words twice")
             self.banks[_BANKS[fields["destination"]]][places] = number
+            if _BANKS[fields["destination"]] == "scratch":
+                self.asked[places] = _NEVER
         if fields["operation"] == OPERATIONS["residual"]:
             self.adding = number
         tokens = np.arange(fields["tokens"]) + fields["f_base"]
@@ -106,6 +115,27 @@ class _Writers:
             self.factors[tokens] = number
         if fields["statistics_last"] and fields["statistics"] == STATISTICS["softmax"]:
             self.probabilities[fields["probability_slot"], tokens] = number
+        self.requests += fields["tiles"] * operand_words(fields, self.config)
+
+    def _requests(self, fields: Mapping[str, int], words: Array) -> Array:
+        """Numbers ``[words, tiles]`` of a pass's requests, its first words being a tile's."""
+        return (self.requests + operand_words(fields, self.config) * np.arange(fields["tiles"])
+                + words[:, None])
+
+    def operands(self, fields: Mapping[str, int]) -> Array:
+        """Return the passes ``[words, tiles]`` whose results a pass must have as operands.
+
+        A kept word that is asked for `KEPT` requests later at least is there: its pass is
+        `_LONG_AGO`.
+        """
+        words = self.words(fields)
+        places = operand_addresses(fields, words)
+        if fields["from_residual"]:
+            return self.banks["residual"][places]
+        later = self._requests(fields, fields["blank_first"] + np.arange(words.size)) \
+            - self.asked[places]
+        kept = self.asked[places] != _NEVER
+        return np.where(kept & (later >= KEPT), _LONG_AGO, self.banks["scratch"][places])
 
     def load(self, item: Instruction) -> None:
         """Note the indices of a LOAD of a table.
@@ -207,14 +237,13 @@ def _late(fields: Mapping[str, int], writers: _Writers, number: int) -> tuple[in
     if tokens.size and fields["operand"] == OPERANDS["softmax"]:
         statistics = int(writers.probabilities[fields["probability_slot"],
                                                fields["f_base"] + tokens].max())
-    bank = "residual" if fields["from_residual"] else "scratch"
     makers = np.full(fields["tiles"], _LONG_AGO)
-    words = writers.words(fields)
-    if words.size:
-        makers = writers.of(bank, operand_addresses(fields, words)).max(0)
+    if writers.words(fields).size:
+        makers = writers.operands(fields).max(0)
     makers[0] = max(makers[0], statistics)
-    if fields["from_residual"] and tables(writers.config):
-        # The bank has one port to read from, and a drain that adds doesn't wait for it.
+    if fields["from_residual"]:
+        # The bank has one port to read from, and a drain that adds doesn't wait for it. (A norm
+        # waits for its statistics anyway, which the last of those passes makes.)
         makers[0] = max(makers[0], writers.adding)
     if makers.max() <= recent:
         return LATE_NEVER, 0
@@ -256,3 +285,13 @@ def bound(instruction: Instruction, config: Config) -> int:
         assert instruction.parameters is not None
         result += int(np.abs(instruction.parameters["bias"]).max())
     return result
+
+
+def reach(instruction: Instruction, config: Config) -> int:
+    """Return the least number that no absolute accumulator of a pass, and no bias, is above.
+
+    A bias has the width of the accumulators that it is added to.
+    """
+    assert instruction.parameters is not None
+    bias = instruction.parameters["bias"]
+    return max(bound(instruction, config), int(bias.max()), -1 - int(bias.min()))

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from gen.compiler.check import bound, hazards
+from gen.compiler.check import hazards, reach
 from gen.compiler.image import Blocks, Patches, inline_load
 from gen.compiler.memory import DoesNotFitError, allocate, lives
 from gen.compiler.schedule import Style, schedule, styles
@@ -22,7 +22,7 @@ from golden.network.topology import Spec
 from golden.units.encoding import thresholds
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import DESTINATIONS, TABLE
-from vitforge.spec.limits import check, check_format, fits
+from vitforge.spec.limits import check, check_format, fits, same_gelu
 from vitforge.spec.sizes import ENTRY
 
 
@@ -69,6 +69,7 @@ def supported(spec: Spec, config: Config) -> None:
         The message names the field.
     """
     check(config)
+    same_gelu(config, spec.gelu)
     windows = isinstance(spec, SwinSpec)
     fits(config, max_tokens=spec.keys if windows else spec.tokens, max_keys=spec.keys,
          max_channels=-(-spec.widest // config.rows) * config.rows)
@@ -117,7 +118,8 @@ def _add_thresholds(passes: list[Instruction], plan: Schedule, config: Config) -
     for number, (step, item) in enumerate(zip(plan.steps, passes, strict=True)):
         if step.encoding.kind == "uniform":
             continue
-        wanted = thresholds(step.encoding, int(step.parameters["encode_shift"][0]), config)
+        assert item.parameters is not None
+        wanted = thresholds(step.encoding, int(item.parameters["encode_shift"][0]), config)
         if wanted != held:
             fields = dict(item.fields) | {"has_thresholds": 1}
             passes[number] = dataclasses.replace(item, fields=fields, thresholds=wanted)
@@ -137,13 +139,9 @@ def _instructions(network: Network, plan: Schedule) -> list[Instruction]:
     _add_thresholds(passes, plan, config)
     top = 1 << config.acc_bits - 1
     for step, item in zip(plan.steps, passes, strict=True):
-        assert item.parameters is not None
-        bias = item.parameters["bias"]
-        # A bias has the width of the accumulators that it is added to.
-        reach = max(bound(item, config), int(bias.max()), -1 - int(bias.min()))
-        if reach >= top:
+        if (most := reach(item, config)) >= top:
             raise ValueError(f"acc_bits must be more than {config.acc_bits} for {step.layer}, "
-                             f"whose sums may reach {reach}")
+                             f"whose sums may reach {most}")
     return [Instruction("LOAD", image), *map(partial(_loaded, config), plan.loads), *table,
             *_woven(brought, passes), Instruction("END", {})]
 

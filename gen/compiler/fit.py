@@ -20,7 +20,7 @@ _LIMITS = {item.name: item.metadata for item in fields(Config)}
 
 
 def room(spec: Spec, config: Config) -> Config:
-    """Return a configuration whose rows are as long as a network's, and no longer.
+    """Return a configuration whose rows are as long as a network's, and no longer; and its GELU.
 
     The rows of softmax, LayerNorm and the accumulators: `max_keys`, `max_channels`, `max_tokens`.
     Of a network with windows the accumulators stay as they are if a part of its tokens fits, and
@@ -35,6 +35,7 @@ def room(spec: Spec, config: Config) -> Config:
     tokens = spec.tokens
     if isinstance(spec, SwinSpec):
         tokens = min(tokens, max(spec.keys, config.max_tokens))
+    config = dataclasses.replace(config, gelu=spec.gelu)
     config = _changed(config, max_tokens=max(2, tokens), max_keys=max(spec.keys, config.lanes),
                       max_channels=max(2, channels, config.lanes))
     if not isinstance(spec, SwinSpec):

@@ -5,6 +5,7 @@ __all__ = ["Codes", "Gathered", "Row", "Target", "copying", "identity"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -178,10 +179,10 @@ class Gathered:
                 fields["residual_zero_point"] = row.before.zero_point
             place = Place(target.region, target.first + first // self.width * target.pitch)
             why, costs = mode.more(number, source.tokens, tiles)
-            yield Step(name, detail, fields, vectors.parameters(part),
+            yield Step(name, detail, fields, partial(vectors.parameters, part),
                        Place(source.region, source.first), d=place,
                        r=place if row and row.before else None, norm=norm,
-                       weights=take_matrix(weights, source.channels, part, self.width),
+                       weights=partial(take_matrix, weights, source.channels, part, self.width),
                        encoding=layer.encoding, why=why, more=costs)
             norm = None
 

@@ -4,6 +4,7 @@
 __all__ = ["Passes"]
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from gen.compiler.halves import Halves, folded
 from gen.compiler.layers import Linear, Normed, carried
@@ -126,12 +127,12 @@ class Passes:
             place = first // 2 if fields["pack"] == PACKS["values"] else first
             why, costs = mode.more(number, self.spec.tokens, tiles)
             yield Step(product.name, detail, fields,
-                       (shared if shares else plain).parameters(part),
+                       partial((shared if shares else plain).parameters, part),
                        Place(kept if shares and kept else source),
                        d=Place(target, place * stride), k=Place(kept) if keeps and kept else None,
                        r=Place(target, first * stride) if before and tables(self.config) else None,
                        norm=normed.parameters if normed and fields["has_norm"] else None,
-                       weights=take_matrix(layer.weights, rows, part, self.width),
+                       weights=partial(take_matrix, layer.weights, rows, part, self.width),
                        encoding=requantization.encoding, why=why, more=costs)
             if normed:
                 normed = carried(normed)

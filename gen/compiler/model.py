@@ -68,8 +68,9 @@ class Reading:
 
     Attributes
     ----------
-    heads, token
-        Number of heads, and a distilled DeiT's token (`golden.graph.opened.open_network`).
+    heads, token, quick
+        Number of heads, a distilled DeiT's token, and whether there is QuickGELU
+        (`golden.graph.opened.open_network`).
     how
         Changes the usual preprocessing.
     suit
@@ -80,6 +81,7 @@ class Reading:
 
     heads: int | None = None
     token: str | None = None
+    quick: bool = False
     how: Callable[[Preprocessing], Preprocessing] = lambda usual: usual
     suit: Callable[[Spec, Config], Config] = lambda spec, config: config
     say: Callable[[str], object] = lambda text: None
@@ -148,7 +150,7 @@ def quantized(name: str, config: Config, *, file: Path | None = None,
         how = reading.how(usual(spec, name))
         return calibrate(fold(models.load(name, file), how), codes(calibration, how, images),
                          config, weight_bits, gelu=gelu)
-    found = open_network(file, name, reading.heads, reading.token)
+    found = open_network(file, name, reading.heads, reading.token, reading.quick)
     if name == ANY:
         reading.say(f"{file}: {found}")
     config = reading.suit(found.model.spec, config)

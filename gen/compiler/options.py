@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gen.compiler.emit import EMITTED
 from golden.float.preprocessing_options import ANY, add_heads, add_preprocessing
-from vitforge.spec.config import preset_names
+from vitforge.spec.option import add_config
 
 #: The configuration that --fit has found, in the output folder.
 CONFIG = "config.toml"
@@ -34,9 +34,7 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> No
     else:
         parser.add_argument("model", metavar="MODEL", nargs="?", default=default,
                             help=f"{text} (default: {default})")
-    parser.add_argument("--config", metavar="C",
-                        help=f"{', '.join(preset_names())} or a .toml file (default: edge16, or "
-                             "the one that golden.quantize had)")
+    add_config(parser, None, none="edge16, or the one that golden.quantize had")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="its state dict with timm's names, .safetensors, .pth, .pt or "
                              ".bin, or the network as .onnx: its classes and image size count "

@@ -8,6 +8,7 @@ want that many. What it writes too much of the context the next region writes ag
 __all__ = ["RegionAttention", "woven"]
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -139,7 +140,7 @@ class RegionAttention:
             channels = tiles_of(count, width) * width
             word = first // width * pitch
             yield Step(self.name, f"head {head}, {keys} keys, {first}", fields,
-                       Vectors(self.layer).parameters(np.zeros(channels, np.int64)),
+                       partial(Vectors(self.layer).parameters, np.zeros(channels, np.int64)),
                        Place(parts["Q"], start), Place(parts["K"], start + first),
                        Place(scores, word), r=Place(bias.region, bias.offset + word))
 
@@ -171,6 +172,6 @@ class RegionAttention:
                 fields["w_pitch"] = stride
             tile = head * tiles_of(size, width) + words
             yield Step(self.context_of.name, f"head {head}, {keys} keys at {context.offset}",
-                       fields, Vectors(self.after).parameters(part), Place(scores),
+                       fields, partial(Vectors(self.after).parameters, part), Place(scores),
                        Place(values.region, values.offset + words * stride),
                        Place(context.region, context.offset + tile * all_tokens))

@@ -11,42 +11,36 @@ run. So the heads of a block are interleaved (`gen.compiler.attention`).
 
 __all__ = ["STYLES", "Style", "schedule", "styles"]
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from gen.compiler.attention import STYLES, Heads, Style
+from gen.compiler.attention import STYLES, Style
+from gen.compiler.classified import Classified, refusal
 from gen.compiler.gathered import copying, identity
 from gen.compiler.image import Patches
-from gen.compiler.layers import Attention, Linear, Normed, carried
+from gen.compiler.layers import Attention, Linear, Normed
 from gen.compiler.modes import choose
 from gen.compiler.schedule_swin import schedule_swin
 from gen.compiler.steps import (
     Array,
     Load,
-    Place,
     Region,
     Schedule,
     Step,
-    Vectors,
     padded,
-    pass_fields,
-    spread,
     take,
-    take_matrix,
 )
 from golden.float.swin import SwinSpec
 from golden.formats.formats import Shifted, Uniform
-from golden.machine.program import output_bytes
 from golden.network import ops
 from golden.network.integers import Network
 from golden.units.encoding import Encoding
 from golden.units.layernorm import offset
 from golden.units.requant import Requantization
-from vitforge.spec.instruction import DESTINATIONS, LINE, OPERANDS, OPERATIONS, PACKS
+from vitforge.spec.instruction import OPERANDS, PACKS
 
 _T = TypeVar("_T")
 _WHO = "gen.compiler"
@@ -69,29 +63,23 @@ def schedule(network: Network, style: Style) -> Schedule:
     return Schedule(steps, builder.order, builder.patches, (*builder.registers(), position))
 
 
-def _refusal(operation: ops.Operation, why: str) -> ValueError:
-    return ValueError(f"the compiler has no passes for {operation.name}: {why}")
-
-
-class _Builder(Heads):
+class _Builder(Classified):
     def __init__(self, network: Network, style: Style) -> None:
         super().__init__(network, style)
         spec = self.spec
         self.order = Patches(spec, self.config)
         self.hidden = padded(0, spec.mlp_hidden, self.width)
         self.patches = self.region("patches", "scratch", self.order.tiles)
-        self.normed: dict[str, Normed] = {}
         self.places: dict[str, tuple[Array, Region]] = {}   # of tensors: channels, and where
-        self.held = ""   # the tensor that is in the bank of the stream
         self.begun = self.stream   # its place before a norm that it goes on behind
         self.loaded = np.zeros((0, spec.tokens, self.width), np.int64)
         self.table: dict[type[ops.Operation], Callable[..., Iterator[Step]]] = {
             ops.Image: self.image, ops.Position: self.position, ops.Tokens: self.tokens,
             ops.Product: self.later, ops.Scores: self.later, ops.Context: self.later,
             ops.Requantize: self.requantize, ops.Norm: self.norm, ops.Softmax: self.later,
-            ops.Logits: self.classify, **dict.fromkeys(
-                (ops.PairBias, ops.Merge, ops.Pool, ops.RegionScores, ops.RegionContext,
-                 ops.RegionSoftmax), self.windows)}
+            ops.Beside: self.beside, ops.Pool: self.pool, ops.Logits: self.classify,
+            **dict.fromkeys((ops.PairBias, ops.Merge, ops.RegionScores, ops.RegionContext,
+                             ops.RegionSoftmax), self.windows)}
         self.roles: dict[str, Callable[..., Iterator[Step]]] = {
             "stream": self.branch, "gelu": self.gelu, "query": self.later, "scores": self.later,
             "context": self.attention}
@@ -110,7 +98,7 @@ class _Builder(Heads):
 
     def windows(self, operation: ops.Operation) -> Iterator[Step]:
         """Refuse what Swin needs."""
-        raise _refusal(operation, "there are none for windows")
+        raise refusal(operation, "there are none for windows")
 
     def later(self, operation: ops.Operation) -> Iterator[Step]:
         """Part of the passes that another operation ends."""
@@ -120,14 +108,16 @@ class _Builder(Heads):
         """Refuse tokens in an order that passes have no fields for."""
         sums = operation.reads[0] not in self.network.formats
         begun = (*(ops.BLANK,) * self.spec.first, *range(self.spec.patches))
-        if operation.source != (begun if sums else (0,)):
-            raise _refusal(operation, "an order of tokens that no field of a pass has")
+        ends = {tuple(range(self.spec.classified)),
+                tuple(range(self.spec.first, self.spec.tokens))}
+        if operation.source not in ({begun} if sums else ends):
+            raise refusal(operation, "an order of tokens that no field of a pass has")
         return self.later(operation)
 
     def in_bank(self, name: str, operation: ops.Operation) -> None:
         """Refuse a residual that the bank of the stream doesn't hold any more."""
         if name != self.held:
-            raise _refusal(operation, f"it reads {name}, where the residual stream is {self.held}")
+            raise refusal(operation, f"it reads {name}, where the residual stream is {self.held}")
 
     def requantize(self, operation: ops.Requantize) -> Iterator[Step]:
         return ops.for_role(_WHO, self.roles, operation)(operation)
@@ -145,22 +135,19 @@ class _Builder(Heads):
         self.held = operation.writes[0]
         return self.later(operation)
 
-    def operands(self, known: Mapping[str, _T], product: ops.Operation) -> _T:
-        """Return where a product's operands are; those of a stream must come out of a norm."""
-        if product.reads[0] not in known:
-            raise _refusal(product, f"it can't read {product.reads[0]} there")
-        return known[product.reads[0]]
-
     def layer(self, product: ops.Operation, requantization: Requantization) -> Linear:
         read = self.made[product.reads[0]]
         if isinstance(read, ops.Norm) and isinstance(self.made[read.reads[0]], ops.Tokens):
-            raise _refusal(product, "only the logits are of one token")
+            raise refusal(product, "only the logits are of one token")
         return Linear(self.network.formats[product.reads[0]], self.network.weights[product.name],
                        requantization)
 
     def branch(self, operation: ops.Requantize) -> Iterator[Step]:
         """Make the passes that end a branch of the residual stream."""
         product = ops.summed(operation, self.made)
+        if isinstance(product, ops.Pool):
+            yield from self.mean(operation)
+            return
         assert operation.residual is not None
         self.in_bank(operation.residual, operation)
         self.held = operation.writes[0]
@@ -237,31 +224,3 @@ class _Builder(Heads):
         yield from self.linear(
             operation, Linear(codes, weights, copying(made.zero_point, made.bits)), self.dim,
             self.dim, source, self.stream, after=made, normed=normed, mode=self.modes[name])
-
-    def classify(self, operation: ops.Logits) -> Iterator[Step]:
-        """Make the head's, for the class token alone: accumulators go to memory as they are."""
-        product = ops.summed(operation, self.made)
-        weights = self.network.weights[product.name]
-        normed = self.operands(self.normed, product)
-        if not isinstance(self.made[self.made[product.reads[0]].reads[0]], ops.Tokens):
-            raise _refusal(operation, "logits are of one token")
-        spec, mode = self.spec, choose(weights, normed.fields, self.config, quad="one token")
-        if mode.pair and self.config.cols * 4 % LINE:
-            mode = replace(mode, pair=0, why="fewer columns than logits in a line")
-        mode = replace(mode, alone="")   # there is no other token
-        raw = Requantization(bias=self.network.biases[operation.name], encoding=_RAW)
-        line = output_bytes(1, self.config)
-        channels, tiles = padded(0, spec.classes, self.width), len(self.dim) // self.config.rows
-        for number, (first, part) in enumerate(self.parts(channels, mode.columns)):
-            fields = pass_fields(
-                **mode.fields(len(part)), tokens=1, tiles=tiles,
-                a_stride=spec.tokens, destination=DESTINATIONS["memory"],
-                offset=first * self.width // self.columns * line,
-                **spread(len(part), 0, self.width)) | normed.fields
-            fields |= {"operation": OPERATIONS["raw"], "bits": 8}
-            why, costs = mode.more(number, self.config.rows, tiles)
-            yield Step(product.name, "", fields, Vectors(raw).parameters(part), Place(self.stream),
-                       norm=normed.parameters if fields["has_norm"] else None,
-                       weights=take_matrix(weights, self.dim, part, self.config.rows),
-                       why=why, more=costs)
-            normed = carried(normed)

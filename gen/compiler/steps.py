@@ -5,7 +5,7 @@ __all__ = ["Load", "Place", "Region", "Schedule", "Step", "Vectors", "minimal_bi
            "pass_fields", "requantization_fields", "split", "spread", "take", "take_matrix",
            "tiles_of"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,10 @@ from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import LATE_NEVER, OPERATIONS, PASS
 
 Array = npt.NDArray[np.int64]
+#: Fields of a PASS with nothing in them.
+_FIELDS = {item.name: 0 for item in PASS.fields
+           if item.name != "opcode" and not item.name.startswith("reserved")
+           } | {"late": LATE_NEVER}
 
 
 @dataclass(eq=False)
@@ -62,20 +66,21 @@ class Step:
 
     `encoding` is that of its result, for the formats with thresholds. `why` says what is too wide
     for more products of a multiplier where the array has them, and `more` how many words of
-    operands that costs. `loads` come before it, when all passes before have landed.
+    operands that costs. `loads` come before it, when all passes before have landed. `parameters`
+    and `weights` may be functions that make them: an order of passes that doesn't fit needs none.
     """
 
     layer: str
     detail: str
     fields: dict[str, int]
-    parameters: Columns
+    parameters: Columns | Callable[[], Columns]
     a: Place
     w: Place | None = None
     d: Place | None = None
     k: Place | None = None
     r: Place | None = None
     norm: Columns | None = None
-    weights: npt.NDArray[np.int8] | None = None
+    weights: npt.NDArray[np.int8] | Callable[[], npt.NDArray[np.int8]] | None = None
     encoding: Encoding = field(default_factory=Encoding)
     why: str = ""
     more: int = 0
@@ -91,7 +96,9 @@ class Step:
         """Return the instruction with the addresses of the regions."""
         places = {"a_base": self.a, "w_base": self.w, "d_base": self.d, "offset": self.k or self.r}
         fields = self.fields | {name: place.address for name, place in places.items() if place}
-        return Instruction("PASS", fields, self.norm, self.parameters, self.weights)
+        parameters = self.parameters() if callable(self.parameters) else self.parameters
+        weights = self.weights() if callable(self.weights) else self.weights
+        return Instruction("PASS", fields, self.norm, parameters, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +131,10 @@ class Schedule:
 
 def pass_fields(**given: int) -> dict[str, int]:
     """Return all fields of a PASS: zero but for those given, and never late."""
-    names = [item.name for item in PASS.fields
-             if item.name != "opcode" and not item.name.startswith("reserved")]
-    unknown = set(given) - set(names)
-    if unknown:
-        raise ValueError(f"no fields {sorted(unknown)} in a PASS")
-    return dict.fromkeys(names, 0) | {"late": LATE_NEVER} | given
+    found = _FIELDS | given
+    if len(found) > len(_FIELDS):
+        raise ValueError(f"no fields {sorted(set(given) - _FIELDS.keys())} in a PASS")
+    return found
 
 
 def tiles_of(channels: int, width: int) -> int:

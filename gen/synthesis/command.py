@@ -25,6 +25,7 @@ from vitforge.base import markdown
 from vitforge.base.cli import replace_folder, run_command
 from vitforge.base.progress import progress_bar
 from vitforge.spec.config import load
+from vitforge.spec.option import add_config
 
 ACCELERATOR = "accelerator"
 #: The target whose cells a Liberty file says.
@@ -131,8 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Synthesise units, or the accelerator, with Yosys; count LUTs, flip-flops,\n"
                     "multipliers, memories.",
         epilog="example: python -m gen.synth --config edge8 --place -o build/area")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="a preset or a .toml file (default: edge16)")
+    add_config(parser, "edge16")
     parser.add_argument("--unit", metavar="NAME",
                         help=f"one unit, or {ACCELERATOR} (default: all units)")
     parser.add_argument("--depth", type=int, default=2, metavar="N",

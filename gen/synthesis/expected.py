@@ -4,16 +4,19 @@
 __all__ = ["memories", "multipliers"]
 
 import re
+from collections.abc import Sequence
 
 #: Every product but those by constants, which become adders.
 _PRODUCT = re.compile(r" \* (?!\d+'h)")
-#: A memory: the highest bit and the last word.
-_MEMORY = re.compile(r"^  reg \[(\d+):0\] \S+ *\[(\d+):0\];$", re.MULTILINE)
+#: A memory: the highest bit, the name and the last word.
+_MEMORY = re.compile(r"^  reg \[(\d+):0\] (\S+) *\[(\d+):0\];$", re.MULTILINE)
 #: Bits and words of a block memory, in each of its widths.
 _BLOCKS = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-#: What Yosys weighs (``techlibs/lattice``): a block memory, and 16 words of 4 bits in LUTs. Behind
-#: more than one of the latter each bit has a multiplexer, which weighs about 1 an input more.
-_BLOCK, _LUTS = 128, 4
+#: Bits of a block memory's byte: what is written alone takes whole bytes.
+_BYTE = 9
+#: What Yosys weighs (``techlibs/lattice``, ``memory_libmap``): a block memory, 16 words of 4 bits
+#: in LUTs, and an input more of the multiplexer that every bit has behind several of either.
+_BLOCK, _LUTS, _INPUT = 128, 4, 0.5
 
 
 def multipliers(verilog: str) -> int:
@@ -22,17 +25,33 @@ def multipliers(verilog: str) -> int:
 
 
 def memories(verilog: str) -> int:
-    """Return the block memories for a design's large memories, if each word is in one place.
+    """Return the block memories that Yosys makes of a design with one read port a memory.
 
-    Yosys takes a few more where single bytes of words are written or there are two read ports, and
-    a few less where it then prefers LUTs: 26 of 26 for `tiny`, 53 of 51 for `edge8`, 156 of 163 for
-    `ecp5-85k-w8`.
+    As many as it has made of the accelerators' memories: 26 of `tiny`, 53 of `edge8`, 156, 184 and
+    202 of `ecp5-85k-w8`, `-w4` and `-w4a4`.
     """
-    found = 0
-    for high, last in _MEMORY.findall(verilog):
-        bits, words = int(high) + 1, int(last) + 1
-        blocks = min(-(-bits // wide) * -(-words // deep) for wide, deep in _BLOCKS)
-        rows = -(-words // 16)
-        if _LUTS * rows * -(-bits // 4) + bits * (rows - 1) > _BLOCK * blocks:
-            found += blocks
-    return found
+    return sum(_blocks(*_shape(module, *found)) for module in verilog.split("\nmodule ")
+               for found in _MEMORY.findall(module))
+
+
+def _shape(module: str, high: str, name: str, last: str) -> tuple[list[int], int]:
+    """Return a memory's parts that are written alone, in bits, and its words."""
+    write = re.compile(rf"^ +{re.escape(name)} *\[.*\]\[(\d+)(?::(\d+))?\] <= ", re.MULTILINE)
+    parts = [int(top) - int(low or top) + 1 for top, low in write.findall(module)]
+    return parts or [int(high) + 1], int(last) + 1
+
+
+def _blocks(parts: Sequence[int], words: int) -> int:
+    """Return the block memories of the cheapest shape; 0 where that is of LUTs."""
+    def pieces(width: int) -> int:
+        return sum(-(-part // width) for part in parts)
+
+    def weight(each: int, count: int, rows: int) -> float:
+        return each * count * rows + _INPUT * sum(parts) * (rows - 1)
+
+    shapes = [(weight(_LUTS, pieces(4), -(-words // 16)), 0)]
+    for wide, deep in _BLOCKS:
+        count = -(-pieces(_BYTE) * _BYTE // wide) if wide >= _BYTE else pieces(wide)
+        rows = -(-words // deep)
+        shapes.append((weight(_BLOCK, count, rows), count * rows))
+    return min(shapes)[1]

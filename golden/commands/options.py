@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golden.float.preprocessing_options import ANY, add_heads
+from vitforge.spec.option import add_config
 
 #: The digits' network that comes with the project.
 WEIGHTS = Path(__file__).parents[1] / "weights" / "mnist_vit.safetensors"
@@ -53,8 +54,7 @@ def evaluate() -> argparse.ArgumentParser:
                              "classified (default: the 300 images of the project)")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FILE",
                         help="checkpoint of golden.train (default: the project's)")
-    parser.add_argument("--config", default="edge16", metavar="NAME|FILE",
-                        help="configuration that quantizes (default: %(default)s)")
+    add_config(parser, "edge16", about="configuration that quantizes: ")
     return parser
 
 

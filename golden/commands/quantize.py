@@ -294,21 +294,27 @@ def _write(path: Path, text: str) -> None:
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _opened(args: argparse.Namespace, config: Config) -> tuple[Vit | Swin, Preprocessing]:
-    """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes."""
+def _opened(args: argparse.Namespace, config: Config,
+            ) -> tuple[Vit | Swin, Preprocessing, Config]:
+    """Read the checkpoint, and refuse what can't be quantized: calibration may take minutes.
+
+    The configuration gets the network's GELU.
+    """
     if args.model != ANY and isinstance((named := models.lookup(args.model)).spec, SwinSpec):
         for option in ("heads", "token"):
             if getattr(args, option) is not None:
                 raise ValueError(f"--{option} does not go with {args.model}, whose shape goes by "
                                  "its name")
         check(named.spec, config)
-        return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing)
-    found = open_network(args.checkpoint, args.model, args.heads, args.token)
+        return models.load(args.model, args.checkpoint), chosen(args, named.preprocessing), config
+    found = open_network(args.checkpoint, args.model, args.heads, args.token, args.quick_gelu)
+    if (gelu := found.model.spec.gelu) != config.gelu:
+        config = dataclasses.replace(config, gelu=gelu, name=f"{config.name}-{gelu}")
     check(found.model.spec, config)
     how = chosen(args, usual(found.model.spec, args.model))
     if args.model == ANY:
         print(f"golden.quantize: {args.checkpoint}: {found}", file=sys.stderr)
-    return found.model, how
+    return found.model, how, config
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -330,7 +336,7 @@ def _run(args: argparse.Namespace) -> int:
     if plan:
         refuse(plan, len(calibration))
         seen = Folder(calibration.files[:few], calibration.labels[:few])
-    checkpoint, how = _opened(args, config)
+    checkpoint, how, config = _opened(args, config)
     model, how = one_deviation(checkpoint, how)
     if args.spread is not None:
         model = rescaled(model, args.spread)

@@ -10,7 +10,7 @@ from golden.commands import methods
 from golden.commands.methods import ABOUT, About
 from golden.float.preprocessing_options import ANY, add_heads, add_preprocessing
 from golden.onnx.options import HIGHEST, LOWEST, OPSET
-from vitforge.spec.config import preset_names
+from vitforge.spec.option import add_config
 
 _ABOUT = """\
 Quantize a checkpoint by a published method, and measure it in float simulation and in integers.
@@ -84,9 +84,7 @@ def command_line() -> argparse.ArgumentParser:
                              "records and integers are the same (default: a GPU if there is one)")
     parser.add_argument("--no-float", action="store_true",
                         help="don't measure the float network")
-    parser.add_argument("--config", default="edge16", metavar="C",
-                        help="configuration of the integer network: "
-                             f"{', '.join(preset_names())} or a .toml file (default: %(default)s)")
+    add_config(parser, "edge16", about="configuration of the integer network: ")
     parser.add_argument("--suit", action="store_true",
                         help="give that configuration the method's attention codes")
     parser.add_argument("--onnx", type=Path, metavar="FILE",

@@ -85,9 +85,9 @@ def noise(model: Vit | Swin, simulated: Vit | Swin, images: Tensor, *,
         others["integer"] = {
             name: value.reshape(real[name].shape)
             for name, value in others.get("integer", {}).items() if ".attn." not in name}
-    if isinstance(model, Vit):   # the classifier reads the class token alone
+    if isinstance(model, Vit):   # the classifier reads the class token alone, or two
         for values in (real, others["simulated"]):
-            values["norm"] = values["norm"][:, :1]
+            values["norm"] = values["norm"][:, :model.spec.classified]
     return {name: {which: _decibels(value, values[name])
                    for which, values in others.items() if name in values}
             for name, value in real.items()}

@@ -32,9 +32,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.output.suffix != ".safetensors":
         raise ValueError(f"--output must end with .safetensors, not be {args.output}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    model = open_network(args.checkpoint, args.model, args.heads, args.token).model
-    if not isinstance(model, Vit) or model.spec.norm_pre:
-        what = "has a norm before its blocks" if isinstance(model, Vit) else "is a Swin"
+    model = open_network(args.checkpoint, args.model, args.heads, args.token,
+                         args.quick_gelu).model
+    what = "is a Swin"
+    if isinstance(model, Vit):
+        what = "has a norm before its blocks" if model.spec.norm_pre else {
+            "token": "", "both": "has a classifier of two tokens (--token takes one)",
+            "mean": "classifies a mean of patches"}[model.spec.pool]
+    if what or not isinstance(model, Vit):
         raise ValueError(f"{args.checkpoint} {what}: its stream can't be turned")
     pictures = Folder.open(args.calibration).choose(args.images, args.seed)
     how = usual(model.spec, args.model)

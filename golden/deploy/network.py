@@ -34,6 +34,7 @@ from golden.network import plan as network_plan
 from golden.network.integers import Network
 from golden.network.ops import (
     BLANK,
+    Beside,
     Context,
     Image,
     Logits,
@@ -189,8 +190,8 @@ class _Deployment:
                        if isinstance(item, Tokens) and BLANK not in item.source}
         self.table: dict[type[Operation], Callable[..., None]] = {
             Image: nothing, Position: nothing, PairBias: nothing, Tokens: nothing,
-            Merge: self.merge, Pool: nothing, Product: nothing, Scores: nothing,
-            RegionScores: nothing, Context: nothing, RegionContext: nothing,
+            Merge: self.merge, Beside: nothing, Pool: nothing, Product: nothing,
+            Scores: nothing, RegionScores: nothing, Context: nothing, RegionContext: nothing,
             Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
             RegionSoftmax: self.softmax, Logits: nothing}
         self.roles: dict[str, Callable[[Requantize], None]] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from golden.network.integers import Network
-from golden.network.ops import Multiply, Norm, Operation, Pool, Tokens, made
+from golden.network.ops import Beside, Multiply, Norm, Operation, Pool, Tokens, channels, made
 
 
 def signed_bits(values: Tensor) -> int:
@@ -64,14 +64,14 @@ def _operands(network: Network) -> Iterator[tuple[int, int]]:
     for operation in network.operations:
         if isinstance(operation, Pool):
             sizes: tuple[int, ...] = (
-                operation.tokens * len(network.norms[operation.reads[0]].gamma),)
+                operation.tokens * channels(operation.reads[0], writers),)
         elif isinstance(operation, Multiply):
             sizes = operation.elements
         else:
             continue
         for name, size in zip(operation.reads, sizes, strict=False):
             writer = writers[name]
-            while isinstance(writer, Tokens):
+            while isinstance(writer, Tokens | Beside):
                 name, writer = writer.reads[0], writers[writer.reads[0]]
             yield size, _bits(network, writer, name)
 

@@ -96,6 +96,7 @@ def _stored(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+    # The others are what `ZipFile` raises of a broken archive, or one of a newer version.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return True
     return (all(part.compress_type == zipfile.ZIP_STORED for part in parts)

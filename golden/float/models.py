@@ -119,8 +119,7 @@ project's own, the others timm's, whose preprocessing is that of timm's default 
 
 
 #: What of a distilled DeiT there is.
-_DISTILLED = ("a distilled DeiT has no name here; without one its file is taken, with --token "
-              "class or distilled")
+_DISTILLED = "a distilled DeiT has no name here; without one its file is taken"
 
 
 def lookup(name: str) -> Model:

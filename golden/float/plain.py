@@ -2,7 +2,8 @@
 """State dicts of ViTs that compute more, as those of a plain one that computes the same.
 
 LayerScale goes into the layers before it, the tokens of registers and of a distilled DeiT into
-their rows of the positions, and CLIP's first layer gets a bias of zero.
+their rows of the positions, and CLIP's first layer gets a bias of zero. Two classifiers of a
+distilled DeiT become one of both tokens, and timm's `fc_norm` the last norm.
 """
 
 __all__ = ["plain"]
@@ -22,8 +23,8 @@ _BEFORE = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
 
 
 def plain(state: Mapping[str, Tensor], path: str | Path, token: str | None = None,
-          ) -> tuple[dict[str, Tensor], int]:
-    """Return a plain state dict, and how many registers its positions have rows of.
+          ) -> tuple[dict[str, Tensor], int, str]:
+    """Return a plain state dict, how many registers its positions have rows of, and its pool.
 
     Parameters
     ----------
@@ -32,25 +33,32 @@ def plain(state: Mapping[str, Tensor], path: str | Path, token: str | None = Non
     path
         Its file, for messages.
     token
-        Of a distilled DeiT, whose classifier counts: one of `TOKENS`.
+        Of a distilled DeiT, whose classifier alone counts: one of `TOKENS`; None takes the mean of
+        both, as timm does.
 
     Raises
     ------
     CheckpointError
         If a tensor is missing or has another shape than it must; the message names it.
     ValueError
-        If a distilled DeiT comes without a token, or another network with one.
+        If a network that is no distilled DeiT comes with a token.
     """
-    found = dict(state)
+    found, pool = dict(state), "token"
+    if "fc_norm.weight" in state:
+        if "norm.weight" in state:
+            raise CheckpointError(f"{path}: tensors 'norm.weight' and 'fc_norm.weight' are of two "
+                                  "norms behind the blocks, and there may be one")
+        pool = "mean"
+        for part in ("weight", "bias"):
+            if f"fc_norm.{part}" in found:
+                found[f"norm.{part}"] = found.pop(f"fc_norm.{part}")
     for name in state:
         if match := re.fullmatch(r"(blocks\.\d+)\.(ls[12])\.gamma", name):
             _scale(found, f"{match[1]}.{_BEFORE[match[2]]}", name, path)
     more = []
     if "dist_token" in found:
-        if token not in TOKENS:
-            raise ValueError(f"--token is needed: {path} is a distilled DeiT, whose logits are the "
-                             "mean of two tokens' classifiers, and an accelerator has those of "
-                             f"one: {' or '.join(TOKENS)}")
+        if token is not None and token not in TOKENS:
+            raise ValueError(f"token must be {' or '.join(TOKENS)}, not {token!r}")
         more.append("dist_token")
     elif token is not None:
         raise ValueError(f"--token does not go with {path}, which has no distillation token")
@@ -59,11 +67,12 @@ def plain(state: Mapping[str, Tensor], path: str | Path, token: str | None = Non
     if weight is not None and "norm_pre.weight" in found:   # CLIP's first layer has no bias
         found.setdefault("patch_embed.proj.bias", weight.new_zeros(weight.shape[:1]))
     if not {"cls_token", "pos_embed"} <= found.keys():
-        return found, 0   # what is missing is said where shapes are read
+        return found, 0, pool   # what is missing is said where shapes are read
     count = _positions(found, more, path)
     if "dist_token" in state:
-        _distilled(found, token == "distilled", path)
-    return found, count
+        _distilled(found, token, path)
+        pool = pool if token else "both"
+    return found, count, pool
 
 
 def _scale(state: dict[str, Tensor], layer: str, name: str, path: str | Path) -> None:
@@ -109,16 +118,25 @@ def _square(count: int) -> bool:
     return count > 0 and round(count**0.5) ** 2 == count
 
 
-def _distilled(state: dict[str, Tensor], second: bool, path: str | Path) -> None:
-    """Keep the classifier of one token, which comes first: the order of tokens is free."""
+def _distilled(state: dict[str, Tensor], token: str | None, path: str | Path) -> None:
+    """Keep the classifier of one token, which comes first: the order of tokens is free.
+
+    Without one there is a classifier of both tokens side by side, half of each.
+    """
     for part in ("weight", "bias"):
-        name = f"head_dist.{part}"
+        name, first = f"head_dist.{part}", f"head.{part}"
         if name not in state:
             raise CheckpointError(f"{path}: tensor {name!r} is missing")
-        if second:
-            state[f"head.{part}"] = state[name]
-        del state[name]
-    if second:
+        second = state.pop(name)
+        if token is None:
+            if first not in state or state[first].shape != second.shape:
+                raise CheckpointError(f"{path}: tensor {first!r} must have shape "
+                                      f"{list(second.shape)} as {name!r} has")
+            state[first] = torch.cat((state[first], second), 1) / 2 if second.ndim == 2 \
+                else (state[first] + second) / 2
+        elif token == "distilled":
+            state[first] = second
+    if token == "distilled":
         positions = state["pos_embed"].clone()
         positions[:, 0] += state["cls_token"][:, 0]   # a register now
         state["cls_token"] = torch.zeros_like(state["cls_token"])

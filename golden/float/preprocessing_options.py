@@ -40,10 +40,13 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_heads(parser: argparse.ArgumentParser) -> None:
-    """Add --heads and --token."""
+    """Add --heads, --token and --quick-gelu."""
     parser.add_argument("--heads", type=int, metavar="N",
                         help="attention heads, which tensors don't show (default: the model's, or "
                              "one for every 64 channels)")
     parser.add_argument("--token", choices=TOKENS,
-                        help="of a distilled DeiT: the token whose classifier is taken, since an "
-                             "accelerator has the logits of one")
+                        help="of a distilled DeiT: the token whose classifier alone is taken "
+                             "(default: the mean of both)")
+    parser.add_argument("--quick-gelu", action="store_true",
+                        help="MLPs have QuickGELU, x sigmoid(1.702 x), as OpenAI's CLIP: a state "
+                             "dict doesn't show it")

@@ -31,8 +31,6 @@ HEAD = 64
 _OTHERS = {
     r"layers\.\d+\.": "a Swin, whose shape goes by its name",
     r"blocks\.\d+\.attn\.[qk]_norm\.": "norms of queries and keys are not supported",
-    r"fc_norm\.": "the mean of all tokens is classified, which is not supported, and not the class "
-                  "token",
     r"blocks\.\d+\.mlp\.(w12|w3|fc1_[gx])\.": "gated MLPs are not supported",
 }
 
@@ -57,8 +55,12 @@ class Checkpoint:
                 f"patches of {spec.patch_size}, {spec.depth} blocks of {spec.dim} channels, "
                 f"MLP of {spec.mlp_hidden}, {spec.classes} classes, "
                 + (f"{spec.registers} registers, " if spec.registers else "")
-                + ("a norm before the blocks (GELU is taken to be the exact one), "
+                + ("a norm before the blocks, " if spec.norm_pre else "")
+                + ("QuickGELU, " if spec.gelu == "quick" else
+                   "GELU taken to be the exact one (--quick-gelu says otherwise), "
                    if spec.norm_pre else "")
+                + {"token": "", "both": "the mean of two tokens' classifiers, ",
+                   "mean": "the mean of all patches is classified, "}[spec.pool]
                 + f"{spec.heads} heads ({self.heads})")
 
 
@@ -175,7 +177,7 @@ def _heads(dim: int, named: Model | None, own: Mapping[str, object] | None, give
 
 
 def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None,
-                    token: str | None = None) -> Checkpoint:
+                    token: str | None = None, quick: bool = False) -> Checkpoint:
     """Build the network of a file, in evaluation mode.
 
     Parameters
@@ -189,6 +191,8 @@ def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None,
         Number of heads, where the tensors are all there is.
     token
         Of a distilled DeiT (`golden.float.plain.plain`).
+    quick
+        Whether MLPs have QuickGELU, which no tensor shows.
 
     Raises
     ------
@@ -196,16 +200,16 @@ def open_checkpoint(path: str | Path, name: str = ANY, heads: int | None = None,
         As `of_tensors` and `golden.float.checkpoint.load`, or if the network is not the named one;
         the message names the tensor.
     ValueError
-        If there is no such name, or `heads` or `token` is needed, or contradicts what is known.
+        If there is no such name, or `heads` is needed, or an option contradicts what is known.
     """
     named = None if name == ANY else models.lookup(name)
     state, metadata = checkpoint.read(path)
-    return of_state(state, path, named, _own(metadata, path), heads, token)
+    return of_state(state, path, named, _own(metadata, path), heads, token, quick)
 
 
 def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None = None,
              own: Mapping[str, object] | None = None, heads: int | None = None,
-             token: str | None = None) -> Checkpoint:
+             token: str | None = None, quick: bool = False) -> Checkpoint:
     """Build the network of tensors.
 
     Parameters
@@ -216,7 +220,7 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
         The network whose width, depth, patch and MLP they must have.
     own
         Fields of a `VitSpec` that are known: tensors are as this project saves them.
-    heads, token
+    heads, token, quick
         As `open_checkpoint`.
 
     Raises
@@ -224,11 +228,14 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
     CheckpointError, ValueError
         As `open_checkpoint`.
     """
-    registers = 0
+    registers, pool, gelu = 0, "token", "quick" if quick else "exact"
     if own is None:
-        state, registers = plain(state, path, token)
+        state, registers, pool = plain(state, path, token)
+    elif quick and own.get("gelu") != gelu:
+        raise ValueError(f"--quick-gelu does not go with {path}, which says what its GELU is")
     elif isinstance(given := own.get("registers", 0), int):
-        registers = given
+        registers, pool = given, str(own.get("pool", pool))
+        gelu = str(own.get("gelu", gelu))
     found = of_tensors(state, path, registers)
     if named is not None:
         _as_named(found, state, named, path)
@@ -238,7 +245,8 @@ def of_state(state: Mapping[str, Tensor], path: str | Path, named: Model | None 
     if own is not None and "norm_eps" in own:
         epsilon = {"norm_eps": own["norm_eps"]}   # type: ignore[dict-item]
     try:
-        spec = VitSpec(**found, heads=number, **epsilon)   # type: ignore[arg-type]
+        spec = VitSpec(**found, heads=number, pool=pool, gelu=gelu,   # type: ignore[arg-type]
+                       **epsilon)   # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     with torch.device("meta"):   # before memory is taken for what a file claims

@@ -98,6 +98,11 @@ class SwinSpec:
         return self.patch_size**2 * self.in_channels
 
     @property
+    def gelu(self) -> str:
+        """What its GELU is, as a ViT's."""
+        return "exact"
+
+    @property
     def tokens(self) -> int:
         """Rows of the widest activation matrices: the patches."""
         return self.patches

@@ -14,7 +14,7 @@ from golden.float.preprocessing import usual
 from golden.float.preprocessing_options import ANY, INTERPOLATIONS
 from golden.float.shape import of_state
 from golden.float.swin import Swin, SwinSpec
-from golden.float.vit import Vit, VitSpec
+from golden.float.vit import QuickGelu, Vit, VitSpec
 
 _WHERE = "the model"
 #: Logits are as near, as a share of the largest one.
@@ -29,7 +29,8 @@ def from_timm(model: nn.Module, token: str | None = None) -> tuple[Vit | Swin, P
     model
         ``timm.create_model("vit_...", ...)``, ``"deit_..."`` or ``"swin_..."``, on the processor.
     token
-        Of a distilled DeiT, whose classifier counts: "class" or "distilled".
+        Of a distilled DeiT, whose classifier alone counts: "class" or "distilled"; None is the mean
+        of both.
 
     Returns
     -------
@@ -58,18 +59,28 @@ def from_timm(model: nn.Module, token: str | None = None) -> tuple[Vit | Swin, P
 
 def _vit(model: Any, token: str | None) -> Vit:
     pool = getattr(model, "global_pool", "token")
-    if pool != "token":
-        raise ValueError(f"global_pool must be 'token', not {pool!r}: only the class token is "
-                         "classified")
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    known = {"heads": model.blocks[0].attn.num_heads, "norm_eps": model.norm.eps}
-    made = of_state(state, _WHERE, heads=known["heads"], token=token).model
+    normed = "fc_norm.weight" in state
+    if pool != ("avg" if normed else "token"):
+        raise ValueError(f"global_pool must be 'token', or 'avg' with fc_norm, not {pool!r}"
+                         f"{'' if normed else ' without it'}")
+    known = {"heads": model.blocks[0].attn.num_heads,
+             "norm_eps": (model.fc_norm if normed else model.norm).eps}
+    made = of_state(state, _WHERE, heads=known["heads"], token=token,
+                    quick=_quick(model.blocks[0].mlp)).model
     assert isinstance(made, Vit)
     for module in made.modules():   # no tensor shows it
         if isinstance(module, nn.LayerNorm):
             module.eps = known["norm_eps"]
     made.spec = VitSpec(**vars(made.spec) | {"norm_eps": known["norm_eps"]})
     return made
+
+
+def _quick(mlp: Any) -> bool:
+    """Whether an MLP's function is QuickGELU: by its values, as no tensor shows it."""
+    act, places = getattr(mlp, "act", None), torch.linspace(-4, 4, 33)
+    return isinstance(act, nn.Module) and torch.allclose(act(places), QuickGelu()(places),
+                                                         rtol=0, atol=1e-6)
 
 
 def _swin(model: Any) -> Swin:
@@ -100,8 +111,8 @@ def _compare(model: Any, found: Vit | Swin, token: str | None) -> None:
     apart = float((wanted - got).abs().max()) if wanted.shape == got.shape else float("inf")
     if not apart <= _NEAR * float(wanted.abs().max()):
         raise ValueError(f"{type(model).__name__} computes something else: its logits differ by "
-                         f"{apart:.3g} (exact GELU, softmax of all scores and a class token are "
-                         "what there is)")
+                         f"{apart:.3g} (exact GELU or QuickGELU, softmax of all scores and a class "
+                         "token are what there is)")
 
 
 def _of_token(model: Any, image: Tensor, token: str) -> Tensor:

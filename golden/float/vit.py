@@ -9,7 +9,7 @@ Every intermediate tensor that a quantizer must know the range of leaves a modul
 that `observe` sees it: attention is written out, and points that compute nothing are `Tap` modules.
 """
 
-__all__ = ["Tap", "Vit", "VitSpec", "observe"]
+__all__ = ["POOLS", "QuickGelu", "Tap", "Vit", "VitSpec", "observe"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +17,11 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+
+from vitforge.spec.formats import GELUS
+
+#: What is classified: see `VitSpec`.
+POOLS = ("token", "both", "mean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +31,17 @@ class VitSpec:
     `registers` are tokens between the class token and the patches that no patch is in, a distilled
     DeiT's second one too; their values are their rows of the positions. With `norm_pre` a norm
     stands before the blocks, as in CLIP's tower, and the stream goes on behind it. `norm_eps` is
-    what LayerNorm adds to a variance in floating point; integers have none.
+    what LayerNorm adds to a variance in floating point; integers have none. `pool` says what is
+    classified: "token", the class token behind the last norm; "both", that and the token behind it,
+    side by side, by one layer (a distilled DeiT, whose logits are the mean of two classifiers);
+    "mean", the mean of all patches, behind which the last norm comes (timm's ``global_pool="avg"``
+    with ``fc_norm``). `gelu` is "exact", or "quick": `QuickGelu`.
 
     Raises
     ------
     ValueError
         If a size is not a positive integer (`registers` may be 0), one does not divide another, or
-        `norm_eps` is not small.
+        `norm_eps` is not small; or if there is no such pool or GELU, or no second token for "both".
     """
 
     image_size: int = 28
@@ -46,14 +55,19 @@ class VitSpec:
     registers: int = 0
     norm_pre: bool = False
     norm_eps: float = 1e-6
+    pool: str = "token"
+    gelu: str = "exact"
 
     def __post_init__(self) -> None:
         if not 0 <= self.norm_eps <= 1e-3:
             raise ValueError(f"norm_eps must be 0 to 1e-3, not {self.norm_eps}")
         if not isinstance(self.norm_pre, bool):
             raise ValueError(f"norm_pre must be true or false, not {self.norm_pre!r}")
+        for name, known in (("pool", POOLS), ("gelu", GELUS)):
+            if (given := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
         for item in fields(self):
-            if item.name in ("norm_eps", "norm_pre"):
+            if item.name in ("norm_eps", "norm_pre", "pool", "gelu"):
                 continue
             value, least = getattr(self, item.name), int(item.name != "registers")
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -64,6 +78,8 @@ class VitSpec:
                              f"not {self.image_size}")
         if self.dim % self.heads:
             raise ValueError(f"dim must be a multiple of heads ({self.heads}), not {self.dim}")
+        if self.pool == "both" and not self.registers:
+            raise ValueError("registers must be at least 1, a second token for pool 'both', not 0")
 
     @property
     def patches(self) -> int:
@@ -79,6 +95,11 @@ class VitSpec:
     def first(self) -> int:
         """Row of the first patch."""
         return 1 + self.registers
+
+    @property
+    def classified(self) -> int:
+        """Rows that the last norm's reader takes."""
+        return 2 if self.pool == "both" else 1
 
     @property
     def keys(self) -> int:
@@ -142,13 +163,21 @@ class Attention(nn.Module):
         return self.proj(self.context(context.transpose(1, 2).reshape(batch, tokens, dim)))
 
 
+class QuickGelu(nn.Module):
+    """``x sigmoid(1.702 x)``, of OpenAI's CLIP."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take it of every element."""
+        return x * torch.sigmoid(1.702 * x)
+
+
 class Mlp(nn.Module):
-    """Two linear layers with the exact GELU between them."""
+    """Two linear layers with GELU between them."""
 
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
         self.fc1 = nn.Linear(spec.dim, spec.mlp_hidden)
-        self.act = nn.GELU()
+        self.act = QuickGelu() if spec.gelu == "quick" else nn.GELU()
         self.fc2 = nn.Linear(spec.mlp_hidden, spec.dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,8 +216,10 @@ class Vit(nn.Module):
         if spec.norm_pre:
             self.norm_pre = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
+        if spec.pool == "mean":
+            self.pool = Tap()
         self.norm = nn.LayerNorm(spec.dim, eps=spec.norm_eps)
-        self.head = nn.Linear(spec.dim, spec.classes)
+        self.head = nn.Linear(spec.classified * spec.dim, spec.classes)
 
     def initialize(self, seed: int) -> "Vit":
         """Draw fresh parameters from a seed, and return the network.
@@ -219,12 +250,18 @@ class Vit(nn.Module):
         embedded: Tensor = self.embedding(x + self.pos_embed)
         return self.norm_pre(embedded) if self.spec.norm_pre else embedded
 
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits of what the blocks have made, ``[B, tokens, dim]``."""
+        if self.spec.pool == "mean":
+            x = self.pool(x[:, self.spec.first:].mean(1, keepdim=True))
+        return self.head(self.norm(x)[:, :self.spec.classified].flatten(1))
+
     def forward(self, images: Tensor) -> Tensor:
-        """Classify by the class token after the last norm."""
+        """Classify images."""
         x = self.tokens(images)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x)[:, 0])
+        return self.classify(x)
 
 
 @contextmanager

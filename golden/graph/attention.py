@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden.graph.cursor import Cursor
-from golden.graph.functions import ratio, words
+from golden.graph.functions import QUICK, ratio, words
 from golden.graph.values import Ints, Node, Reals, View
 
 
@@ -41,11 +41,12 @@ class Attention:
 
 @dataclass(frozen=True)
 class Mlp:
-    """Two layers: weight ``[N, K]`` and bias of each; and the node with the result."""
+    """Two layers: weight ``[N, K]`` and bias of each; the node with the result; what GELU is."""
 
     first: tuple[Reals, Reals]
     second: tuple[Reals, Reals]
     node: Node
+    gelu: str
 
 
 class _Layers:
@@ -152,15 +153,18 @@ def _projection(cursor: Cursor, context: Node, tokens: Ints, heads: int, width: 
 
 
 def mlp(cursor: Cursor, norm: Node, place: str) -> Mlp:
-    """Go over two layers with the exact GELU between them."""
+    """Go over two layers with the exact GELU, or QuickGELU, between them."""
     what = f"the first layer of {place}"
     first = cursor.take("linear", what)
     cursor.all_rows(first, first.sources[0], norm, what)
     what = f"the second layer of {place}"
     second = cursor.take("linear", what)
-    cursor.all_rows(second, second.sources[0], first, what, function="the exact GELU")
+    quick = words(cursor.graph.through(second.sources[0])[1]) == QUICK
+    cursor.all_rows(second, second.sources[0], first, what,
+                    function=QUICK if quick else "the exact GELU")
     return Mlp((first.data["weight"].T, first.data["bias"]),
-               (second.data["weight"].T, second.data["bias"]), second)
+               (second.data["weight"].T, second.data["bias"]), second,
+               "quick" if quick else "exact")
 
 
 def added(cursor: Cursor, stream: View, branch: Node, order: Ints | None, place: str) -> Node:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of one number: by their values at some places, whatever operators they are made of."""
 
-__all__ = ["BINARY", "UNARY", "gelu", "ratio", "tanh_gelu", "words"]
+__all__ = ["BINARY", "QUICK", "UNARY", "gelu", "ratio", "tanh_gelu", "words"]
 
 import math
 from collections.abc import Callable, Mapping
@@ -36,10 +36,11 @@ UNARY: Mapping[str, Callable[[Reals], Reals]] = {
 BINARY: Mapping[str, Callable[[Reals, Reals], Reals]] = {
     "Add": np.add, "Div": np.divide, "Max": np.maximum, "Min": np.minimum, "Mul": np.multiply,
     "Pow": np.power, "Sub": np.subtract}
+QUICK = "QuickGELU"
 #: What functions are called.
 _NAMES: Mapping[str, Callable[[Reals], Reals]] = {
     "the exact GELU": gelu, "tanh's approximation of GELU": tanh_gelu,
-    "QuickGELU": lambda x: x * _sigmoid(1.702 * x), "SiLU": lambda x: x * _sigmoid(x),
+    QUICK: lambda x: x * _sigmoid(1.702 * x), "SiLU": lambda x: x * _sigmoid(x),
     "ReLU": lambda x: np.maximum(x, 0), "tanh": np.tanh, "nothing": lambda x: x}
 #: Exported constants are single precision.
 _NEAR = 2e-6

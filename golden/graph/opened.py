@@ -12,15 +12,15 @@ SUFFIX = ".onnx"
 
 
 def open_network(path: str | Path, name: str = ANY, heads: int | None = None,
-                 token: str | None = None) -> Checkpoint:
+                 token: str | None = None, quick: bool = False) -> Checkpoint:
     """Build the network of a file, in evaluation mode.
 
     Parameters
     ----------
     path
         A state dict (`golden.float.shape.open_checkpoint`), or a float network as ONNX.
-    name, heads, token
-        Of a state dict; a graph shows its heads, and has no other name than `ANY`.
+    name, heads, token, quick
+        Of a state dict; a graph shows its heads and its GELU, and has no other name than `ANY`.
 
     Raises
     ------
@@ -31,9 +31,9 @@ def open_network(path: str | Path, name: str = ANY, heads: int | None = None,
         As `open_checkpoint`; or if a graph is given a name or heads.
     """
     if Path(path).suffix != SUFFIX:
-        return open_checkpoint(path, name, heads, token)
+        return open_checkpoint(path, name, heads, token, quick)
     for option, given in (("model", name != ANY), ("heads", heads is not None),
-                          ("token", token is not None)):
+                          ("token", token is not None), ("quick-gelu", quick)):
         if given:
             raise ValueError(f"--{option} does not go with {path}: a graph shows its whole shape")
     from golden.graph.onnx_file import network

@@ -141,6 +141,8 @@ def _block(cursor: Cursor, stages: _Stages, norm1: Node, stream: View, size: int
     norm2 = cursor.take("norm", f"the second norm of {place}")
     cursor.all_rows(norm2, norm2.sources[0], middle, f"the tokens in {place}")
     layers = mlp(cursor, norm2, f"the MLP of {place}")
+    if layers.gelu != "exact":
+        cursor.refuse(layers.node, f"the exact GELU in {place}")
     end = added(cursor, middle.view, layers.node, None, f"the MLP of {place}")
     name = f"layers.{stage}.blocks.{number}"
     state = block(name, (norm1, norm2), found, layers)

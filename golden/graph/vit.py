@@ -106,20 +106,20 @@ def vit(cursor: Cursor) -> Found:
         layers = mlp(cursor, norm2, f"the MLP of {name}")
         end = added(cursor, middle.view, layers.node, None, f"the MLP of {name}")
         state |= block(f"blocks.{depth}", (norm1, norm2), found, layers)
-        shapes.add((found.heads, len(layers.first[0])))
+        shapes.add((found.heads, len(layers.first[0]), layers.gelu))
         if len(shapes) > 1:
-            cursor.refuse(layers.node, "as many heads and MLP channels as in the blocks before")
+            cursor.refuse(layers.node, "the heads, MLP channels and GELU of the blocks before")
         stream, depth = end.view, depth + 1
     if not depth:
         cursor.refuse(cursor.peek(), "a block")
     if len(epsilons) != 1:
         cursor.refuse(norm1, f"one epsilon of all norms, not {sorted(epsilons)}")
     state |= _classifier(cursor, stream, norm1)
-    heads, hidden = next(iter(shapes))
+    heads, hidden, gelu = next(iter(shapes))
     return Found("vit", {**fields, "classes": len(state["head.weight"]), "depth": depth,
                          "heads": heads, "mlp_hidden": hidden,
                          "registers": first - 1, "norm_pre": first_norm,
-                         "norm_eps": epsilons.pop()}, state)
+                         "norm_eps": epsilons.pop(), "gelu": gelu}, state)
 
 
 def _classifies(cursor: Cursor, norm: Node) -> bool:

@@ -131,7 +131,7 @@ def _certain(x: Tensor, channels: int, total: Tensor, square: Tensor, config: Co
     """Refuse elements that are not of a row of these statistics: LayerNorm's widths rely on it."""
     variance, half = channels * square - total * total, 1 << config.norm_bits - 1
     if not 1 <= channels <= config.max_channels or int(variance.min()) < 0 \
-            or int(x.min()) < -half or int(x.max()) >= half:
+            or bool((x < -half).any()) or bool((x >= half).any()):
         raise ValueError("norm statistics must be those of a row")
     if bool(((channels * x - total).square() > (channels - 1) * variance).any()):
         raise ValueError("an element is farther out than a row of these statistics can have it")
@@ -234,7 +234,9 @@ class _Machine:
         channels = int(factors[0, 0])
         if not bool((factors[:, 0] == channels).all()):
             raise ValueError("norm statistics must be those of a row")
-        _certain(x, channels, factors[:, 1:2], factors[:, 2:], self.config)
+        # Behind the last channel of a row there are codes of none; a gamma of 0 makes nothing of
+        # them.
+        _certain(x[:, gamma != 0], channels, factors[:, 1:2], factors[:, 2:], self.config)
         return normalize(x, channels, factors[:, 1:2], factors[:, 2:], gamma, offset, self.config,
                          fields["operand_bits"])
 

@@ -25,6 +25,7 @@ from golden.formats.ptf import outlier_two_scale, power_of_two_factor
 from golden.network.inference import image_codes
 from golden.network.integers import Network
 from golden.network.ops import (
+    Beside,
     Context,
     Image,
     Logits,
@@ -166,7 +167,7 @@ class _Calibration:
         self.formats: dict[str, Format] = {}
         self.table: dict[type[Operation], Callable[..., None]] = {
             Image: self.image, Position: nothing, PairBias: nothing, Tokens: nothing,
-            Merge: nothing, Pool: nothing, Product: nothing, Scores: nothing,
+            Merge: nothing, Beside: nothing, Pool: nothing, Product: nothing, Scores: nothing,
             RegionScores: nothing, Context: nothing, RegionContext: nothing,
             Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
             RegionSoftmax: self.softmax, Logits: nothing}

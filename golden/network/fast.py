@@ -78,7 +78,8 @@ class _Prepare:
         self.packed = packed_stationary(network)
         self.table: dict[type[ops.Operation], Callable[..., _Work]] = {
             ops.Image: self.image, ops.Position: self.position, ops.PairBias: self.pair_bias,
-            ops.Tokens: self.tokens, ops.Merge: self.merge, ops.Pool: self.pool,
+            ops.Tokens: self.tokens, ops.Merge: self.merge, ops.Beside: self.beside,
+            ops.Pool: self.pool,
             ops.Product: self.product, ops.Scores: self.scores,
             ops.RegionScores: self.region_scores, ops.Context: self.context,
             ops.RegionContext: self.region_context, ops.Requantize: self.requantize,
@@ -121,6 +122,9 @@ class _Prepare:
 
     def merge(self, operation: ops.Merge) -> _Work:
         return lambda tensor: merged(tensor, operation.size)
+
+    def beside(self, operation: ops.Beside) -> _Work:
+        return lambda tensor: tensor.flatten(1)[:, None]
 
     def pool(self, operation: ops.Pool) -> _Work:
         bound = operation.tokens * self.largest(operation.reads[0])

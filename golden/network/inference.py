@@ -20,6 +20,7 @@ from golden.network.integers import Network
 from golden.network.ops import (
     BLANK,
     PICTURES,
+    Beside,
     Context,
     Image,
     Logits,
@@ -135,7 +136,8 @@ class _Run:
         self.packed = packed_stationary(network)
         self.table: dict[type[Operation], Callable[..., _Made]] = {
             Image: self.image, Position: self.position, PairBias: self.pair_bias,
-            Tokens: self.tokens, Merge: self.merge, Pool: self.pool, Product: self.product,
+            Tokens: self.tokens, Merge: self.merge, Beside: self.beside, Pool: self.pool,
+            Product: self.product,
             Scores: self.scores, RegionScores: self.region_scores, Context: self.context,
             RegionContext: self.region_context, Requantize: self.requantize, Norm: self.norm,
             Softmax: self.softmax, RegionSoftmax: self.region_softmax, Logits: self.logits}
@@ -166,6 +168,9 @@ class _Run:
 
     def merge(self, operation: Merge, codes: Tensor) -> _Made:
         return (merged(codes, operation.size),)
+
+    def beside(self, operation: Beside, codes: Tensor) -> _Made:
+        return (codes.flatten(1)[:, None],)
 
     def pool(self, operation: Pool, codes: Tensor) -> _Made:
         return (self.network.formats[operation.reads[0]].operand(codes).sum(1, keepdim=True),)

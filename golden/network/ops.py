@@ -17,8 +17,8 @@ probabilities, then has all pairs of the first region, query by query, then thos
 so on: ``[heads, pairs]`` (`golden.network.regions`).
 """
 
-__all__ = ["BLANK", "OPERATIONS", "PICTURES", "Context", "Image", "Logits", "Merge", "Multiply",
-           "Norm", "Operation", "PairBias", "Pool", "Position", "Product", "Region",
+__all__ = ["BLANK", "OPERATIONS", "PICTURES", "Beside", "Context", "Image", "Logits", "Merge",
+           "Multiply", "Norm", "Operation", "PairBias", "Pool", "Position", "Product", "Region",
            "RegionContext", "RegionScores", "RegionSoftmax", "Requantize", "Scores", "Softmax",
            "Tokens", "UnknownOperationError", "channels", "chosen", "for_role", "last_reads",
            "made", "nothing", "products", "summed"]
@@ -108,6 +108,11 @@ class Merge(Operation):
     """
 
     size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside(Operation):
+    """The codes of all rows side by side, in one row: codes ``[1, rows * channels]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +240,7 @@ class Logits(Operation):
 
 #: Every type that a consumer must have a word for.
 OPERATIONS: tuple[type[Operation], ...] = (
-    Image, Position, PairBias, Tokens, Merge, Pool, Product, Scores, RegionScores, Context,
+    Image, Position, PairBias, Tokens, Merge, Beside, Pool, Product, Scores, RegionScores, Context,
     RegionContext, Requantize, Norm, Softmax, RegionSoftmax, Logits)
 
 
@@ -307,6 +312,8 @@ def channels(name: str, writers: Mapping[str, Operation]) -> int:
     if isinstance(operation, Tokens | Norm):
         return channels(operation.reads[0], writers)
     product = summed(operation, writers)
+    if isinstance(product, Pool):
+        return channels(product.reads[0], writers)
     assert isinstance(product, Product)
     return product.columns
 

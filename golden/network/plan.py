@@ -20,6 +20,7 @@ from golden.formats.formats import Format, Shifted, TwoScale, Uniform
 from golden.network.constants import around_zero, symmetric
 from golden.network.integers import Affine, Network
 from golden.network.ops import (
+    Beside,
     Context,
     Image,
     Logits,
@@ -112,6 +113,7 @@ def check_can_run(spec: Spec, config: Config) -> None:
         The message names the field.
     """
     limits.check(config, limits.Part.NETWORK)
+    limits.same_gelu(config, spec.gelu)
     limits.fits(config, max_keys=spec.keys, max_channels=spec.widest)
 
 
@@ -149,7 +151,8 @@ class _Builder:
         self.logit_scale = 1.0
         self.table: dict[type[Operation], Callable[..., None]] = {
             Image: nothing, Position: self.position, PairBias: self.pair_bias,
-            Tokens: self.tokens, Merge: self.merge, Pool: nothing, Product: self.product,
+            Tokens: self.tokens, Merge: self.merge, Beside: self.tokens, Pool: nothing,
+            Product: self.product,
             Scores: nothing, RegionScores: nothing, Context: nothing, RegionContext: nothing,
             Requantize: self.requantize, Norm: self.norm, Softmax: self.softmax,
             RegionSoftmax: self.softmax, Logits: self.logits}
@@ -200,8 +203,8 @@ class _Builder:
         pairs = [dyadic(value, self.config) for value in ratio.tolist()]
         return torch.tensor([m for m, _ in pairs]), torch.tensor([s for _, s in pairs])
 
-    def tokens(self, operation: Tokens) -> None:
-        """Rows in another order have the format that they had."""
+    def tokens(self, operation: Tokens | Beside) -> None:
+        """Rows in another order, or side by side, have the format that they had."""
         if (found := self.formats.get(operation.reads[0])) is not None:
             self.formats[operation.writes[0]] = found
 
@@ -255,6 +258,11 @@ class _Builder:
     def branch(self, operation: Requantize) -> Requantization:
         """End a branch: the result is added to the residual stream, or begins it."""
         product = summed(operation, self.made)
+        if isinstance(product, Pool):
+            read = float(self.stream(product.reads[0]).scale) / product.tokens
+            step = torch.tensor([read], dtype=torch.float64)
+            return self.residual(operation.name, step, torch.zeros_like(step), 0.0,
+                                 self.stream(operation.writes[0]))
         before = 0.0 if operation.residual is None \
             else float(self.stream(operation.residual).scale)
         return self.residual(f"{product.name}.bias", self.step(product), self.bias(product),

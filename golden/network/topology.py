@@ -15,11 +15,13 @@ from golden.float.vit import VitSpec
 from golden.network.ops import (
     BLANK,
     PICTURES,
+    Beside,
     Context,
     Image,
     Logits,
     Norm,
     Operation,
+    Pool,
     Position,
     Product,
     Requantize,
@@ -64,10 +66,27 @@ def _vit(spec: VitSpec) -> Iterator[Operation]:
         yield _linear(f"{block}.mlp.fc2", active, tokens, spec.mlp_hidden, dim)
         yield _added(f"{block}.mlp.fc2", middle, after)
         stream = after
-    yield Tokens(name="class_token", reads=(stream,), writes=("class_token",), source=(0,))
-    yield _norm("class_token", "norm")
-    yield _linear("head", "norm", 1, dim, spec.classes)
+    yield from _classified(spec, stream)
     yield Logits(name="head", reads=("head",), writes=("logits",))
+
+
+def _classified(spec: VitSpec, stream: str) -> Iterator[Operation]:
+    """Take what is classified, and make the sums of the logits."""
+    found, rows = "norm", spec.classified
+    if spec.pool == "mean":
+        source = tuple(range(spec.first, spec.tokens))
+        yield Tokens(name="patches", reads=(stream,), writes=("patches",), source=source)
+        yield Pool(name="pool", reads=("patches",), writes=("pool.sums",), tokens=spec.patches)
+        yield Requantize(name="pool", reads=("pool.sums",), writes=("pool",), roles=("stream",))
+        yield _norm("pool", "norm")
+    else:
+        yield Tokens(name="class_token", reads=(stream,), writes=("class_token",),
+                     source=tuple(range(rows)))
+        yield _norm("class_token", "norm")
+    if spec.pool == "both":
+        found = "norm.both"
+        yield Beside(name="both", reads=("norm",), writes=(found,))
+    yield _linear("head", found, 1, rows * spec.dim, spec.classes)
 
 
 def _attention(spec: VitSpec, name: str, source: str) -> Iterator[Operation]:

@@ -87,8 +87,21 @@ def _vit(layers: Layers, simulated: Vit, image: str) -> str:
         x = layers.site(f"{name}.residual1", graph("Add", x, y))
         y = layers.mlp(f"{name}.mlp", layers.norm(f"{name}.norm2", x))
         x = layers.site(f"{name}.residual2", graph("Add", x, y))
-    x = graph("Gather", layers.norm("norm", x), graph.constant(torch.tensor(0)), axis=1)
+    if spec.pool == "mean":
+        x = layers.site("pool", _mean(graph, layers.part(x, 1, spec.first, spec.tokens), keep=1))
+    x = layers.norm("norm", x)
+    if spec.classified > 1:
+        x = layers.shaped(layers.part(x, 1, 0, spec.classified), 0, spec.classified * spec.dim)
+    else:
+        x = graph("Gather", x, graph.constant(torch.tensor(0)), axis=1)
     return layers.linear("head", x)
+
+
+def _mean(graph: Graph, x: str, keep: int) -> str:
+    """Mean of all tokens."""
+    if graph.opset >= 18:
+        return graph("ReduceMean", x, graph.constant(torch.tensor([1])), keepdims=keep)
+    return graph("ReduceMean", x, axes=[1], keepdims=keep)
 
 
 def _swin(layers: Layers, simulated: Swin, image: str) -> str:
@@ -107,9 +120,7 @@ def _swin(layers: Layers, simulated: Swin, image: str) -> str:
             y = layers.mlp(f"{name}.mlp", layers.norm(f"{name}.norm2", x))
             x = layers.site(f"{name}.residual2", graph("Add", x, y))
     x = layers.shaped(layers.norm("norm", x), 0, -1, spec.stages[-1].dim)
-    mean = graph("ReduceMean", x, graph.constant(torch.tensor([1])), keepdims=0) \
-        if graph.opset >= 18 else graph("ReduceMean", x, axes=[1], keepdims=0)
-    return layers.linear("head.fc", layers.site("head.pool", mean))
+    return layers.linear("head.fc", layers.site("head.pool", _mean(graph, x, keep=0)))
 
 
 def _merged(layers: Layers, name: str, x: str) -> str:

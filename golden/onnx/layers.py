@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from golden.float.swin import Swin
-from golden.float.vit import Vit
+from golden.float.vit import QuickGelu, Vit
 from golden.onnx.codes import quantized, weight
 from golden.onnx.graph import Graph
 from golden.onnx.softmax import integer_softmax
@@ -128,9 +128,16 @@ class Layers:
         """Add two layers with GELU, or ReLU, between them."""
         hidden, active = self.linear(f"{name}.fc1", x), f"{name}.act"
         with self.graph.at(active):
-            hidden = self.graph("Relu", hidden) if isinstance(self.modules[active], nn.ReLU) \
+            module = self.modules[active]
+            hidden = self.graph("Relu", hidden) if isinstance(module, nn.ReLU) \
+                else self.quick_gelu(hidden) if isinstance(module, QuickGelu) \
                 else self.gelu(hidden)
         return self.linear(f"{name}.fc2", self.site(active, hidden))
+
+    def quick_gelu(self, x: str) -> str:
+        """Add ``x sigmoid(1.702 x)``."""
+        graph = self.graph
+        return graph("Mul", x, graph("Sigmoid", graph("Mul", x, graph.constant(1.702))))
 
     def gelu(self, x: str) -> str:
         """Add the exact GELU, of operators where the version has none."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from golden.float.swin import Swin
-from golden.float.vit import Vit
+from golden.float.vit import QuickGelu, Vit
 from golden.ptq.sites import layers, sites, source
 
 
@@ -76,9 +76,12 @@ def folded(state: Mapping[str, Tensor], norm: str, layer: str, ratio: Tensor,
 def readers(model: Vit | Swin) -> dict[str, str]:
     """Return the layer that reads each LayerNorm output, by the norm's name.
 
-    Swin's last norm is left out: between it and the layer there is the mean.
+    Swin's last norm is left out: between it and the layer there is the mean. So is that of a ViT
+    whose classifier reads two tokens of it.
     """
     norms = {site.name for site in sites(model) if site.role == "norm"}
+    if getattr(model.spec, "pool", "") == "both":
+        norms.remove("norm")
     return {source(layer): layer for layer in layers(model) if source(layer) in norms}
 
 
@@ -137,6 +140,6 @@ def activated(model: Vit | Swin, activation: str) -> Vit | Swin:
     changed = copy.deepcopy(model)
     for module in changed.modules():
         for name, child in module.named_children():
-            if isinstance(child, nn.GELU):
+            if isinstance(child, nn.GELU | QuickGelu):
                 setattr(module, name, nn.ReLU())
     return changed

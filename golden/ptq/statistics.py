@@ -134,8 +134,8 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
     lows: dict[str, list[Tensor]] = {site.name: [] for site in found}
     highs: dict[str, list[Tensor]] = {site.name: [] for site in found}
     rows: dict[str, list[Tensor]] = {site.name: [] for site in found}
-    # A classifier of the class token reads nothing else of the final norm.
-    vit = isinstance(model, Vit)
+    # A classifier of tokens reads nothing else of the final norm.
+    vit, classified = isinstance(model, Vit), getattr(model.spec, "classified", 0)
     first: dict[str, list[Tensor]] = {site.name: [] for site in found
                                       if vit and site.role == "stream"}
     wanted = {site.name for site in found if site.role in kept}
@@ -143,7 +143,7 @@ def collect(model: Vit | Swin, batches: Iterable[Tensor], *, most: int = 1 << 20
 
     def see(name: str, value: Tensor) -> None:
         token = value[:, 0].clone() if name in first else None
-        value = value[:, 0] if vit and name == "norm" else value
+        value = value[:, :classified] if vit and name == "norm" else value
         rows_wanted = here.keep and name in wanted
         here.seen.append((name, *value.aminmax(), spaced(value, most) if rows_wanted else None,
                           token))

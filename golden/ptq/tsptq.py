@@ -97,11 +97,11 @@ def squared_gradients(model: Vit | Swin, batches: Iterable[Tensor], found: Seque
     Of the cross-entropy between the network's logits and its own most likely classes.
     """
     rows: dict[str, list[Tensor]] = {site.name: [] for site in found if site.name != INPUT}
-    class_token = {"norm"} if isinstance(model, Vit) else set()
+    classified = model.spec.classified if isinstance(model, Vit) else 0
 
     def see(name: str, value: Tensor) -> None:
         def keep(gradient: Tensor) -> None:
-            part = gradient[:, 0] if name in class_token else gradient
+            part = gradient[:, :classified] if classified and name == "norm" else gradient
             rows[name].append(spaced(part, most).square())
         value.register_hook(keep)
 

@@ -36,7 +36,7 @@ class Unit:
     def owns(self, tensor: str) -> bool:
         """Whether a parameter or a site of this name is part of it."""
         return (tensor.startswith(f"{self.name}.") or tensor == self.name
-                or (self.name == HEAD and tensor.split(".")[0] == "norm")
+                or (self.name == HEAD and tensor.split(".")[0] in ("norm", "pool"))
                 or (self.name == "patch_embed"
                     and tensor.split(".")[0] in ("embedding", "norm_pre")))
 
@@ -44,15 +44,9 @@ class Unit:
 def units(model: Vit | Swin) -> tuple[Unit, ...]:
     """Return the units of a network, in order; run one after the other they are the network."""
     if isinstance(model, Vit):
-        vit = model
-
-        def classify(x: Tensor) -> Tensor:
-            logits: Tensor = vit.head(vit.norm(x[:, :1])[:, 0])
-            return logits
-
-        return (Unit("patch_embed", vit.tokens),
-                *(Unit(f"blocks.{n}", block) for n, block in enumerate(vit.blocks)),
-                Unit(HEAD, classify))
+        return (Unit("patch_embed", model.tokens),
+                *(Unit(f"blocks.{n}", block) for n, block in enumerate(model.blocks)),
+                Unit(HEAD, model.classify))
     found = [Unit("patch_embed", model.patch_embed)]
     for n, layer in enumerate(model.layers):
         if isinstance(layer.downsample, PatchMerging):

@@ -11,7 +11,7 @@ from hw.lib.products import shift_right
 from hw.lib.stream import delay, register
 from hw.requant.multiply import FINE, STEPS, multiply, shift_power
 from vitforge.spec.config import Config
-from vitforge.spec.gelu import FRACTION_OFFSET, RANGE, bump_drop, bump_table
+from vitforge.spec.gelu import FRACTION_OFFSET, bump_drop, bump_range, bump_table
 
 #: Low digit of a sum, unsigned: what one 18 x 18 multiplier takes.
 DIGIT = 17
@@ -44,7 +44,7 @@ class Scale(wiring.Component):
     negative : Out(1)
         Sign of v; v = 0 may have either.
     index : Out
-        Entry of the bump's table for ``|v|``; the last one from ``|v| = 4`` on.
+        Entry of the bump's table for ``|v|``; the last one from ``|v| = 2**bump_range`` on.
     """
 
     latency = 11
@@ -189,7 +189,8 @@ class Scale(wiring.Component):
         saturated = Signal()
         m.d.comb += [
             saturated.eq(overflow | rounded[bits - 1]),
-            beyond.eq(saturated | rounded[bits - FRACTION_OFFSET + RANGE:].any()),
+            beyond.eq(saturated | rounded[bits - FRACTION_OFFSET
+                                        + bump_range(self.config):].any()),
         ]
         with m.If(self.advance):
             m.d.sync += [

@@ -113,5 +113,7 @@ def _simulate(args: argparse.Namespace) -> int:
         (folder / "timeline.svg").write_text(draw(exact, found.compiled), encoding="utf-8")
     console.print(f"timeline: {target / 'timeline.svg'}", soft_wrap=True)
     if args.waves:
-        console.print(f"waves: below {found.directory}", soft_wrap=True)
+        run = max(found.directory.glob("run-*"), key=lambda folder: folder.stat().st_mtime)
+        for file in sorted(run.glob("dump.*")):
+            console.print(f"waves: {file}", soft_wrap=True)
     return 0

@@ -16,6 +16,7 @@ from cocotb_tools.runner import get_results
 
 from gen.elaborate import generate
 from sim import run
+from sim.accelerator.waves import annotated, state
 from sim.run import Runner, SimulationError, alone, tail, watching
 from sim.toolchain import OPTIMISATION, find
 from vitforge.spec.config import Config
@@ -104,13 +105,14 @@ def place(blocks: Sequence[bytes], start: int = 4096) -> tuple[list[int], bytes]
 class Simulation:
     """A built model; `run` may be called many times, by several processes at once.
 
-    Every run has a folder of its own, which stays if the run fails, or has waves.
+    Every run has a folder of its own, which stays if the run fails, or has waves; `shown` is the
+    Verilog whose words GTKWave is told to show.
     """
 
     def __init__(self, runner: Runner, folder: Path, config: Config, size: int,
-                 waves: bool = False) -> None:
+                 waves: bool = False, shown: str | None = None) -> None:
         self._runner, self.folder, self.config, self.size = runner, folder, config, size
-        self._waves = waves
+        self._waves, self._shown = waves, shown
 
     def _inside(self, address: int, size: int) -> tuple[int, int]:
         """Return the part of a buffer that the memory has."""
@@ -165,6 +167,9 @@ class Simulation:
             raise SimulationError(f"{error}; see {log}\n{tail(log)}") from None
         if failures:
             raise SimulationError(f"the bench failed; see {log}\n{tail(log)}")
+        if self._shown:
+            [dump] = folder.glob("dump.*")
+            dump.with_suffix(".gtkw").write_text(state(self._shown, dump), encoding="ascii")
         found = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
         return [Outcome(values, bytes.fromhex(values.pop("output"))) for values in found]
 
@@ -194,10 +199,13 @@ def build(config: Config, *, size: int = 1 << 20, latency: int = LATENCY, waves:
                                 f"{f'-{netlist.name}' if netlist else ''}")
     runner = Runner(find(optimisation="-O0" if brief else OPTIMISATION["OPT_FAST"]), waves)
     with alone(folder):
-        text = _verilog(config)
+        plain = text = _verilog(config)
         if netlist:
             text = netlist.of(text)
+        elif waves:
+            text = annotated(text)
         run.build(runner, folder, "accelerator.v", text, "accelerator_top", folder.name,
                   waves=waves, others=SOURCES,
                   parameters={"BITS": config.axi_bits, "BYTES": size, "LATENCY": latency})
-    return Simulation(runner, folder, config, size, waves)
+    return Simulation(runner, folder, config, size, waves,
+                      shown=plain if waves and not netlist else None)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitforge.spec.formats import ATTENTION, CODE_BITS, SUBSETS, attention_format
+from vitforge.spec.formats import ATTENTION, CODE_BITS, GELUS, SUBSETS, attention_format
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -87,6 +87,8 @@ class Config:
                                     "two only", default=16)
     factor_bits: int = _integer(4, 18, "unsigned width of the factor of GeLU's result, and of a "
                                 "residual", default=16)
+    gelu: str = _choice(*GELUS, text="what the table of GELU is of: the exact one, or QuickGELU, "
+                        "x sigmoid(1.702 x), as in OpenAI's CLIP")
     formats: str = _choice(*SUBSETS, text="codes that a requantizer makes and an operand may have; "
                            "those of `attention` the operands of P V have besides")
     value_bits: int = _integer(10, 24, "signed width of a requantized value before its encoding",

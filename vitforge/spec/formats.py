@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Number formats by name: their codes in an instruction, and what attention codes there are."""
 
-__all__ = ["ATTENTION", "CODE_BITS", "FORMATS", "LOG2_BITS", "LOG2_DEPTH", "MIDDLE", "SUBSETS",
-           "attention_format", "numbered"]
+__all__ = ["ATTENTION", "CODE_BITS", "FORMATS", "GELUS", "LOG2_BITS", "LOG2_DEPTH", "MIDDLE",
+           "SUBSETS", "attention_format", "numbered"]
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -17,6 +17,8 @@ FORMATS = {"uniform": 0, "two-scale": 1, "log2": 2, "table": 3}
 #: Attention codes that the accelerator multiplies, and the widest of each; the narrowest has 3
 #: bits. All but log2 are of `vitforge.spec.probability_levels`.
 ATTENTION = {"log2": 5, "uniform": 8, "two-scale": 8, "log-sqrt2": 4, "table": 4}
+#: What a GELU is: the exact one, or QuickGELU.
+GELUS = ("exact", "quick")
 #: Zeros behind the one of the largest operand of log2 codes: beyond them a probability is 0.
 LOG2_DEPTH = 15
 #: Widest log2 codes that are all powers of two, but for the highest.

@@ -6,7 +6,8 @@ they begin; so what one takes, the others take. A part of an accelerator, or a n
 that no core need run, asks for less.
 """
 
-__all__ = ["LIMITS", "Limit", "Part", "check", "check_format", "fits"]
+__all__ = ["LIMITS", "Limit", "Part", "check", "check_format", "fits",
+           "same_gelu"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,6 +171,18 @@ def check_format(config: Config, kind: str, name: str, instead: str) -> None:
     if kind not in config.result_formats:
         raise ConfigError(f"formats must have {kind} for the codes of {name}, not be "
                           f"{config.formats} ({instead})")
+
+
+def same_gelu(config: Config, gelu: str) -> None:
+    """Refuse a configuration whose table is of another GELU than a network has.
+
+    Raises
+    ------
+    ConfigError
+        The message names the field, and what would be accepted.
+    """
+    if config.gelu != gelu:
+        raise ConfigError(f"gelu must be {gelu!r} for this network's MLPs, not {config.gelu!r}")
 
 
 def fits(config: Config, **least: int) -> None:
