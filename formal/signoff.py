@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from formal.options import CONFIGS, PROPERTY, Verdict, good
+from formal.options import CONFIGS, NAMES, PROPERTY, Verdict, good
 from hw.units import UNITS
 from sim.coverage import KINDS
 from vitforge.base.cli import run_command
@@ -115,7 +115,8 @@ def _machine(data: Mapping[str, Any]) -> str:
               for place in range(4)]
     proofs = (f"Proofs: {totals[0]} of {totals[1]} properties of {len(designs)} designs hold in "
               f"every run of any length, in {len(counts)} configurations; {totals[2]} of "
-              f"{totals[3]} situations, which show that they are not proofs of nothing, come true.")
+              f"{totals[3]} situations, which show that they are not proofs of nothing, come true."
+              + _unproved(counts))
     lines = [proofs if counts else "Proofs were not run.", ""]
     for item in data["corrupt"].values():
         kinds = ", ".join(f"{name} {count:,}" for name, count in item["kinds"].items())
@@ -126,6 +127,15 @@ def _machine(data: Mapping[str, Any]) -> str:
     if not data["corrupt"]:
         lines += ["Corrupted programs were not run.", ""]
     return "\n".join(lines)
+
+
+def _unproved(counts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a sentence of the designs whose proofs were not run, if there are any."""
+    left = {config: [design for design in NAMES if design not in counts.get(config, {})]
+            for config in CONFIGS}
+    listed = "; ".join(f"of `{config}` {', '.join(designs) if len(designs) < len(NAMES) else 'all'}"
+                       for config, designs in left.items() if designs)
+    return f" Not run, and open: {listed}." if listed else ""
 
 
 def _living(data: Mapping[str, Any]) -> str:
