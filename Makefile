@@ -29,6 +29,8 @@ STAMP := $(VENV)/.installed
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export XDG_CONFIG_HOME := $(CURDIR)/.cache/config
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Hundreds of processes import the same modules: each would compile them, and two all tests.
+unexport PYTHONDONTWRITEBYTECODE
 # One thread for each of the $(JOBS) test processes.
 export OMP_NUM_THREADS ?= 1
 

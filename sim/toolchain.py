@@ -35,11 +35,12 @@ against 10.0 s for a first build, and the 4x4 with ``-O1`` ran faster (5,300,000
 A split of 20,000 is used since then: each file costs a second for Verilator's headers alone, and
 a unit is one file instead of several (the requantizer of `tiny` with its player: 10 against 19 s).
 
-``OPT_FAST`` in the environment replaces ``-O1``. The tests set ``-O0``, as their models run for
-seconds: with it a model is one file, without precompiled headers. The requantizer of `tiny` with
-its player takes 4.2 s to build and 1.0 s to run instead of 7.7 s and 0.9 s; the largest file of one
-for a 16x16 array with 16 lanes compiles in 2.0 s instead of 14.8 s. The accelerator, which runs for
-hundreds of thousands of cycles, keeps ``-O1``.
+``OPT_FAST`` and ``OPT_GLOBAL`` in the environment replace both. The tests set ``-O0``, as their
+models run for seconds, and the library is not what they wait for: with it a model is one file,
+without precompiled headers. The requantizer of `tiny` with its player takes 4.2 s to build and
+1.0 s to run instead of 7.7 s and 0.9 s; the largest file of one for a 16x16 array with 16 lanes
+compiles in 2.0 s instead of 14.8 s. The accelerator, which runs for hundreds of thousands of
+cycles, keeps ``-O1``.
 
 Verilator's headers are a second of the processor in each source. `sim.objcache` precompiles them
 too: the accelerator of `tiny` with ``-O0`` takes 7.0 s to build instead of 8.8 s.
@@ -64,7 +65,7 @@ from typing import Any
 from vitforge.base.errors import ToolchainError
 
 #: Arguments for Verilator, and variables of its makefile: see the table above. The environment may
-#: have another ``OPT_FAST``.
+#: have others.
 OPTIONS = ("--output-split", "20000")
 OPTIMISATION = {"OPT_FAST": "-O1", "OPT_GLOBAL": "-O2"}
 
@@ -168,8 +169,8 @@ def find(path: str | None = None, objects: str | Path = "build/objects",
     perl = _program(("perl",), path, "perl", "perl")
     make = _program(("make", "gmake"), path, "GNU make", "make")
     cxx = _program(("g++", "c++"), path, "a C++ compiler", "g++")
-    flags = OPTIMISATION | {"OPT_FAST": optimisation or os.environ.get("OPT_FAST")
-                            or OPTIMISATION["OPT_FAST"]}
+    flags = {name: os.environ.get(name) or usual for name, usual in OPTIMISATION.items()}
+    flags["OPT_FAST"] = optimisation or flags["OPT_FAST"]
     options = ("--output-split", "0") if flags["OPT_FAST"] == "-O0" else OPTIONS
     programs: dict[str, Any] = {"cxx": cxx, "make": make, "perl": perl, "options": options}
     script = Path(__file__).with_name("objcache.py").absolute()

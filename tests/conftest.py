@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What many tests need: one thread, global switches put back, digits as folders of pictures."""
+"""What many tests need: one thread, global switches put back, digits as folders of pictures.
 
+What takes long to import is imported where it is used: the process that starts those of the tests
+reads this file too.
+"""
+
+import gc
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from golden.data.mnist import Split
-from tests import designs
+if TYPE_CHECKING:
+    from golden.data.mnist import Split
 
 #: Writes the first images of a split as ``<folder>/digit<label>/<number>.png``.
-WriteDigits = Callable[[Path, Split, int], Path]
+WriteDigits = Callable[[Path, "Split", int], Path]
 
 #: The files that take longest begin, so that all processes end at about the same time. Neighbours
 #: build no model that is the same: one of them would wait.
-FIRST = ("accelerator", "not_square", "demo", "verilog", "pair", "accelerator_check", "waves",
-         "accelerator_corrupt", "packed", "machine_formats", "synth", "requant", "operand", "sim",
-         "vectors", "softmax", "systolic", "drain", "memory_model", "memory_writer",
-         "memory_reader", "driver", "quantize_command", "explore", "accelerator_golden", "wheel",
+FIRST = ("accelerator", "synth", "pair", "verilog", "quad", "demo", "not_square", "waves", "tables",
+         "coverage", "accelerator_corrupt", "notebooks", "packed", "icarus", "machine_formats",
+         "swin_verilog", "softmax", "requant", "operand", "sim", "vectors", "systolic", "drain",
+         "accelerator_check", "memory_model", "memory_writer", "memory_reader", "driver",
+         "driver_python", "explore", "accelerator_golden", "quantize_command", "wheel", "swin_own",
          "fusesoc", "axi_peer", "layernorm", "parallel", "sim_memory", "large_networks")
 #: The variable with the folder of generated designs.
 DESIGNS = "VITFORGE_TEST_DESIGNS"
@@ -32,15 +38,21 @@ DESIGNS = "VITFORGE_TEST_DESIGNS"
 def pytest_configure(config: pytest.Config) -> None:
     """Compile models without optimisation, but for long regressions: it takes longer than it saves.
 
-    `sim.toolchain` has the figures.
+    `sim.toolchain` has the figures. Nothing that is imported becomes garbage, so none is looked for
+    until all is collected: that was a quarter of the time of a collection.
     """
+    gc.disable()
     if config.option.markexpr == "not slow":
-        os.environ.setdefault("OPT_FAST", "-O0")
+        for name in ("OPT_FAST", "OPT_GLOBAL"):
+            os.environ.setdefault(name, "-O0")
     # The first process makes the folder, and those that it starts find its name.
     if DESIGNS not in os.environ:
         folder = os.environ[DESIGNS] = tempfile.mkdtemp(prefix="vitforge-designs-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    designs.share(Path(os.environ[DESIGNS]))
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        from tests import designs
+
+        designs.share(Path(os.environ[DESIGNS]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,15 +61,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make alone, not among what was imported for all of them."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Run PyTorch on one thread: there is a test process for each processor, and sums are equal."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def global_switches() -> Iterator[None]:
     """Put back what training changes for the whole process."""
+    import torch
+
     yield
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
@@ -66,7 +88,7 @@ def global_switches() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def write_digits() -> WriteDigits:
     """Return the function that writes digits as folders of pictures, a folder a class."""
-    def write(folder: Path, split: Split, count: int) -> Path:
+    def write(folder: Path, split: "Split", count: int) -> Path:
         for index in range(count):
             path = folder / f"digit{split.labels[index]}" / f"{index:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,8 +69,8 @@ def test_a_litex_memory_has_pages_of_words(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_what_was_asked_for(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert main(["mnist", "--config", "tiny", "--emit", *EMITTED, "--count", "2", "-o",
+    out, config = tmp_path / "out", load("edge8")
+    assert main(["mnist", "--config", "edge8", "--emit", *EMITTED, "--count", "2", "-o",
                  str(out)]) == 0
     names = {path.name for path in out.iterdir()}
     assert names >= {"network.h", "network.c", "network.S", "network.init", "network_program.bin",
@@ -81,11 +81,11 @@ def test_the_command_writes_what_was_asked_for(tmp_path: Path) -> None:
     inputs, logits = ((out / f"network_{name}.bin").read_bytes() for name in ("inputs", "logits"))
     half = len(inputs) // 2
     for number in range(2):
-        run = execute(program, inputs[number * half:][:half], CONFIG, size)
+        run = execute(program, inputs[number * half:][:half], config, size)
         wanted = b"".join(int(value).to_bytes(4, "little", signed=True)
-                          for value in read_logits(run.output, 10, CONFIG))
+                          for value in read_logits(run.output, 10, config))
         assert logits[40 * number:40 * number + 40] == wanted
-    assert main(["mnist", "--config", "tiny", "-o", str(out)]) == 0
+    assert main(["mnist", "--config", "edge8", "-o", str(out)]) == 0
     assert not {path.name for path in out.iterdir()} & {"network.h", "network.c", "network.S"}
 
 

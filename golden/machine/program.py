@@ -10,6 +10,7 @@ __all__ = ["Fault", "Instruction", "assemble", "lines", "output_bytes", "pack_we
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -169,6 +170,7 @@ def _unpack(word: Word, data: bytes) -> dict[str, Array]:
     return columns
 
 
+@cache
 def _names(kind: str) -> list[str]:
     return [item.name for item in INSTRUCTIONS[kind].fields
             if item.name != "opcode" and not item.name.startswith("reserved")]
@@ -257,8 +259,8 @@ def parse(program: bytes, config: Config, *, image: int = 1 << 32,
             raise Fault("unknown opcode", index, opcode, f"opcode {opcode}")
         kind = kinds[opcode]
         word = int.from_bytes(program[place:place + LINE], "little")
-        values = INSTRUCTIONS[kind].unpack([word])
-        fields = {name: int(values[name][0]) for name in _names(kind)}
+        values = INSTRUCTIONS[kind].scalars(word)
+        fields = {name: values[name] for name in _names(kind)}
         wrong = check(kind, fields, config, image=image, output=output)
         if wrong:
             raise Fault(wrong[0], index, wrong[1])

@@ -54,16 +54,15 @@ def machine(config: Config, brief: bool) -> Simulation:
 
 
 @cache
-def whole_program(config: Config) -> tuple[bytes, bytes, int, tuple[int, ...]]:
-    """Return a network's program, its input, its output's size, where its instructions begin."""
+def whole_program(config: Config) -> tuple[bytes, bytes, int, list[Instruction]]:
+    """Return a network's program, its input, its output's size, and its instructions."""
     images = torch.randint(256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(7))
     images = images.to(torch.uint8)
     bits, gelu = (4, "uniform") if paired(config) else (None, None)
     compiled = compile_network(calibrate(Vit(SPEC).initialize(7).eval(), images, config, bits,
                                          gelu=gelu, activation_bits=4 if doubled(config) else 8))
-    sizes = [item.size(config) for item in parse(compiled.program, config)]
-    starts = tuple(int(start) for start in np.cumsum([0, *sizes])[:-1])
-    return compiled.program, input_buffer(images[2:], compiled), compiled.output_bytes, starts
+    return (compiled.program, input_buffer(images[2:], compiled), compiled.output_bytes,
+            list(parse(compiled.program, config)))
 
 
 def extreme(rng: np.random.Generator, bits: int) -> int:
@@ -91,10 +90,9 @@ def with_field(block: bytes, word: Word, rng: np.random.Generator) -> tuple[str,
 
 def corrupted(rng: np.random.Generator, config: Config) -> tuple[str, bytes]:
     """Change a field of an instruction or of a channel's parameters, or flip a few bits."""
-    program, _, _, starts = whole_program(config)
-    number = int(rng.integers(len(starts)))
-    start, kind = starts[number], int(rng.integers(10))
-    item = list(parse(program, config))[number]
+    program, _, _, items = whole_program(config)
+    number, kind = int(rng.integers(len(items))), int(rng.integers(10))
+    item, start = items[number], sum(before.size(config) for before in items[:number])
     if kind < 2:
         found = bytearray(program)
         places = [int(rng.integers(8 * len(program))) for _ in range(int(rng.integers(1, 4)))]

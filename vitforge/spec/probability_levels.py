@@ -26,7 +26,7 @@ __all__ = ["FRACTION", "KINDS", "SHIFT_BITS", "SLOPES", "TOP", "Levels",
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 
 from vitforge.spec.config import Config
@@ -190,8 +190,14 @@ class Levels:
     @cached_property
     def entries(self) -> tuple[int, ...]:
         """All tables, one behind the other; entry i is right in the middle of its distances."""
-        return tuple(self._entry(number, (index + 0.5) / (1 << FRACTION))
-                     for number in range(self.tables) for index in range(1 << self.index_bits))
+        return _entries(self.kind, self.width, 1 << self.index_bits)
 
-    def _entry(self, number: int, distance: float) -> int:
-        return _KINDS[self.kind].entry(self.full * 2.0**-distance, distance, self.width, number)
+
+@cache
+def _entries(kind: str, width: int, size: int) -> tuple[int, ...]:
+    """Return the tables of a kind of codes: a machine asks for them with every pass."""
+    found = _KINDS[kind]
+    full, distances = found.full(found.bits(width)), [(index + 0.5) / (1 << FRACTION)
+                                                      for index in range(size)]
+    return tuple(found.entry(full * 2.0**-distance, distance, width, number)
+                 for number in range(found.tables) for distance in distances)

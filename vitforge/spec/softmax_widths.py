@@ -10,7 +10,7 @@ __all__ = ["PolynomialWidths", "Segments", "ShiftWidths", "log2_depth"]
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from vitforge.spec.config import Config
 from vitforge.spec.formats import LOG2_DEPTH
@@ -136,13 +136,23 @@ class ShiftWidths:
     @cached_property
     def power(self) -> Segments:
         """``2**f - 1``."""
-        return Segments.of(lambda f: 2.0 ** f - 1, self.fraction, self.config.exp_table_bits, 0.0)
+        return _power(self.fraction, self.config.exp_table_bits)
 
     @cached_property
     def logarithm(self) -> Segments:
         """``log2(1 + f)`` of a truncated f."""
-        return Segments.of(lambda f: math.log2(1 + f), self.fraction, self.config.exp_table_bits,
-                           0.5)
+        return _logarithm(self.fraction, self.config.exp_table_bits)
+
+
+# Every row of a softmax asks for its tables.
+@cache
+def _power(fraction: int, table: int) -> Segments:
+    return Segments.of(lambda f: 2.0 ** f - 1, fraction, table, 0.0)
+
+
+@cache
+def _logarithm(fraction: int, table: int) -> Segments:
+    return Segments.of(lambda f: math.log2(1 + f), fraction, table, 0.5)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ __all__ = ["Field", "Word"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -79,11 +80,13 @@ class Word:
                                  f"{column.dtype} of shape {column.shape}")
             low = -(1 << item.bits - 1) if item.signed else 0
             high = (1 << item.bits - item.signed) - 1
-            if column.size and (column.min() < low or column.max() > high):
+            # Lists, as most words are packed alone: NumPy's functions take longer for so few.
+            rows = column.reshape(len(words), item.count or 1).tolist()
+            if rows and (min(map(min, rows)) < low or max(map(max, rows)) > high):
                 raise ValueError(f"{item.name} must lie in {low}..{high}, not "
                                  f"{column.min()}..{column.max()}")
             mask = (1 << item.bits) - 1
-            for index, row in enumerate(column.reshape(len(words), item.count or 1).tolist()):
+            for index, row in enumerate(rows):
                 packed = 0
                 for element in reversed(row):
                     packed = packed << item.bits | int(element) & mask
@@ -96,14 +99,26 @@ class Word:
         result = {}
         offset = 0
         for item in self.fields:
-            count = item.count or 1
-            column = np.empty((len(words), count), dtype=np.int64)
-            for index, word in enumerate(words):
-                for element in range(count):
-                    value = word >> offset + element * item.bits & (1 << item.bits) - 1
-                    if item.signed and value >> item.bits - 1:
-                        value -= 1 << item.bits
-                    column[index, element] = value
+            places = range(offset, offset + item.width, item.bits)
+            mask, sign = (1 << item.bits) - 1, item.signed << item.bits - 1
+            values = [[(value := word >> place & mask) - ((value & sign) << 1) for place in places]
+                      for word in words]
+            column = np.array(values, np.int64).reshape(len(words), len(places))
             result[item.name] = column[:, 0] if item.count is None else column
             offset += item.width
         return result
+
+    def scalars(self, word: int) -> dict[str, int]:
+        """Return the fields of one word, all of them scalars: `unpack` without arrays."""
+        return {name: (value := word >> place & mask) - ((value & sign) << 1)
+                for name, place, mask, sign in self._places}
+
+    @cached_property
+    def _places(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Name, first bit, mask, and sign bit of every field."""
+        found, offset = [], 0
+        for item in self.fields:
+            assert item.count is None
+            found.append((item.name, offset, (1 << item.bits) - 1, item.signed << item.bits - 1))
+            offset += item.bits
+        return tuple(found)
