@@ -41,13 +41,13 @@ function hover(row) {
   const lines = [`<b>${called(row)}</b>`, `${row.design} ${row.point}`];
   const same = rows.filter(other => other.design === row.design);
   for (const name of varied) if (has(row, name) || row[name]) if (same.some(other => other[name] !== row[name])) lines.push(`${name.slice(7)} = ${row[name]}`);
-  for (const name of ["weights", "activations", "stream", "gelu", "method", "reconstruct", "widths"]) if (row[name]) lines.push(`${name} = ${String(row[name]).slice(0, 60)}`);
+  for (const name of ["weights", "activations", "stream", "gelu_codes", "method", "reconstruct", "widths"]) if (row[name]) lines.push(`${name} = ${String(row[name]).slice(0, 60)}`);
   return lines.join("<br>");
 }
 // What a row is called in its study: by what differs there.
 const ways = {};
 function called(row) {
-  const same = ways[row.study] ??= [...varied, "weights", "activations", "stream", "gelu", "method", "reconstruct", "widths"].filter(name =>
+  const same = ways[row.study] ??= [...varied, "weights", "activations", "stream", "gelu_codes", "method", "reconstruct", "widths"].filter(name =>
     new Set(rows.filter(other => other.study === row.study).map(other => other[name])).size > 1);
   const values = same.map(name => row[name]).filter(value => value !== "" && value !== null && value !== undefined);
   return [row.study, ...values].join(" ").slice(0, 34);
@@ -134,7 +134,7 @@ function drawStack() {
 }
 const differs = name => new Set(rows.map(row => row[name])).size > 1;
 function columns() {
-  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["activations", "stream", "gelu", "method", "reconstruct", "widths"].filter(differs)];
+  const first = ["design", "study", "status", "reason", ...varied, "weights", ...["activations", "stream", "gelu_codes", "method", "reconstruct", "widths"].filter(differs)];
   const measured = numeric.filter(name => !name.startsWith("config.") && !name.startsWith("seconds"));
   return [...new Set([...first, ...measured, "seconds"])].filter(name => rows.some(row => row[name] !== undefined
     && row[name] !== null && row[name] !== ""));

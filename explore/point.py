@@ -35,7 +35,7 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "stream": (("ptf", "o-2sf"), "codes of the residual stream: ptf (FQ-ViT), o-2sf (TSPTQ-ViT)"),
     "method": (("", *ABOUT),
                "who decides the formats: a method of golden.quantize, or golden.network.calibrate"),
-    "gelu": (("two-scale", "uniform"), "codes of GeLU's result: two-scale or uniform"),
+    "gelu_codes": (("two-scale", "uniform"), "codes of GeLU's result: two-scale or uniform"),
 }
 
 
@@ -129,14 +129,14 @@ def repeat(task: Mapping[str, Any], file: object) -> list[str]:
     if network or "accuracy" in task["measure"]:
         lines.append(f"network {network or 'mnist'}: weights of {weights} bits, "
                      f"stream {options.get('stream', 'ptf')}, "
-                     f"GeLU {options.get('gelu', 'two-scale')}, formats by "
+                     f"GeLU {options.get('gelu_codes', 'two-scale')}, formats by "
                      f"{options.get('method') or 'golden.network.calibrate'}")
         lines += [f"weights of {layer}: {bits} bits" for layer, bits in task["widths"].items()]
     if task["design"] in units.DESIGNS:
         lines.append(f"python -m gen.verilog --unit {task['design']} --config {file} -o FOLDER")
     # What `gen.program` takes of the configuration.
     gelu = "two-scale" if "two-scale" in str(task["values"]["formats"]) else "uniform"
-    if network and not task["widths"] and options.get("gelu", gelu) in (gelu, "two-scale"):
+    if network and not task["widths"] and options.get("gelu_codes", gelu) in (gelu, "two-scale"):
         # Of a network without parameters of its own, cycles and bytes are those of random ones.
         seed = "" if network == MNIST else " --random 1"
         narrow = f" --activations {bits}" if (bits := options.get("activations")) else ""

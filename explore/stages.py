@@ -283,7 +283,7 @@ class Stages:
         widths, method = dict(point.widths), point.options.get("method")
         folder = Path(self.recorded(point)["folder"]) if method else None
         # Of the codes that may be chosen, a machine has those that it has.
-        gelu = point.options.get("gelu", "")
+        gelu = point.options.get("gelu_codes", "")
         gelu = gelu if gelu in config.result_formats else ""
         inputs = {"network": point.network, "weights": weights, "config": _values(config),
                   "widths": widths, "activations": activations, "gelu": gelu,
@@ -303,7 +303,7 @@ class Stages:
         if point.options.get("method"):
             return self._classified(point)
         options = {name: value for name, value in point.options.items()
-                   if name in ("weights", "stream", "gelu", "activations")}
+                   if name in ("weights", "stream", "gelu_codes", "activations")}
         arguments: Result = {**options, "weights": options.get("weights") or None,
                              "widths": dict(point.widths)}
         config = _neutral(config)

@@ -146,11 +146,11 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 def accuracy(config: Config, *, weights: int | None = None,
              widths: Mapping[str, int] | None = None, stream: str = "ptf",
-             gelu: str = "two-scale", activations: int = 0) -> dict[str, Any]:
+             gelu_codes: str = "two-scale", activations: int = 0) -> dict[str, Any]:
     """Classify the shipped MNIST sample with the project's network, in integers.
 
-    The arguments are those of `golden.network.calibrate.calibrate`, but for `activations`, which
-    is 0 for 8 bits.
+    The arguments are those of `golden.network.calibrate.calibrate`; `gelu_codes` is its `gelu`, and
+    of `activations` 0 is 8 bits.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def accuracy(config: Config, *, weights: int | None = None,
     """
     sample, model = mnist.sample(), checkpoint.load(WEIGHTS)
     made = calibrate(model, sample.calibration.images, config,
-                     dict(widths) if widths else weights, stream=stream, gelu=gelu,
+                     dict(widths) if widths else weights, stream=stream, gelu=gelu_codes,
                      activation_bits=activations or CODE_BITS)
     tally = Tally()
     for images, labels in zip(sample.test.images.split(BATCH), sample.test.labels.split(BATCH),

@@ -416,7 +416,7 @@ def test_toml_of_a_point_is_its_configuration(tmp_path):
 def test_toml_of_the_best_repeats_it(tmp_path):
     """Its commands give the bytes and the cycles of the row: narrower weights are no field."""
     values = {k: v for k, v in load("tiny").to_dict().items() if k != "name"}
-    options = {"weights": 4, "stream": "ptf", "gelu": "two-scale", "method": ""}
+    options = {"weights": 4, "stream": "ptf", "gelu_codes": "two-scale", "method": ""}
     point = Point(space="s", study="s", design="network", values=values, options=options,
                   network="mnist", measure=("cycles",))
     table = frame([measure(point, tmp_path / "cache")])

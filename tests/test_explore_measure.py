@@ -19,6 +19,7 @@ from explore.gates import gates
 from explore.measure import measure
 from explore.point import OPTIONS, Point, repeat
 from explore.run import explore
+from explore.space import FIELDS
 from explore.space_file import changed, read
 from explore.stages import _NEUTRAL
 from explore.widths import Greedy, stops, walk
@@ -127,6 +128,10 @@ def test_every_method_may_be_explored():
     assert OPTIONS["method"][0] == ("", *METHODS)
 
 
+def test_no_axis_is_a_field_and_an_option():
+    assert not set(OPTIONS) & set(FIELDS)
+
+
 def test_narrow_codes_are_quick_where_multipliers_take_four():
     """Of a network without a method; a command of `gen.program` repeats it, or there is none."""
     config = dataclasses.replace(load("edge8"), modes="single+pair+quad", attention="uniform")
@@ -138,7 +143,8 @@ def test_narrow_codes_are_quick_where_multipliers_take_four():
                                   (config.formats, "two-scale", " --activations 4 -o FOLDER"),
                                   (config.formats, "uniform", None)):
         point = Point(design="network", values=values | {"formats": formats}, network="mnist",
-                      options={"weights": 4, "activations": 4, "gelu": gelu}, measure=("cycles",))
+                      options={"weights": 4, "activations": 4, "gelu_codes": gelu},
+                      measure=("cycles",))
         lines = [line for line in repeat(point.to_dict(), "F") if "gen.program" in line]
         assert [line.endswith(wanted or "") for line in lines] == [True] * (wanted is not None)
 
