@@ -65,7 +65,8 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--config", action="append", metavar="C",
                         help="only this configuration; repeatable")
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="SECONDS",
-                        help="for each property, until it is undecided (default: %(default)s)")
+                        help="of a processor for each property, until it is "
+                             "undecided (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT, metavar="DIR",
                         help=f"{RESULTS} and the files of each proof (default: %(default)s)")
     return parser

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove the statements of a checker without bound: Yosys to AIGER, then ABC's `pdr`."""
 
-__all__ = ["ABC", "abc_version", "decided", "prove", "solver"]
+__all__ = ["ABC", "abc_version", "decided", "prove", "solved", "solver"]
 
 import json
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -21,10 +22,14 @@ from vitforge.base.files import replace
 ABC = ("berkeley-abc", "yosys-abc", "abc")
 #: Seconds beyond the limit until ABC, which looks at its clock now and then, is stopped.
 PATIENCE = 30
+#: Seconds of a processor, not of the clock: on a busy machine no less can be proved.
+_LIMITED = 'ulimit -t {seconds}; exec "$@"'
 
 #: Where verdicts are kept.
 VERDICTS = "verdicts.json"
 _COMMANDS = "read_aiger top.aig; fold; strash; cone -O {index} -s; scleanup; pdr -T {limit}"
+#: How ABC ends at its limit.
+_STOPPED = (-signal.SIGXCPU, -signal.SIGKILL)
 _ASSERTED = re.compile(r"was asserted in frame +(\d+)")
 
 
@@ -96,7 +101,7 @@ def prove(checker: Checker, folder: Path, *, limit: int = LIMIT) -> list[Verdict
     SynthesisError
         If the design has an error.
     """
-    program = solver()
+    solver()    # before Yosys is run, if it is missing
     files = {"watched.v": convert(checker, "watched", ports=checker.ports),
              "top.v": _wrapper(checker)}
     # What is undecided may be decided with more time.
@@ -113,18 +118,31 @@ def prove(checker: Checker, folder: Path, *, limit: int = LIMIT) -> list[Verdict
             return known
     names = [path[-1].removeprefix("\\s_") for path in
              json.loads((folder / "map.json").read_text(encoding="utf-8"))["asserts"]]
-    found = [_verdict(program, folder, index, name, limit) for index, name in enumerate(names)]
+    found = [_verdict(folder, index, name, limit) for index, name in enumerate(names)]
     replace(kept, lambda path: path.write_text(json.dumps([vars(item) for item in found]),
                                                encoding="utf-8"))
     return found
 
 
-def _verdict(program: str, folder: Path, index: int, name: str, limit: int) -> Verdict:
+def _verdict(folder: Path, index: int, name: str, limit: int) -> Verdict:
     """Prove the property of an output: alone, as what the others need only makes it harder."""
-    return decided(program, folder, _COMMANDS.format(index=index, limit=limit), name, limit)
+    return decided(folder, _COMMANDS.format(index=index, limit=limit), name, limit)
 
 
-def decided(program: str, folder: Path, script: str, name: str, limit: int) -> Verdict:
+def solved(folder: Path, script: str, seconds: int) -> str | None:
+    """Return what ABC says to a script, or None if that takes more seconds of a processor.
+
+    Raises
+    ------
+    ToolchainError
+        If there is no ABC.
+    """
+    done = subprocess.run(["sh", "-c", _LIMITED.format(seconds=seconds), "sh", solver(), "-c",
+                           script], cwd=folder, capture_output=True, text=True, check=False)
+    return None if done.returncode in _STOPPED else done.stdout + done.stderr
+
+
+def decided(folder: Path, script: str, name: str, limit: int) -> Verdict:
     """Return what ABC's `pdr`, at the end of a script, says of a graph's statement.
 
     Raises
@@ -132,16 +150,14 @@ def decided(program: str, folder: Path, script: str, name: str, limit: int) -> V
     SynthesisError
         If ABC ends without a verdict.
     """
-    try:
-        done = subprocess.run([program, "-c", script], cwd=folder, capture_output=True, text=True,
-                              check=False, timeout=limit + PATIENCE)
-    except subprocess.TimeoutExpired:
+    said = solved(folder, script, limit + PATIENCE)
+    if said is None:
         return Verdict(name, "undecided")
-    if found := _ASSERTED.search(done.stdout):
+    if found := _ASSERTED.search(said):
         return Verdict(name, "disproved", int(found[1]))
-    if "Property proved" in done.stdout:
+    if "Property proved" in said:
         return Verdict(name, "proved")
-    if "undecided" in done.stdout.lower() or "timeout" in done.stdout.lower():
+    if "undecided" in said.lower() or "timeout" in said.lower():
         return Verdict(name, "undecided")
-    last = (done.stdout + done.stderr).strip().splitlines() or ["it was killed"]
+    last = said.strip().splitlines() or ["it was killed"]
     raise SynthesisError(f"ABC: {name}: {last[-1]}")

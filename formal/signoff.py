@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from formal.options import CONFIGS, PROPERTY, Verdict, good
+from formal.options import CONFIGS, NAMES, PROPERTY, Verdict, good
 from hw.units import UNITS
-from sim.coverage import KINDS
+from sim.coverage import KINDS, Point, reason
 from vitforge.base.cli import run_command
 from vitforge.base.files import replace
 from vitforge.base.markdown import table
@@ -30,6 +30,8 @@ RUNS = ("formal", "mutants", "coverage", "corrupt")
 #: What other projects say of themselves, written by hand.
 OTHERS = "others.json"
 _NOT = "not run"
+#: Of a memory.
+_PLACE = re.compile(r"\[\d+\]$")
 _BIT = re.compile(r"^(.*?)\[(\d+)\](?::\S+)?$")
 
 
@@ -41,7 +43,8 @@ def _shrunk(name: str, found: dict[str, Any]) -> dict[str, Any]:
                   for config in CONFIGS if config in found}
         return {"run": found["run"], "proved": counts}
     if name == "coverage":
-        return {key: {**item, "missing": _signals(item["missing"])} for key, item in found.items()}
+        return {key: {**item, "missing": _signals(item["unit"], item["missing"])}
+                for key, item in found.items()}
     return found
 
 
@@ -53,17 +56,21 @@ def _counted(found: Sequence[Verdict]) -> list[int]:
             len(situations)]
 
 
-def _signals(missing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Join the bits of a signal that were not toggled: one entry each, with how many points."""
+def _signals(unit: str, missing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Join the bits of a signal that were not toggled: one entry each, with how many points.
+
+    Places of a memory that has a reason are one. Reasons are those of today.
+    """
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for item in missing:
+        why = reason(unit, Point(item["kind"], item["module"], item["place"]))
         bit = _BIT.match(item["place"])
         place = item["place"].partition(":0->")[0]
         if item["kind"] in ("toggle", "net") and bit:
-            place = bit[1]
-        entry = found.setdefault((item["kind"], item["module"], place, str(item["waived"])), {
+            place = _PLACE.sub("", bit[1]) if why else bit[1]
+        entry = found.setdefault((item["kind"], item["module"], place, str(why)), {
             "kind": item["kind"], "module": item["module"], "place": place, "points": 0,
-            "waived": item["waived"]})
+            "waived": why})
         entry["points"] += 1
     return list(found.values())
 
@@ -114,8 +121,10 @@ def _machine(data: Mapping[str, Any]) -> str:
     totals = [sum(item[place] for part in counts.values() for item in part.values())
               for place in range(4)]
     proofs = (f"Proofs: {totals[0]} of {totals[1]} properties of {len(designs)} designs hold in "
-              f"every run of any length, in {len(counts)} configurations; {totals[2]} of "
-              f"{totals[3]} situations, which show that they are not proofs of nothing, come true.")
+              f"every run of any length, in {len(counts)} of {len(CONFIGS)} configurations; "
+              f"{totals[2]} of {totals[3]} situations, which show that they are not proofs of "
+              "nothing, come true."
+              + _unproved(counts))
     lines = [proofs if counts else "Proofs were not run.", ""]
     for item in data["corrupt"].values():
         kinds = ", ".join(f"{name} {count:,}" for name, count in item["kinds"].items())
@@ -126,6 +135,15 @@ def _machine(data: Mapping[str, Any]) -> str:
     if not data["corrupt"]:
         lines += ["Corrupted programs were not run.", ""]
     return "\n".join(lines)
+
+
+def _unproved(counts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a sentence of the designs whose proofs were not run, if there are any."""
+    left = {config: [design for design in NAMES if design not in counts.get(config, {})]
+            for config in CONFIGS}
+    listed = "; ".join(f"of `{config}` {', '.join(designs) if len(designs) < len(NAMES) else 'all'}"
+                       for config, designs in left.items() if designs)
+    return f" Not run, and open: {listed}." if listed else ""
 
 
 def _living(data: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
                 start = time.monotonic()
                 wrong, seen = differences(BATCH, seed, config, brief=False, **stalls(seed))
                 item = {"seed": seed, "different": wrong, "kinds": dict(seen),
-                        "seconds": round(time.monotonic() - start, 1)}
+                        "seconds": round(time.monotonic() - start, 1), "run": provenance()}
                 file.write(json.dumps(item) + "\n")
                 file.flush()
             done.append(item)
@@ -90,7 +90,8 @@ def _run(args: argparse.Namespace) -> int:
     wrong = [line for item in done for line in item["different"]]
     found = {"config": config.name, "programs": batches * BATCH, "seed": args.seed,
              "different": wrong, "kinds": dict(kinds.most_common()),
-             "verilator": find().version_text, "run": provenance(),
+             # Of what is known already, the commit that was run.
+             "verilator": find().version_text, "run": done[-1]["run"],
              "seconds": round(sum(item["seconds"] for item in done), 1)}
     path = args.output / RESULTS
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

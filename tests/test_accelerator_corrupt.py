@@ -109,7 +109,9 @@ def test_command_goes_on_where_it_was_and_names_what_differs(
     monkeypatch.setattr(corrupt, "differences", differences)
     monkeypatch.setattr(corrupt, "whole_program", lambda config: (b"",))
     monkeypatch.setattr(gen.elaborate, "generate", lambda unit, config: "module")
-    for programs, code in ((101, 0), (201, 1), (250, 1)):
+    commits = iter("abcd")
+    monkeypatch.setattr(command, "provenance", lambda: {"commit": next(commits)})
+    for programs, code in ((101, 0), (201, 1), (250, 1), (250, 1)):
         assert command.main(["--programs", str(programs), "--seed", "3", "-o", str(tmp_path)]) \
             == code
     assert asked == [(100, 3, {"stall": 96, "jitter": 7}), (100, 4, {"stall": 0, "jitter": 15}),
@@ -119,6 +121,7 @@ def test_command_goes_on_where_it_was_and_names_what_differs(
     assert "different: bits [7]: none, not bad opcode" in text.err
     found = json.loads((tmp_path / command.RESULTS).read_text())["tiny"]
     assert found["kinds"] == {"bytes": 300} and len(found["different"]) == 1
+    assert found["run"] == {"commit": "c"}, "of the last that was run"
 
 
 def test_bad_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from amaranth.hdl import Signal
@@ -10,6 +11,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from formal import __main__ as command
+from formal import prove as proving
 from formal.checker import Checker
 from formal.designs import DESIGNS, lib
 from formal.options import CONFIGS, NAMES, RESULTS, good
@@ -171,3 +173,9 @@ def test_without_abc_is_one_line(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_everything_is_proved(tmp_path, config):
     assert command.main(["--config", config, "-o", str(tmp_path)]) == 0
+
+
+def test_limits_are_seconds_of_a_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(proving, "solver", lambda: sys.executable)
+    assert proving.solved(tmp_path, "import time; time.sleep(1.1); print(5)", 1) == "5\n"
+    assert proving.solved(tmp_path, "while True: pass", 1) is None

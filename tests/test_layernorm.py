@@ -19,7 +19,7 @@ from golden.units.layernorm import (
     reciprocal_root,
 )
 from hw.layernorm.unit import LayerNorm
-from sim.cases.layernorm import Row, case_of, cases, image_case
+from sim.cases.layernorm import Row, case_of, cases, image_case, magnitudes
 from sim.run import regress
 from vitforge.spec.config import Config, load
 from vitforge.spec.layernorm_widths import GAMMA_BITS, NormFormat
@@ -365,20 +365,33 @@ def test_bench_has_cases_for_every_mantissa(bits, channels):
         assert -(1 << bits - 1) <= mantissa.min() and mantissa.max() < 1 << bits - 1
 
 
+@pytest.mark.parametrize("config", [
+    load("tiny"), Config(lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8)])
+def test_bench_has_every_magnitude_and_sees_a_step_of_it(config):
+    sizes = set()
+    for row in magnitudes(config, torch.Generator().manual_seed(1)):
+        x = row.mantissa << row.shift
+        sizes.add(int(len(x) * (x * x).sum() - x.sum() ** 2).bit_length())
+        codes, less, more = (layernorm(row.mantissa, row.shift, row.gamma, row.beta + step,
+                                       row.zero_point, config) for step in (0, -1, 1))
+        assert ((codes != less) ^ (codes != more)).all()
+    assert sizes >= set(range(1, NormFormat(config).variance_bits - 2))
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize(("config", "cases", "cycles", "words"), [
-    (load("tiny"), 13, 29_763, 8_955),
-    pytest.param(Config(name="one-lane", lanes=1, max_channels=37, rsqrt_bits=12), 10, 21_372,
-                 6_048, marks=pytest.mark.slow),
-    pytest.param(Config(name="four", lanes=4, max_channels=192), 13, 30_993, 9_180,
+    (load("tiny"), 18, 48_566, 15_849),
+    pytest.param(Config(name="one-lane", lanes=1, max_channels=37, rsqrt_bits=12), 15, 41_207,
+                 13_581, marks=pytest.mark.slow),
+    pytest.param(Config(name="four", lanes=4, max_channels=192), 18, 53_454, 17_244,
                  marks=pytest.mark.slow),
-    (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 13, 17_733,
-     3_654),
-    (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 10, 9_040, 540),
+    (Config(name="eight", lanes=8, norm_bits=15, max_channels=100, rsqrt_bits=12), 18, 31_325,
+     6_948),
+    (Config(name="odd", lanes=3, norm_bits=8, max_channels=3, rsqrt_bits=8), 15, 14_697, 918),
     pytest.param(Config(name="two-bits", rows=4, cols=4, lanes=2, mantissa_bits=2,
-                        max_channels=16), 10, 11_499, 2_115, marks=pytest.mark.slow),
+                        max_channels=16), 15, 17_409, 3_456, marks=pytest.mark.slow),
     pytest.param(Config(name="three-bits", rows=4, cols=4, lanes=2, mantissa_bits=3, norm_bits=8,
-                        max_channels=16), 10, 11_338, 2_115, marks=pytest.mark.slow),
+                        max_channels=16), 15, 19_485, 4_086, marks=pytest.mark.slow),
 ], ids=lambda value: getattr(value, "name", ""))
 def test_verilog_on_every_cycle(config, cases, cycles, words, fast):
     """Made cases, and three LayerNorms of a real image where its 64 channels fit."""

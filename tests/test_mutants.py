@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutants: killed, proved equal or alive, each by what it is; and nothing is judged twice."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -9,6 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from formal.mutants import __main__ as command
+from formal.mutants import equal as proving
 from formal.mutants import judge as judging
 from formal.mutants import netlist
 from formal.mutants.cut import Graph, differs, read
@@ -115,6 +117,11 @@ def _evaluate(graph, inputs, state):
     return values
 
 
+def _output(graph, inputs, state):
+    output, = graph.outputs
+    return _evaluate(graph, inputs, state)[output >> 1] ^ output & 1
+
+
 #: Inputs a, b and choice; a register q that takes a & b, or with choice a & b & q; output !q.
 AND = b"aig 6 3 1 1 2\n10\n9\n\x06\x02\x02\x02"
 
@@ -130,9 +137,24 @@ def test_two_of_a_graph_differ_where_they_do(chosen, compared):
     # The register's next is !choice & a & b | choice & a & b & q, in three gates more.
     gates = [(4, 2), (10, 8), (12, 6), (10, 7), (15, 17)]
     graph = Graph(3, [19], [9], gates)
-    miter = read(differs(graph, {2: 0}, {2: chosen}, compared))
-    assert not miter.nexts
+    miter, reached = (read(differs(graph, {2: 0}, {2: chosen}, compared, reached=item))
+                      for item in (False, True))
+    assert not miter.nexts and len(reached.nexts) == 1
     for a, b, q in itertools.product((0, 1), repeat=3):
-        values = _evaluate(miter, [a, b, 0, q], [])
-        output, = miter.outputs
-        assert values[output >> 1] ^ output & 1 == (chosen and a and b and not q)
+        differ = chosen and a and b and not q
+        assert _output(miter, [a, b, 0, q], []) == _output(reached, [a, b, 0], [q]) == differ
+        assert _output(dataclasses.replace(reached, outputs=reached.nexts), [a, b, 0], [q]) \
+            == a & b, "the first says what comes next"
+
+
+@ABC
+def test_what_only_states_tell_that_are_not_reached_is_proved(tmp_path):
+    # A register that keeps 0; where it is 1, the choice comes out.
+    graph = b"aig 4 2 1 1 1\n6\n8\n\x02\x02"
+    assert read(graph) == Graph(2, [6], [8], [(6, 4)])
+    (tmp_path / "cut.aig").write_bytes(graph)
+    made = netlist.Mutated((), "", tmp_path, (), tmp_path / "cut.aig", (1,), ((0, None),))
+    assert proving._alike(made, 1, 9)
+    (tmp_path / "cut.aig").write_bytes(graph.replace(b"\n6\n", b"\n2\n"))
+    assert not proving._alike(made, 1, 9), "it takes an input"
+    assert not [path for path in tmp_path.iterdir() if path.name != "cut.aig"]

@@ -28,6 +28,7 @@ from sim.cases.requant import Batch, cases, image_case, make_case
 from sim.run import regress
 from tests.sample import later
 from vitforge.spec.config import Config, load
+from vitforge.spec.formats import FORMATS
 from vitforge.spec.gelu import bump_bits, bump_table
 from vitforge.spec.requant_fields import THRESHOLDS
 
@@ -442,6 +443,22 @@ def test_image_case_takes_the_first_rows(lanes: int) -> None:
     assert len(np.unique(want)) > 20
 
 
+def test_bench_has_every_bit_alone_and_every_width() -> None:
+    config = load("tiny")
+    sent = [Requantizer.words(config)["i"].unpack(case.words["i"]) for case in cases(config, 1)]
+    alone = set()
+    for word in sent:
+        product = (word["acc"] + word["bias"]) * word["multiplier"]
+        one = (product > 0) & (product & product - 1 == 0) & (word["operation"] == 0)[:, None]
+        alone |= {(int(value).bit_length() - 1, int(shift)) for value, shift in
+                  zip(product[one], word["shift"][one], strict=True)}
+    assert {(place, shift) for place in range(config.value_bits - 1, 46)
+            for shift in range(place - config.value_bits + 2)} <= alone
+    widths = {int(bits) for word in sent for bits in
+              word["bits"][(word["format"] == FORMATS["two-scale"]) & (word["signed"] == 1)]}
+    assert widths == set(range(2, 9))
+
+
 TINY = load("tiny")
 RTL = [
     TINY,
@@ -461,14 +478,14 @@ RTL = [
 
 #: Cycles and output words that are compared, five uses of a real image among them where the
 #: configuration can run the network.
-COMPARED = {"tiny": (47_056, 17_460),
-            "narrow": (31_125, 10_917),
-            "wide": (36_329, 12_222),
-            "edge-lanes16": (22_258, 6_597),
-            "smallest": (25_820, 8_334),
-            "shifts-alone": (69_303, 28_179),
-            "luts": (71_482, 29_214),
-            "widest": (26_055, 8_496)}
+COMPARED = {"tiny": (56_357, 21_015),
+            "narrow": (38_089, 13_419),
+            "wide": (43_259, 14_670),
+            "edge-lanes16": (26_481, 7_758),
+            "smallest": (29_723, 9_315),
+            "shifts-alone": (76_894, 30_933),
+            "luts": (84_592, 34_659),
+            "widest": (34_648, 11_709)}
 
 
 @pytest.mark.rtl
@@ -477,7 +494,7 @@ COMPARED = {"tiny": (47_056, 17_460),
     for config in RTL], ids=lambda config: config.name)
 def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> None:
     result = regress("requant", config, fast=fast)
-    assert result.cases == 18 + result.image_cases
+    assert result.cases == 22 + result.image_cases
     pictures = config.name in ("tiny", "wide", "shifts-alone", "luts")
     assert result.image_cases == (5 if pictures else 0)
     assert (result.patterns, result.cycles, result.words) == (9, *COMPARED[config.name])
@@ -485,7 +502,7 @@ def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> Non
 
 @pytest.mark.rtl
 @pytest.mark.parametrize(("formats", "count"), [
-    later("uniform", 6), ("uniform+two-scale", 11), later("uniform+log2", 9),
+    later("uniform", 6), ("uniform+two-scale", 15), later("uniform+log2", 9),
     later("uniform+table", 10)])
 def test_verilog_without_some_formats_equals_golden(formats: str, count: int, fast: bool) -> None:
     config = dataclasses.replace(TINY, name=formats.replace("+", "-"), formats=formats)

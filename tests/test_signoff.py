@@ -8,6 +8,7 @@ import pytest
 
 from formal import signoff
 from formal.signoff import KEPT, OTHERS, PAGE, page
+from sim import coverage
 
 RUN = {"date": "2026-11-30", "commit": "abc"}
 RUNS = {
@@ -28,8 +29,9 @@ RUNS = {
         "line": {"points": 3, "covered": 3}, "branch": {"points": 0, "covered": 0},
         "toggle": {"points": 20000, "covered": 19999}, "net": {"points": 8, "covered": 4},
         "missing": [
-            {"kind": "toggle", "module": "requant", "place": f"sum[{bit}]:{way}", "waived": "no"}
-            for bit in (3, 4) for way in ("0->1", "1->0")]}},
+            {"kind": "toggle", "module": "requant", "place": f"{name}:{way}", "waived": None}
+            for name in ("sum[3]", "sum[4]", "cells[0][1]", "cells[7][1]")
+            for way in ("0->1", "1->0")]}},
     "corrupt": {"tiny": {"config": "tiny", "programs": 2000, "seed": 1, "different": ["x"],
                          "kinds": {"bytes": 1999, "bad field": 1}, "verilator": "5.048",
                          "run": RUN, "seconds": 5}},
@@ -48,7 +50,9 @@ def test_the_page_is_made_of_its_files():
     assert PAGE.read_text(encoding="utf-8") == page(), "python -m formal.signoff makes it again"
 
 
-def test_figures_of_runs_come_to_the_page(tmp_path, output, capsys):
+def test_figures_of_runs_come_to_the_page(tmp_path, output, capsys, monkeypatch):
+    monkeypatch.setattr(coverage, "WAIVED", {r"^requant requant sum\[": "no",
+                                             r"^requant requant cells\[": "alike"})
     for name, found in RUNS.items():
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
@@ -62,9 +66,11 @@ def test_figures_of_runs_come_to_the_page(tmp_path, output, capsys):
             "50.00 % | "
             "47,056 | 17,460 |\n") in text
     assert "1 of 2 properties of 1 designs hold" in text and "1 of 1 situations" in text
+    assert "Not run, and open: of `tiny` skid, " in text and "; of `edge8` all; " in text
     assert "2,000; golden machine and Verilog disagree of 1. What they came to: bytes 1,999" in text
     assert "| requant | `x[3] Q[3] inv (hw/requant/unit.py:9)` | undecided | open |\n" in text
     assert "| requant | toggle | `requant` `sum` | 4 | no |\n" in text
+    assert "| requant | toggle | `requant` `cells` | 4 | alike |\n" in text
     assert "| proofs | 2026-11-30 | `abc` | none | Yosys 0.70, ABC 1.01 | 9.5 |\n" in text
     assert "| mutants of requant | 2026-11-30 | `abc` | mutants 1, bench 2 |" in text
 

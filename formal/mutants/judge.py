@@ -5,6 +5,7 @@ __all__ = ["ALIVE", "EQUIVALENT", "KILLED", "Judged", "judge"]
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from vitforge.spec.config import Config
 
 #: What a mutant can be.
 KILLED, EQUIVALENT, ALIVE = "killed", "equivalent", "alive"
+#: Where a proof came to no end.
+UNDECIDED = "undecided"
 #: One line a mutant that is judged.
 KEPT = "mutants.jsonl"
 
@@ -39,42 +42,51 @@ class Judged:
         Case, pattern and cycle of the first difference; of one alive, what the proof came to.
     trace
         Of what stimuli; what is equivalent is so of any.
+    seconds
+        What it took, of the clock.
     """
 
     mutant: int
     status: str
     where: str
     trace: str
+    seconds: float
 
 
 def _kept(path: Path, trace: str) -> dict[int, Judged]:
-    """Return what is known already of the mutants, for a trace."""
+    """Return what is known already of the mutants, for a trace; what is undecided isn't."""
     if not path.exists():
         return {}
     # The last line is half of one if the run was stopped while it was written.
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     known = (Judged(**json.loads(line)) for line in lines)
     return {item.mutant: item for item in known
-            if item.trace == trace or item.status == EQUIVALENT}
+            if (item.trace == trace and item.where != UNDECIDED) or item.status == EQUIVALENT}
+
+
+def _since(start: float) -> float:
+    return round(time.monotonic() - start, 2)
 
 
 def _replayed(mutant: Mutant, built: Path, folder: Path, runs: list[Run], trace: str
               ) -> Judged | None:
     """Return what the bench says of a mutant; None if it sees nothing."""
+    start = time.monotonic()
     found = replay(built, folder, f"+{INPUT}={mutant.number}")
     if not found.failed:
         return None
     run = next(run for run in runs if found.lines < run.first + run.lines)
-    return Judged(mutant.number, KILLED, run.where(found.lines), trace)
+    return Judged(mutant.number, KILLED, run.where(found.lines), trace, _since(start))
 
 
 def _proved(mutant: Mutant, made: Mutated, trace: str, limit: int) -> Judged:
     """Return what can be proved of a mutant that the bench doesn't see."""
+    start = time.monotonic()
     verdict = equal(made, mutant.number, limit)
-    if verdict.status == "proved":
-        return Judged(mutant.number, EQUIVALENT, "proved", trace)
-    return Judged(mutant.number, ALIVE, f"differs in {verdict.frame + 1} cycles"
-                  if verdict.status == "disproved" else "undecided", trace)
+    status = EQUIVALENT if verdict.status == "proved" else ALIVE
+    where = (f"differs in {verdict.frame + 1} cycles" if verdict.status == "disproved"
+             else verdict.status)
+    return Judged(mutant.number, status, where, trace, _since(start))
 
 
 def judge(unit: str, config: Config, folder: Path, *, count: int, seed: int, bench_seed: int,

@@ -7,7 +7,17 @@ import re
 from collections.abc import Mapping
 
 #: Pattern of ``unit mutant`` (`formal.mutants.netlist.Mutant` as text) to the sentence.
-REASONS: Mapping[str, str] = {}
+REASONS: Mapping[str, str] = {
+    r"^layernorm scale\.step\[2\] Q\[2\] cnot0":
+        "it counts 4, 5, 2, 3, 0, 1, 6, 7 then: 8 steps too, and only the last one is looked at",
+    r"^layernorm statistics\.o__payload\.variance\[11\] B\[11\] cnot1":
+        "inverted where bit 32 of 34 is 1: then nothing is shifted, and the table's argument is "
+        "the bits from 15 on",
+    r"^requant scale_1\.high_digit_product_1\[27\] Q\[27\] cnot1":
+        "inverted where bit 16 is 1: both are looked at to see an overflow, and either is enough",
+    r"^requant \$501 B\[6\] const0":
+        "bit 7 of the mask of a two-scale code, which has at most 7 bits beside its region",
+}
 
 
 def reason(unit: str, mutant: str) -> str | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer LayerNorm of power-of-two-factor codes: the bits, and the cycles, of `hw.layernorm`."""
 
-__all__ = ["LayerNormModel", "code_mask", "layernorm", "layernorm_parameters", "normalize",
-           "offset", "reciprocal_root"]
+__all__ = ["LayerNormModel", "code_mask", "layernorm", "layernorm_parameters", "normal",
+           "normalize", "offset", "reciprocal_root"]
 
 import functools
 
@@ -190,25 +190,35 @@ def normalize(x: Tensor, channels: int, total: Tensor, square: Tensor, gamma: Te
 
     Parameters
     ----------
+    x, channels, total, square
+        As `normal` takes them.
+    gamma, offsets
+        int64 ``[C]``; the latter of `offset`.
+    bits
+        Width of a code, as `code_mask` takes it.
+    """
+    n = normal(x, channels, total, square, config)
+    fraction = NormFormat(config).element_fraction
+    # The offset has the half of the rounding in it.
+    code = n * gamma + (offsets << fraction) >> fraction + FRACTION
+    return saturate(code, 0, code_mask(bits))
+
+
+def normal(x: Tensor, channels: int, total: Tensor, square: Tensor, config: Config) -> Tensor:
+    """Return ``n`` of elements, with `element_fraction` fraction bits: steps 1 and 2.
+
+    Parameters
+    ----------
     x
         int64 ``[..., C]``, shifted elements: all of a row or some.
     channels
         Of the whole row.
     total, square
         int64 ``[..., 1]``, S and Q of the whole row.
-    gamma, offsets
-        int64 ``[C]``; the latter of `offset`.
-    bits
-        Width of a code, as `code_mask` takes it.
     """
-    width = NormFormat(config)
     root, up = reciprocal_root(channels * square - total * total, config)
-    u = ((channels * x - total) << up) >> width.drop
-    n = u * root >> config.rsqrt_bits - 1
-    fraction = width.element_fraction
-    # The offset has the half of the rounding in it.
-    code = n * gamma + (offsets << fraction) >> fraction + FRACTION
-    return saturate(code, 0, code_mask(bits))
+    u = ((channels * x - total) << up) >> NormFormat(config).drop
+    return u * root >> config.rsqrt_bits - 1
 
 
 def _fits(name: str, value: Tensor, bits: int, *, signed: bool = True) -> None:

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stimuli for the bench of `hw.layernorm`."""
 
-__all__ = ["Row", "cases", "case_of", "image_case"]
+__all__ = ["Row", "case_of", "cases", "image_case", "magnitudes"]
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from golden.units.layernorm import LayerNormModel, layernorm, layernorm_parameters, offset
+from golden.units.layernorm import (
+    LayerNormModel,
+    code_mask,
+    layernorm,
+    layernorm_parameters,
+    normal,
+    offset,
+)
 from hw.layernorm.unit import LayerNorm
 from sim.cases.case import Case
 from vitforge.spec.config import Config
@@ -38,7 +47,10 @@ class Row:
 
 def case_of(name: str, rows: Sequence[Row], config: Config, rng: torch.Generator,
             bits: int = CODE_BITS) -> Case:
-    """Cut rows into words, and ask the golden function for the codes, of `bits` bits."""
+    """Cut rows into words, and ask the golden function for the codes.
+
+    `bits` is the field of 4 bits that says their width, as `code_mask` takes it.
+    """
     columns: dict[str, list[Tensor]] = {key: [] for key in
                                         ("mantissa", "shift", "keep", "gamma", "offset", "code",
                                          "last")}
@@ -51,8 +63,8 @@ def case_of(name: str, rows: Sequence[Row], config: Config, rng: torch.Generator
         lengths.append(len(keep) // lanes)
         codes = torch.zeros(0, dtype=torch.int64)
         if channels:
-            codes = layernorm(row.mantissa, row.shift, row.gamma, row.beta, row.zero_point, config,
-                              bits)
+            codes = layernorm(row.mantissa, row.shift, row.gamma, row.beta, row.zero_point,
+                              config).clamp_max(code_mask(bits))
         # Whatever stands where nothing is kept must not matter.
         width = NormFormat(config)
         fields = {"mantissa": (row.mantissa, -(1 << config.mantissa_bits - 1),
@@ -125,6 +137,60 @@ def _constant(channels: int, value: int, shift: int, rng: torch.Generator,
     return Row(whole * value, whole * shift, *_parameters(channels, rng, config))
 
 
+def _loud(rng: torch.Generator, config: Config) -> Row:
+    """Return a row most of whose codes are 0, or the largest."""
+    channels = min(config.max_channels, 3 * config.lanes + 1)
+    row = _random(channels, rng, config)
+    row.gamma = torch.where(torch.arange(channels) % 2 == 0, (1 << GAMMA_BITS - 1) - 1,
+                            -(1 << GAMMA_BITS - 1))
+    return row
+
+
+def _sharp(mantissa: Tensor, shift: Tensor, rng: torch.Generator, config: Config) -> Row:
+    """Return a row in whose codes every step of ``n * gamma`` shows.
+
+    Its gamma is as large as the offset allows, and the sum with the offset is the first or the last
+    that gives its code: a step less, or more, gives another.
+    """
+    channels, x = len(mantissa), mantissa << shift
+    fraction = NormFormat(config).element_fraction
+    n = normal(x, channels, x.sum(-1, keepdim=True), (x * x).sum(-1, keepdim=True), config)
+    # The sum is below 2**16, and an offset's width is signed.
+    most = (1 << OFFSET_BITS - 1) - (1 << CODE_BITS + FRACTION) << fraction
+    top = min(most // (int(n.abs().max()) + 1), (1 << GAMMA_BITS - 1) - 1)
+
+    def draw(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (channels,), generator=rng)
+
+    gamma = (top - draw(0, 1000)) * (2 * draw(0, 2) - 1)
+    wanted = (draw(1, (1 << CODE_BITS) - 1) << FRACTION) + draw(0, 2) * ((1 << FRACTION) - 1)
+    beta = wanted - (n * gamma >> fraction) - offset(torch.zeros_like(gamma), 0)
+    return Row(mantissa, shift, gamma, beta, zero_point=0)
+
+
+def magnitudes(config: Config, rng: torch.Generator) -> Iterator[Row]:
+    """Rows with a variance of every power of two, of odd and even lengths, more of them short.
+
+    So each has another number of leading zeros, by which everything is shifted.
+    """
+    top, high = _limits(config)
+    longest = config.max_channels
+    for power, odd in itertools.product(range(NormFormat(config).variance_bits), (1, 0)):
+        # V is the square of this, ``C * sigma``.
+        spread = 2 ** ((power + 0.5) / 2)
+        # Elements of a step at least, and of the largest at most.
+        drawn = min(2 * (longest / 2) ** float(torch.rand((), generator=rng)), 2 * spread)
+        least = math.ceil(2 * spread / (top << high))
+        channels = min(max(round(drawn), least) // 2 * 2 + odd, longest)
+        wide = torch.randn(64, channels, generator=rng) * spread / channels
+        shift = next(s for s in range(high + 1) if s == high or wide.abs().max() < top << s)
+        mantissa = (wide / (1 << shift)).round().to(torch.int64).clamp(-top - 1, top)
+        x = mantissa << shift
+        variance = channels * (x * x).sum(-1) - x.sum(-1) ** 2
+        for row in mantissa[variance >> power == 1][:1]:
+            yield _sharp(row, torch.full((channels,), shift), rng, config)
+
+
 def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[Row]]]:
     """Every row that a formula can trip over."""
     top, high = _limits(config)
@@ -146,21 +212,14 @@ def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[R
         row.gamma, row.beta = _parameters(longest, rng, config, spread=longest**0.5)
     yield "extremes", [alternating, *lonely]
 
-    # Small n under the largest gamma: every bit of the factors shows in the codes.
+    # Small n: every bit of the factors shows in the codes.
     fine = []
     for _ in range(3):
-        row = _random(longest, rng, config)
-        row.mantissa = (torch.randn(longest, generator=rng) * top / 24).round().to(torch.int64)
-        row.mantissa[::16] = top
-        row.shift = torch.full((longest,), high)
-        row.gamma = (1 << GAMMA_BITS - 1) - torch.randint(1, 1000, (longest,), generator=rng)
-        row.beta = torch.full((longest,), 128 << FRACTION)
-        fine.append(row)
+        mantissa = (torch.randn(longest, generator=rng) * top / 24).round().to(torch.int64)
+        mantissa[::16] = top
+        fine.append(_sharp(mantissa, torch.full((longest,), high), rng, config))
     yield "fine", fine
 
-    loud = _random(some, rng, config)
-    loud.gamma = torch.where(torch.arange(some) % 2 == 0, (1 << GAMMA_BITS - 1) - 1,
-                             -(1 << GAMMA_BITS - 1))
     quiet = _random(some, rng, config)
     quiet.gamma = torch.zeros(some, dtype=torch.int64)
     # Ties of the final rounding, on both sides of 0, and both ends of the codes.
@@ -168,7 +227,8 @@ def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[R
     ends = _random(some, rng, config)
     ends.gamma = torch.ones(some, dtype=torch.int64) << FRACTION
     ends.beta = torch.where(torch.arange(some) % 2 == 0, 126, -127) << FRACTION
-    yield "parameters", [loud, quiet, ends]
+    yield "parameters", [_loud(rng, config), quiet, ends]
+    yield "magnitudes", [*magnitudes(config, rng)]
 
 
 def _holes(config: Config, rng: torch.Generator, bits: int) -> list[Row]:
@@ -194,7 +254,8 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     lanes, longest = config.lanes, config.max_channels
 
     def some(name: str, lengths: Iterable[int], bits: int = CODE_BITS) -> Case:
-        return case_of(name, [_random(n, rng, config, bits) for n in lengths], config, rng, bits)
+        rows = [*(_random(n, rng, config, bits) for n in lengths), _loud(rng, config)]
+        return case_of(name, rows, config, rng, bits)
 
     lengths = torch.randint(1, min(longest, 12 * lanes) + 1, (12,), generator=rng).tolist()
     yield some("random rows", lengths)
@@ -204,4 +265,7 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     yield some("short and long", (1, longest, 1, min(longest, 2), longest, 1), 7)
     for name, rows in _corners(config, rng):
         yield case_of(name, rows, config, rng)
-    yield case_of("holes", _holes(config, rng, 2), config, rng, 2)
+    yield case_of("holes", [*_holes(config, rng, 2), _loud(rng, config)], config, rng, 2)
+    # The other widths that the field of 4 bits can say, no code of a network among them.
+    for bits in (0, 1, 6, CODE_BITS + 1):
+        yield some(f"{bits} bits", [], bits)

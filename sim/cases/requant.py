@@ -17,7 +17,7 @@ from golden.units.requant import Requantization, RequantizerModel, operate, requ
 from hw.requant.unit import Requantizer
 from sim.cases.case import Case
 from vitforge.spec.config import Config
-from vitforge.spec.formats import FORMATS
+from vitforge.spec.formats import CODE_BITS, FORMATS
 from vitforge.spec.requant_fields import OPERATIONS
 
 #: Rows of a real image that one case replays.
@@ -231,6 +231,30 @@ def _extremes(make: _Maker) -> Iterator[Batch]:
                                     encoding=Encoding(bits=7, zero_point=1), encode_shift=8))
 
 
+def _lone_bits(make: _Maker) -> Iterator[Batch]:
+    """Products of a single bit at every shift that leaves them too large, or nearly.
+
+    So each of the bits that a saturation must see is the only one; then the same for the code.
+    """
+    config = make.config
+    widest = config.acc_bits + config.multiplier_bits - 3
+    place, shift = torch.tensor([(place, shift) for place in range(widest + 1)
+                                 for shift in range(place - config.value_bits + 3)]).T
+    total = place.clamp_max(config.acc_bits - 2)
+    bias = make.integers(0, 1 << config.acc_bits - 2, len(place))
+    yield Batch((1 << total) - bias, Requantization(
+        bias=bias, multiplier=1 << place - total, shift=shift,
+        encoding=Encoding(zero_point=128), encode_shift=config.value_bits - 9))
+    # What the rounding alone makes too large.
+    shift = torch.arange(1, config.acc_bits - config.value_bits + 1).repeat_interleave(2)
+    yield Batch((1 << config.value_bits) - 1 << shift - 1, Requantization(
+        shift=shift, encoding=Encoding(zero_point=128), encode_shift=config.value_bits - 9))
+    place, shift = torch.tensor([(place, shift) for place in range(CODE_BITS, config.value_bits - 1)
+                                 for shift in range(place - CODE_BITS + 1)]).T
+    for sign in (0, -1):
+        yield make.batch((1 << place) ^ sign, Encoding(zero_point=128), shift, exact=True)
+
+
 def _ties(make: _Maker, count: int) -> Iterator[Batch]:
     """Halves of both signs in the first rounding and in that of the code."""
     odd = make.integers(-300, 300, count) * 2 + 1
@@ -254,7 +278,7 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
 
     yield make_case("uniform", [*uniform(*("linear", "gelu", "residual") * 16),
                                 make.uniform(some, bits=8)], config)
-    yield make_case("extremes", [*_extremes(make)], config)
+    yield make_case("extremes", [*_extremes(make), *_lone_bits(make)], config)
     yield make_case("ties", [*_ties(make, some)], config)
     zero = torch.zeros(3 * lanes, dtype=torch.int64)
     yield make_case("zeros", [Batch(zero, Requantization(encoding=Encoding()), None)], config)
@@ -272,12 +296,16 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
                                         exact=True)],
                     config)
 
-    for bits, shift, negative in ((8, 1, True), (8, 0, False), (4, 3, True), (2, 2, True),
-                                  (6, min(9, config.value_bits - 7), False)):
+    # Every width, with a sign too; most of them with several factors.
+    for bits, shift, negative, several in (
+            (8, 1, True, True), (8, 0, False, True), (4, 3, True, True), (2, 2, True, True),
+            (6, min(9, config.value_bits - 7), False, True), (7, 1, True, False),
+            (6, 2, True, False), (5, 3, True, False), (3, 4, True, False)):
         if "two-scale" not in config.result_formats:
             break
         batches = []
-        for m in {0, make.one(1, 3), make.one(1, 6), 6, 15 - shift}:
+        for m in ({0, make.one(1, 3), make.one(1, 6), 6, 15 - shift} if several
+                  else {make.one(1, 6)}):
             code = Encoding(kind="two-scale", bits=bits, m=m, signed=negative)
             count = make.one(8 * lanes, 16 * lanes)
             values = make.two_scale(count, bits, shift, min(m, 6), negative)

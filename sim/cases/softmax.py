@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stimuli of the log-softmax bench."""
 
-__all__ = ["cases", "image_case", "make_case"]
+__all__ = ["cases", "fine", "image_case", "make_case"]
 
 import dataclasses
 import itertools
@@ -98,8 +98,10 @@ def _ties(config: Config, scale: Callable[[float], Scale]) -> Iterator[Row]:
         yield scores, torch.ones(ties + 1, dtype=torch.bool), half
 
 
-def _fine(config: Config, scale: Callable[[float], Scale], rng: torch.Generator) -> Iterator[Row]:
+def fine(config: Config, scale: Callable[[float], Scale], rng: torch.Generator) -> Iterator[Row]:
     """Rows in which every bit of the sum counts: a step more, or less, gives other codes.
+
+    So does another last bit of the sums below 4 where they are normalised.
 
     A code is a logarithm rounded to whole numbers, so few of the rows of a network are so. Here
     they are picked from thousands.
@@ -114,14 +116,18 @@ def _fine(config: Config, scale: Callable[[float], Scale], rng: torch.Generator)
         keep = torch.ones_like(scores, dtype=torch.bool)
         reference, total = statistics(scores, keep, row_scale, config)
         widths = ShiftWidths(config)
+        one = 1 << widths.sum_fraction
+        # The last bit that is left of the sum once it is shifted to its leading one.
+        last = torch.where(total < 2 * one, 1, 2) << widths.sum_fraction - widths.fraction
+
         # A sum is at least 1.
-        codes, less, more = (
-            log2_codes(scores, keep, row_offset(
-                reference, (total + step).clamp_min(1 << widths.sum_fraction), widths),
-                       row_scale, config) for step in (0, -1, 1))
-        chosen = ((codes != less) | (codes != more)).any(-1).nonzero()[:8, 0]
-        for row in chosen:
-            yield scores[row], keep[row], row_scale
+        codes, less, more, ones, zeros = (
+            log2_codes(scores, keep, row_offset(reference, changed.clamp_min(one), widths),
+                       row_scale, config)
+            for changed in (total, total - 1, total + 1, total | last, total & ~last))
+        for wrong, most in ((less, 4), (more, 4), (ones, 3), (zeros, 3)):
+            for row in (codes != wrong).any(-1).nonzero()[:most, 0]:
+                yield scores[row], keep[row], row_scale
 
 
 def _rises(config: Config) -> Iterator[Row]:
@@ -202,8 +208,8 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
             yield make_case("rises by a power of two", [*_rises(config)], config)
     # There are none of one key: its sum is 1.
     if ((config.exponential, config.attention) == ("shift", "log2")
-            and (fine := [*_fine(config, scale, rng)])):
-        yield make_case("every bit of the sum", fine, config)
+            and (rows := [*fine(config, scale, rng)])):
+        yield make_case("every bit of the sum", rows, config)
     yield make_case("short rows behind a long one", [
         gauss(longest), *(gauss(length(1, min(2 * lanes, longest))) for _ in range(40)),
         gauss(longest), gauss(1)], config)
