@@ -7,10 +7,8 @@ patches are no multiple of them. What ran on the Verilog is in a record that
 `benchmarks.every_verilog` writes.
 """
 
-__all__ = ["NETWORKS", "Row", "fitted", "integers", "measured", "odd", "page", "read", "shape",
-           "suited", "write"]
+__all__ = ["NETWORKS", "Row", "fitted", "integers", "measured", "odd", "page", "shape", "suited"]
 
-import csv
 import dataclasses
 import hashlib
 import multiprocessing
@@ -18,8 +16,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -34,7 +31,6 @@ from golden.machine.cycles import predict
 from golden.network.calibrate import calibrate
 from golden.network.integers import Network
 from golden.network.topology import Spec
-from vitforge.base.files import replace
 from vitforge.base.markdown import table
 from vitforge.spec.config import Config
 
@@ -134,18 +130,15 @@ def suited(spec: Spec, config: Config) -> Config:
 
     Its rows are as long as the network's.
     """
-    lanes = config.lanes
-    while True:
-        found = dataclasses.replace(config, lanes=lanes)
+    most = room(spec, config)
+    for lanes in (config.lanes >> halved for halved in range(config.lanes.bit_length())):
         try:
-            supported(spec, made := room(spec, found))
+            supported(spec, made := room(spec, dataclasses.replace(config, lanes=lanes)))
             return made
         except ValueError:
-            if lanes == 1:
-                break
-            lanes //= 2
-    supported(spec, made := room(spec, config))   # says what is in the way
-    return made
+            continue
+    supported(spec, most)   # says what is in the way
+    return most
 
 
 def integers(spec: Spec, config: Config, seed: int = 0) -> tuple[Network, torch.Tensor]:
@@ -195,28 +188,6 @@ def _measured(name: str, configs: Sequence[Config]) -> list[Row]:
 
 def _key(spec: Spec, config: Config) -> str:
     return hashlib.sha256(f"{spec} {config.hash()}".encode()).hexdigest()[:12]
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows of an earlier run; none if there was none."""
-    if not path.exists():
-        return []
-    kinds = {name: type(value) for name, value in vars(Row(network="", array="", key="")).items()}
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Row(**{name: kinds[name](value) for name, value in row.items()})
-                for row in csv.DictReader(file)]
-
-
-def write(rows: Iterable[Row], path: Path) -> None:
-    """Write rows, whole or not at all."""
-    def to(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [item.name for item in dataclasses.fields(Row)],
-                                    lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(dataclasses.asdict(row) for row in rows)
-
-    replace(path, to)
 
 
 def measured(names: Sequence[str], configs: Sequence[Config], before: Sequence[Row] = (),

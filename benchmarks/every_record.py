@@ -3,14 +3,13 @@
 
 __all__ = ["WHOLE", "BLOCK", "Ran", "block", "read", "verdict", "write"]
 
-import csv
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from benchmarks import kept_rows
 from golden.float.vit import VitSpec
 from golden.network.topology import Spec
-from vitforge.base.files import replace
 
 #: Parts of a network: all of it, or image to logits with one block.
 WHOLE, BLOCK = "whole", "a block"
@@ -45,25 +44,13 @@ def block(spec: Spec) -> Spec:
 
 def read(path: Path) -> list[Ran]:
     """Return what ran; nothing if there is no record yet."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Ran(**row | {"cycles": int(row["cycles"])})   # type: ignore[arg-type]
-                for row in csv.DictReader(file)]
+    return kept_rows.read(Ran, path)
 
 
 def write(runs: Iterable[Ran], path: Path) -> None:
     """Add runs to the record; a new run of the same part takes the old one's place."""
     kept = {(item.network, item.part, item.array): item for item in (*read(path), *runs)}
-
-    def to(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [item.name for item in dataclasses.fields(Ran)],
-                                    lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(dataclasses.asdict(kept[key]) for key in sorted(kept))
-
-    replace(path, to)
+    kept_rows.write(Ran, (kept[key] for key in sorted(kept)), path)
 
 
 def verdict(name: str, spec: Spec, record: Sequence[Ran], shape: Callable[[str], Spec]) -> str:

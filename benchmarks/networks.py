@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.options import networks as command_line
 from vitforge.base.cli import parse_first, replace_folder, run_command
+from vitforge.base.files import replace
 from vitforge.base.progress import progress_bar
 
 if __name__ == "__main__":
@@ -142,7 +143,7 @@ def _table(rows: list[dict[str, Any]], clock: float) -> Table:
 
 def _every(args: argparse.Namespace) -> int:
     """Compile the networks that people have, or run them on the Verilog, and write the page."""
-    from benchmarks import every, every_record
+    from benchmarks import every, every_record, kept_rows
 
     names = args.networks or list(every.NETWORKS)
     for name in names:
@@ -158,18 +159,19 @@ def _every(args: argparse.Namespace) -> int:
     rows: list[list[every.Row]] = []
     args.output.mkdir(parents=True, exist_ok=True)
     kept = args.output / "every.csv"
-    before = every.read(kept)
+    before = kept_rows.read(every.Row, kept)
     with progress_bar("networks", len(names)) as update:
         for found in every.measured(names, configs, before):
             rows.append(found)
-            every.write({(row.network, row.key): row
-                         for row in (*before, *itertools.chain(*rows))}.values(), kept)
+            kept_rows.write(every.Row, {
+                (row.network, row.key): row for row in (*before, *itertools.chain(*rows))}.values(),
+                kept)
             update(len(rows))
     text = every.page(rows, every_record.read(args.record), command)
     (args.output / "every.md").write_text(text, encoding="utf-8")
     if args.page:
         head, mark, _ = args.page.read_text(encoding="utf-8").partition(MARK)
-        args.page.write_text(f"{head}{mark}\n{text}", encoding="utf-8")
+        replace(args.page, lambda file: file.write_text(f"{head}{mark}\n{text}", encoding="utf-8"))
     print(f"table: {args.page or args.output / 'every.md'}")
     return 0
 

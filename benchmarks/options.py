@@ -39,6 +39,16 @@ def _data(parser: argparse.ArgumentParser, *, images: int) -> None:
                about="configuration of the integer networks, with each method's attention codes: ")
 
 
+def _method(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the method that quantizes, with its widths and options."""
+    parser.add_argument("--method", choices=ABOUT, default=default, metavar="NAME",
+                        help="as golden.quantize (default: %(default)s)")
+    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
+                        help="widths (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="any other option of the method; repeatable")
+
+
 def methods() -> argparse.ArgumentParser:
     """Return the parser of `benchmarks.methods`."""
     parser = argparse.ArgumentParser(
@@ -79,12 +89,7 @@ def quantization() -> argparse.ArgumentParser:
         epilog="example: python -m benchmarks.quantization --checkpoint F.safetensors \\\n"
                "    --calibration DIR --evaluate DIR --method fq-vit --setting 8/8/4")
     _data(parser, images=100)
-    parser.add_argument("--method", choices=ABOUT, default="fq-vit", metavar="NAME",
-                        help="as golden.quantize (default: %(default)s)")
-    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
-                        help="widths (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="any other option of the method; repeatable")
+    _method(parser, "fq-vit")
     parser.add_argument("--limit", type=int, default=100, metavar="N",
                         help="images that networks classify (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, metavar="N",
@@ -106,12 +111,7 @@ def exported() -> argparse.ArgumentParser:
         epilog="example: python -m benchmarks.exported --checkpoint F.safetensors \\\n"
                "    --calibration DIR --evaluate DIR --no-resize --method repq-vit --setting 4/4")
     _data(parser, images=32)
-    parser.add_argument("--method", choices=ABOUT, default="repq-vit", metavar="NAME",
-                        help="as golden.quantize (default: %(default)s)")
-    parser.add_argument("--setting", default="8/8", metavar="W/A[/ATTENTION[/STREAM]]",
-                        help="widths (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="any other option of the method; repeatable")
+    _method(parser, "repq-vit")
     parser.add_argument("--limit", type=int, default=100, metavar="N",
                         help="pictures (default: %(default)s)")
     return parser

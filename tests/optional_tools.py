@@ -33,8 +33,11 @@ ABC = pytest.mark.skipif(not any(map(shutil.which, formal.prove.ABC)),
                          reason="no ABC: apt install berkeley-abc")
 TCL = pytest.mark.skipif(importlib.util.find_spec("_tkinter") is None,
                          reason="this Python has no Tcl: apt install python3-tk")
-# timm needs torchvision, which no other test or command does.
+# timm imports torchvision, whose wheel must be made for the very build of PyTorch: those for the
+# CPU are in PyTorch's own index alone. So neither the lock nor `.ci/run` can bring it for everyone.
+# What timm computes is in the archive of exported networks, which no test skips.
 TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is None,
-                          reason="no timm: pip install timm")
+                          reason="no timm: pip install timm, and the torchvision for "
+                                 "this build of PyTorch")
 _WITHOUT_SOC = missing()
 SOC = pytest.mark.skipif(_WITHOUT_SOC is not None, reason=str(_WITHOUT_SOC))

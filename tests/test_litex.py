@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.litex import board, simulate
+from examples.litex import board, build, simulate
 from examples.litex.__main__ import main
-from examples.litex.build import litex
 from examples.litex.needs import missing
 from examples.litex.options import BOARDS, Board
 from gen.compiler.compile import compile_network
@@ -278,6 +277,17 @@ def test_a_tool_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         yowasp.run("killed", [], tmp_path)
 
 
+@pytest.mark.parametrize(("name", "bits"), [("ulx3s-85f", 64), ("ecpix5-85f", 128)])
+def test_the_bus_is_as_wide_as_the_port(name: str, bits: int, monkeypatch: pytest.MonkeyPatch,
+                                        tmp_path: Path) -> None:
+    made = []
+    monkeypatch.setattr(build, "package", lambda units, config, frequency: (
+        made.append(config.axi_bits) or {"rtl/accelerator.v": ""}))
+    job = build.prepare(quantized("mnist", load("tiny")), build.digits()[:1], tmp_path,
+                        BOARDS[name], 50.0)
+    assert made == [job.config.axi_bits] == [job.compiled.config.axi_bits] == [bits]
+
+
 @SOC
 @pytest.mark.slow
 @pytest.mark.rtl
@@ -326,8 +336,9 @@ def test_ten_digits_through_a_ddr3(tmp_path: Path, capsys: pytest.CaptureFixture
         (tmp_path / "narrow" / name).write_text(files[name])
     with pytest.raises(ToolchainError, match=r"port has 128 bits, and the accelerator's bus 64: "
                        "generate it with axi_bits = 128"):
-        litex("examples.litex.simulated", ["ecpix5-85f", "--verilog", tmp_path / "narrow", "-o",
-                                           tmp_path / "system"], tmp_path, tmp_path / "log")
+        build.litex("examples.litex.simulated",
+                    ["ecpix5-85f", "--verilog", tmp_path / "narrow", "-o", tmp_path / "system"],
+                    tmp_path, tmp_path / "log")
 
 
 def _one_more(images: int) -> torch.Tensor:

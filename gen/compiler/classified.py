@@ -40,13 +40,12 @@ from golden.network import ops
 from golden.network.integers import Network
 from golden.units.encoding import Encoding
 from golden.units.requant import Requantization
+from vitforge.spec.formats import CODE_BITS, MIDDLE
 from vitforge.spec.instruction import DESTINATIONS, LINE, OPERATIONS, STATISTICS
 
 _T = TypeVar("_T")
 #: Raw results have no code; one field must still say so.
 _RAW = Encoding()
-#: The middle of codes that stand for weights.
-_MIDDLE = 128
 
 
 def refusal(operation: ops.Operation, why: str) -> ValueError:
@@ -141,7 +140,7 @@ class Classified(Heads):
         down = torch.as_tensor(layer.shift) - before.shift
         if int(down.min()) < 1:
             raise refusal(operation, "no bit is left to round the mean at")
-        layer = replace(layer, shift=down, bias=pool.tokens * (_MIDDLE - before.zero_point))
+        layer = replace(layer, shift=down, bias=pool.tokens * (MIDDLE - before.zero_point))
         tiles, first = tiles_of(self.spec.tokens, self.width), self.spec.first
         ones = np.zeros(tiles * self.width, np.int64)
         ones[first:first + pool.tokens] = 1
@@ -152,7 +151,7 @@ class Classified(Heads):
         pitch = tiles * self.width
         for number, part in self.parts(self.dim, self.columns):
             fields = pass_fields(
-                stationary=1, tokens=1, tiles=tiles, a_stride=1, operand_bits=8,
+                stationary=1, tokens=1, tiles=tiles, a_stride=1, operand_bits=CODE_BITS,
                 w_stride=self.width, destination=DESTINATIONS["residual"],
                 channels=self.spec.dim, statistics=STATISTICS["norm"],
                 statistics_first=int(number == 0),
@@ -161,7 +160,7 @@ class Classified(Heads):
             if fields["words"]:
                 fields["w_pitch"] = pitch
             yield Step(operation.name, "", fields,
-                       Vectors(layer, after=after.shift).parameters(part), Place(source),
+                       partial(Vectors(layer, after=after.shift).parameters, part), Place(source),
                        Place(self.pooled, number * pitch), Place(self.stream, number), loads=loads)
             loads = ()
 
@@ -201,7 +200,7 @@ class Classified(Heads):
                 a_stride=stride, destination=DESTINATIONS["memory"],
                 offset=first * self.width // self.columns * line,
                 **spread(len(part), 0, self.width)) | dict(normed.fields if normed else operand)
-            fields |= {"operation": OPERATIONS["raw"], "bits": 8}
+            fields |= {"operation": OPERATIONS["raw"], "bits": CODE_BITS}
             why, costs = mode.more(number, self.config.rows, tiles)
             yield Step(product.name, "", fields, partial(Vectors(raw).parameters, part), source,
                        norm=normed.parameters if normed and fields["has_norm"] else None,

@@ -5,6 +5,7 @@ __all__ = ["Pooled"]
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class Pooled(Gathered):
             pitch = tiles * self.width
             if fields["words"]:
                 fields["w_pitch"] = pitch
-            yield Step(name, "", fields, Vectors(layer).parameters(part), Place(rows),
+            yield Step(name, "", fields, partial(Vectors(layer).parameters, part), Place(rows),
                        Place(self.pooled, words * pitch), Place(target, words * SHORT),
                        loads=loads)
             loads = ()

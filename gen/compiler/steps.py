@@ -67,20 +67,20 @@ class Step:
     `encoding` is that of its result, for the formats with thresholds. `why` says what is too wide
     for more products of a multiplier where the array has them, and `more` how many words of
     operands that costs. `loads` come before it, when all passes before have landed. `parameters`
-    and `weights` may be functions that make them: an order of passes that doesn't fit needs none.
+    and `weights` make them when they are wanted: an order of passes that doesn't fit needs none.
     """
 
     layer: str
     detail: str
     fields: dict[str, int]
-    parameters: Columns | Callable[[], Columns]
+    parameters: Callable[[], Columns]
     a: Place
     w: Place | None = None
     d: Place | None = None
     k: Place | None = None
     r: Place | None = None
     norm: Columns | None = None
-    weights: npt.NDArray[np.int8] | Callable[[], npt.NDArray[np.int8]] | None = None
+    weights: Callable[[], npt.NDArray[np.int8]] | None = None
     encoding: Encoding = field(default_factory=Encoding)
     why: str = ""
     more: int = 0
@@ -96,9 +96,8 @@ class Step:
         """Return the instruction with the addresses of the regions."""
         places = {"a_base": self.a, "w_base": self.w, "d_base": self.d, "offset": self.k or self.r}
         fields = self.fields | {name: place.address for name, place in places.items() if place}
-        parameters = self.parameters() if callable(self.parameters) else self.parameters
-        weights = self.weights() if callable(self.weights) else self.weights
-        return Instruction("PASS", fields, self.norm, parameters, weights)
+        weights = self.weights() if self.weights else None
+        return Instruction("PASS", fields, self.norm, self.parameters(), weights)
 
 
 @dataclass(frozen=True, eq=False)

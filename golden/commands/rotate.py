@@ -17,13 +17,25 @@ from golden.data.imagenet import Folder
 from golden.float import checkpoint
 from golden.float.preprocessing import usual
 from golden.float.rotation import grid_noise, peaks, rotation, turned
+from golden.float.swin import SwinSpec
 from golden.float.vit import Vit
 from golden.graph.opened import open_network
+from golden.network.topology import Spec
 from vitforge.base.cli import run_command
 
 #: Logits of both networks are as near, as a share of the largest one.
 BOUND = 1e-5
 _BATCH = 8
+
+
+def _fixed(spec: Spec) -> str:
+    """Say why a network's stream can't be turned; nothing if it can."""
+    if isinstance(spec, SwinSpec):
+        return "is a Swin"
+    if spec.norm_pre:
+        return "has a norm before its blocks"
+    return {"token": "", "both": "has a classifier of two tokens (--token takes one)",
+            "mean": "classifies a mean of patches"}[spec.pool]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -34,13 +46,9 @@ def _run(args: argparse.Namespace) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     model = open_network(args.checkpoint, args.model, args.heads, args.token,
                          args.quick_gelu).model
-    what = "is a Swin"
-    if isinstance(model, Vit):
-        what = "has a norm before its blocks" if model.spec.norm_pre else {
-            "token": "", "both": "has a classifier of two tokens (--token takes one)",
-            "mean": "classifies a mean of patches"}[model.spec.pool]
-    if what or not isinstance(model, Vit):
-        raise ValueError(f"{args.checkpoint} {what}: its stream can't be turned")
+    why = _fixed(model.spec)
+    if why or not isinstance(model, Vit):
+        raise ValueError(f"{args.checkpoint} {why}: its stream can't be turned")
     pictures = Folder.open(args.calibration).choose(args.images, args.seed)
     how = usual(model.spec, args.model)
     images = torch.cat([part for part, _ in pictures.batches(how, _BATCH)])

@@ -165,11 +165,11 @@ class Simulation:
             _, failures = get_results(report)
         except (SystemExit, RuntimeError) as error:
             raise SimulationError(f"{error}; see {log}\n{tail(log)}") from None
-        if failures:
-            raise SimulationError(f"the bench failed; see {log}\n{tail(log)}")
         if self._shown:
             [dump] = folder.glob("dump.*")
             dump.with_suffix(".gtkw").write_text(state(self._shown, dump), encoding="ascii")
+        if failures:
+            raise SimulationError(f"the bench failed; see {log}\n{tail(log)}")
         found = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
         return [Outcome(values, bytes.fromhex(values.pop("output"))) for values in found]
 
