@@ -6,6 +6,7 @@
 #   make soc       ten digits through a simulated LiteX system; needs gcc-riscv64-unknown-elf and
 #                  `.venv/bin/pip install '.[soc]'`
 #   make test      lint, types, tests and short regressions
+#   make check     these, and what continuous integration runs beside them
 #   make regress   the long regressions
 #   make docs      the site, build/site/index.html; needs no network, to build or to read
 #   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
@@ -17,13 +18,14 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test pytest lint check docs formal signoff regress venv clean distclean tools
+.PHONY: demo soc test pytest thorough lint check docs formal signoff regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
 
 # Caches of pip, of the WebAssembly tools and of matplotlib stay in this folder too.
 export XDG_CACHE_HOME := $(CURDIR)/.cache
@@ -45,13 +47,17 @@ test: venv
 	$(MAKE) --no-print-directory -j2 lint pytest
 
 pytest: venv
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
+	$(PYTEST)
 
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 check: test
+	$(MAKE) --no-print-directory thorough
+
+thorough: venv
+	$(PYTEST) -m 'thorough and not slow'
 
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

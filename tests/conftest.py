@@ -25,12 +25,13 @@ WriteDigits = Callable[[Path, "Split", int], Path]
 
 #: The files that take longest begin, so that all processes end at about the same time. Neighbours
 #: build no model that is the same: one of them would wait.
-FIRST = ("accelerator", "synth", "pair", "verilog", "quad", "demo", "not_square", "waves", "tables",
-         "coverage", "accelerator_corrupt", "notebooks", "packed", "icarus", "machine_formats",
-         "swin_verilog", "softmax", "requant", "operand", "sim", "vectors", "systolic", "drain",
-         "accelerator_check", "memory_model", "memory_writer", "memory_reader", "driver",
-         "driver_python", "explore", "accelerator_golden", "quantize_command", "wheel", "swin_own",
-         "fusesoc", "axi_peer", "layernorm", "parallel", "sim_memory", "large_networks")
+FIRST = ("accelerator", "notebooks", "quad", "demo", "drain", "waves", "icarus", "softmax",
+         "verilog", "swin_verilog", "systolic", "machine_formats", "tables", "pair", "synth",
+         "coverage", "requant", "memory_model", "operand", "packed", "explore", "driver_python",
+         "driver", "vectors", "layernorm", "registers", "accelerator_golden", "wheel",
+         "benchmarks", "reconstruction", "explore_records", "accelerator_check", "memory_writer",
+         "ptq_mptq", "quantize_integer", "memory_reader", "quantize_command", "onnx", "any_vit",
+         "sim", "accelerator_corrupt", "axi_peer", "litex", "ptq_erq", "site", "mutants", "fusesoc")
 #: The variable with the folder of generated designs.
 DESIGNS = "VITFORGE_TEST_DESIGNS"
 
@@ -42,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     until all is collected: that was a quarter of the time of a collection.
     """
     gc.disable()
-    if config.option.markexpr == "not slow":
+    if "not slow" in config.option.markexpr:
         for name in ("OPT_FAST", "OPT_GLOBAL"):
             os.environ.setdefault(name, "-O0")
     # The first process makes the folder, and those that it starts find its name.

@@ -61,12 +61,14 @@ def test_corrupted_programs_do_the_same() -> None:
     assert seen["bytes"] > 18 and len(seen) >= 5, seen
 
 
+@pytest.mark.thorough
 def test_corrupted_programs_do_the_same_where_tokens_have_several_words() -> None:
     wrong, seen = compared(1, 2, WIDE[-1], count=50)
     assert not wrong, (wrong, seen)
     assert seen["bytes"] > 15 and len(seen) >= 5, seen
 
 
+@pytest.mark.thorough
 def test_corrupted_programs_do_the_same_where_two_tokens_share_a_multiplier() -> None:
     wrong, seen = compared(1, 3, QUAD, count=50)
     assert not wrong, (wrong, seen)

@@ -244,6 +244,7 @@ def test_the_golden_machine_has_the_networks_logits(spec: VitSpec, name: str) ->
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_they_run_on_the_verilog_behind_another_network() -> None:
     config = load("tiny")
     other = dataclasses.replace(SPECS[0], registers=0)   # leaves its patches in the scratchpad
@@ -252,6 +253,7 @@ def test_they_run_on_the_verilog_behind_another_network() -> None:
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_quick_gelu_runs_on_the_verilog() -> None:
     config = dataclasses.replace(load("tiny"), name="quick", gelu="quick")
     compare(config, [of_network(dataclasses.replace(spec, gelu="quick"), config)

@@ -185,6 +185,7 @@ def all_is_well(peer, config, works, conditions, orders):
     return total, seen
 
 
+@pytest.mark.thorough
 def test_a_peer_s_memory_and_host(peer):
     config = load("tiny")
     conditions = [*((order, {}) for order in ORDERS), ("free", {"aw": 0.8}),

@@ -59,6 +59,7 @@ def test_a_swin_gets_the_memories_that_it_needs(tmp_path, capsys):
         == int(row["scalesim_best_dataflow"])
 
 
+@pytest.mark.thorough
 def test_what_becomes_of_two_networks(tmp_path, monkeypatch):
     """`odd_1` has patches of 7 pixels: one lane, and an array of 16 columns has two at least."""
     page, record = tmp_path / "page.md", tmp_path / "verilog.csv"
@@ -101,6 +102,7 @@ def test_what_becomes_of_two_networks(tmp_path, monkeypatch):
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_a_run_on_the_verilog_is_noted(tmp_path, capsys, monkeypatch):
     record = tmp_path / "verilog.csv"
     short = ["--every", "odd_2", "--arrays", "8x8", "--verilog", "a block"]

@@ -28,6 +28,7 @@ def cleared(loops: str) -> list[int]:
             for place in range(int(low), int(high))]
 
 
+@pytest.mark.thorough
 def test_text_is_amaranths_own():
     # One memory is large enough for several loops; word by word the others would take seconds.
     config = dataclasses.replace(load("tiny"), scratch_words=LOOP + 100, residual_words=64,

@@ -41,6 +41,7 @@ def test_a_reason_is_found_by_its_pattern(monkeypatch):
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_a_bench_covers_its_unit(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OPT_FAST", "-O0")
     assert coverage.main(["softmax", "--config", "tiny", "-o", str(tmp_path)]) == 0

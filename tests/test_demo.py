@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.synth
 @pytest.mark.parametrize("units", [("systolic",),
                                    pytest.param(UNITS, marks=pytest.mark.slow)], ids=len)
+@pytest.mark.thorough
 def test_the_page_shows_the_digit_and_every_unit(tmp_path, capsys, monkeypatch, units):
     assert set(units) <= set(UNITS) == set(demo.UNITS)
     monkeypatch.setattr(demo, "UNITS", units)

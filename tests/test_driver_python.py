@@ -240,6 +240,7 @@ def test_a_buffer_of_pynq_is_flushed_and_has_whole_lines():
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_a_digit_on_the_generated_verilog():
     """From probe to logits: every register access is a transfer on the Verilog's bus."""
     network = quantized("mnist", CONFIG)

@@ -128,6 +128,7 @@ def _through(cells, net, outputs):
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_names_are_those_of_the_real_netlist(tmp_path):
     """Flat, but not mapped, which takes minutes: a product ends in its register there too."""
     write_source(tmp_path, bounded("accelerator", SMALL))

@@ -41,6 +41,7 @@ def core(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_lint_passes_and_fails(core, tmp_path):
     done = fusesoc(core, tmp_path, "--target=lint", "vitforge:core:tiny")
     assert done.returncode == 0 and "verilator -f" in done.stdout, done.stdout

@@ -78,6 +78,7 @@ def simulate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     later(TINY, "-g2005"), later(TINY, "-g2012"), later(PAIRS, "-g2012"), (QUADS, "-g2012"),
     (TABLES, "-g2005")],
     ids=lambda item: getattr(item, "name", item))
+@pytest.mark.thorough
 def test_accelerator_runs_a_network(tmp_path: Path, config: Config, language: str) -> None:
     texts, cycles = run_files(config)
     for name, text in texts.items():

@@ -102,6 +102,7 @@ def test_core_and_compiler_agree_where_they_did_not(changes: dict[str, Any], mod
 
 @pytest.mark.parametrize(("seed", "count"), [
     (3, 120), pytest.param(3, 300, marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_core_builds_exactly_what_the_compiler_accepts(model: Vit, seed: int, count: int) -> None:
     chosen, good, refusals, shapes = random.Random(seed), 0, Counter[str](), Counter[int]()
     modes = Counter[str]()

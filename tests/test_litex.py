@@ -236,6 +236,7 @@ FREQUENCY PORT "clk25" 25.0 MHz;
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_the_tools_make_a_bitstream(tmp_path: Path) -> None:
     """Of a small system on a smaller chip: what `vitforge board` runs, once and not again."""
     sources = {"soc.v": SMALL, "VexRiscv.v": CPU, "soc.lpf": PINS,

@@ -80,6 +80,7 @@ def test_a_format_that_a_machine_lacks_is_a_bad_field(config: Config) -> None:
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [MACHINES[0], *map(later, MACHINES[1:])], ids=named)
+@pytest.mark.thorough
 def test_a_format_that_a_machine_lacks_is_a_fault_of_the_hardware(config: Config) -> None:
     kinds = [(*formats, operation) for formats in PASSES for operation in ("linear", "raw")]
     works = [Work(program(config, *kind), bytes(LINE), bytes(LINE)) for kind in kinds]
@@ -89,6 +90,7 @@ def test_a_format_that_a_machine_lacks_is_a_fault_of_the_hardware(config: Config
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [MACHINES[0], *map(later, MACHINES[1:])], ids=named)
+@pytest.mark.thorough
 def test_networks_and_random_passes_are_exact(config: Config) -> None:
     compare(config, [*(of_network(spec, config) for spec in SPECS),
                      *(of_passes(config, seed, 40) for seed in range(4))])

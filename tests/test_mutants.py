@@ -59,6 +59,7 @@ def _judge(monkeypatch, folder, data):
 @ABC
 @pytest.mark.rtl
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_every_mutant_is_killed_or_proved_equal_and_a_poor_bench_shows(tmp_path, monkeypatch):
     monkeypatch.setenv("OPT_FAST", "-O0")
     poor = _judge(monkeypatch, tmp_path, [0, 1, 3, 5] * 2)

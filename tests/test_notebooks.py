@@ -29,6 +29,7 @@ def _printed(notebook):
 
 @pytest.mark.filterwarnings("default")     # Jupyter's own
 @pytest.mark.parametrize("name", ["quantize", pytest.param("explore", marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_a_notebook_prints_what_it_holds(name):
     path = NOTEBOOKS / f"{name}.ipynb"
     kept = nbformat.read(path, as_version=4)

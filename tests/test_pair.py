@@ -77,6 +77,7 @@ def works(config: Config) -> list[Work]:
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [later(SHAPES[0]), SHAPES[1], later(SHAPES[2])], ids=named)
+@pytest.mark.thorough
 def test_networks_and_random_passes_are_exact(config: Config) -> None:
     compare(config, [*works(config), *(of_passes(config, seed, 40) for seed in range(PASSES))])
 
@@ -178,6 +179,7 @@ def test_what_the_array_lacks_is_a_bad_field(config: Config) -> None:
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [later(SHAPES[0]), SHAPES[1]], ids=named)
+@pytest.mark.thorough
 def test_what_the_array_lacks_is_a_fault_of_the_hardware(config: Config) -> None:
     programs = [_with_fields(config, changes) for changes in _lacking(config)]
     good = _with_fields(config, {"mode": PAIR, "words": 0})

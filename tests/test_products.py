@@ -92,6 +92,7 @@ def test_a_count_of_few_bits_takes_adders():
 @pytest.mark.parametrize(("name", "products", "blocks"), [("edge8", 131, 53), *(
     pytest.param(f"ecp5-85k-{name}", 156, blocks, marks=pytest.mark.slow)
     for name, blocks in (("w8", 156), ("w4", 184), ("w4a4", 202)))])
+@pytest.mark.thorough
 def test_an_lfe5u_85f_has_multipliers_and_memories_enough(name, products, blocks):
     """Products by constants are none; memories are as many as `gen.synth` has found."""
     text = generate("accelerator", load(name))

@@ -467,6 +467,7 @@ def test_statistics_of_another_method(model, batches):
         Erq().decide(dataclasses.replace(found))
 
 
+@pytest.mark.thorough
 def test_the_number_of_threads_does_not_count(model):
     method = Erq(ErqSettings(weights=4, activations=4))
     statistics = method.observe(model, [mnist.pixels(mnist.sample().calibration.images)])

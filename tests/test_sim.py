@@ -72,6 +72,7 @@ WRONG = {
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_python_and_the_player_find_the_same_first_difference(tmp_path, monkeypatch):
     number = tmp_path / "broken.hex"
 

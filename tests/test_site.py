@@ -30,6 +30,7 @@ def test_a_page_has_its_place(page):
     assert f": {page}\n" in NAV, f"nav of mkdocs.yml lacks {page}"
 
 
+@pytest.mark.thorough
 def test_pages_of_the_repository_are_not_written_twice(site):
     for page, source in (("index", "README.md"), ("contributing", "CONTRIBUTING.md"),
                          ("changelog", "CHANGELOG.md")):
@@ -38,6 +39,7 @@ def test_pages_of_the_repository_are_not_written_twice(site):
         assert re.search(rf"<h1[^>]*>{head}<", (site / f"{page}.html").read_text("utf-8"))
 
 
+@pytest.mark.thorough
 def test_nothing_is_fetched(site):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > len(PAGES) + 10
@@ -52,6 +54,7 @@ def test_nothing_is_fetched(site):
         assert not re.search(r"@import|url\([\"']?(https?:)?//", style.read_text("utf-8"))
 
 
+@pytest.mark.thorough
 def test_links_lead_to_pages_of_the_site(site):
     """To the reference where a module is on it, else a path in the repository, as text."""
     text = (site / "index.html").read_text(encoding="utf-8")
@@ -68,6 +71,7 @@ def test_links_lead_to_pages_of_the_site(site):
                 assert found in inside, (page.name, target)
 
 
+@pytest.mark.thorough
 def test_the_reference_is_that_of_the_docstrings(site):
     for page, names in (("configuration", ("vitforge.spec.config.Config",)),
                         ("gateware", ("hw.softmax.unit.LogSoftmax",)),

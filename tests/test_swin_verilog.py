@@ -82,6 +82,7 @@ def test_two_weights_share_a_multiplier(spec: SwinSpec) -> None:
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [later(PARTS[0]), CONFIGS[1]], ids=named)
+@pytest.mark.thorough
 def test_the_verilog_is_the_golden_machine(config: Config) -> None:
     compare(config, [compiled(spec, config)[1] for spec in (SMALL, WIDER)])
 

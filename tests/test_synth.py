@@ -83,6 +83,7 @@ def test_unknown_target():
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_adder(tmp_path, monkeypatch):
     """8 bits of sum: 24 flip-flops, and 4 carry cells of two bits or 2 of four."""
     ecp5 = netlist.synthesize(ADDER, "top", cache=tmp_path)
@@ -104,6 +105,7 @@ def test_adder(tmp_path, monkeypatch):
 @pytest.mark.synth
 @pytest.mark.parametrize(("width", "zero", "other"), [
     (8, "8'h00", "8'ha5"), pytest.param(32, "32'd0", "32'd165", marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch, width, zero, other):
     """The netlist is that of the words one by one, contents of memories included."""
     class Two(wiring.Component):
@@ -145,6 +147,7 @@ def test_zeros_of_a_large_memory_come_from_a_file(tmp_path, monkeypatch, width, 
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_multiplier_with_its_registers_is_faster(tmp_path):
     """A product with five registers in a row: one of each kind in the block, three bits outside."""
     verilog = """
@@ -173,6 +176,7 @@ endmodule
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_accelerator_is_placed_by_its_floorplan(tmp_path, monkeypatch):
     """The tool takes the names of the places; a faster chip is faster; no copy stays behind."""
     seen = []
@@ -211,6 +215,7 @@ def test_bad_design_is_an_error_of_one_line(tmp_path, verilog, words):
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_design_that_does_not_fit(tmp_path):
     wide = ("module top(input clk, input [8:0] a, input [8:0] b, output reg [159:0] q);\n"
             "  genvar i;\n  generate for (i = 0; i < 160; i = i + 1) begin : products\n"

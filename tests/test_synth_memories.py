@@ -123,6 +123,7 @@ endmodule
 @pytest.mark.synth
 @ICARUS
 @pytest.mark.parametrize(("bits", "blocks"), [(18, 1), (36, 1), (54, 2)])
+@pytest.mark.thorough
 def test_netlist_does_what_the_source_does(tmp_path, bits, blocks):
     source = SOURCE.format(high=bits - 1)
     cells = Counter(json.loads((netlist.netlist(source, "top", "ecp5", cache=tmp_path / "cache")

@@ -32,6 +32,7 @@ PASSES = 6
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [*map(later, SHAPES[:2]), SHAPES[2]], ids=named)
+@pytest.mark.thorough
 def test_random_passes_are_exact(config: Config) -> None:
     compare(config, [of_passes(config, seed, 40) for seed in range(PASSES)])
 

@@ -199,6 +199,7 @@ endmodule
     return folder
 
 
+@pytest.mark.thorough
 def test_all_that_is_named_has_the_prefix(pair):
     for prefix, config in (("left_", "tiny"), ("right_", "other")):
         out = pair / prefix
@@ -229,6 +230,7 @@ def ports_alone(text, top):
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_two_configurations_in_one_design(pair):
     names = [f"{prefix}accelerator" for prefix in ("left_", "right_")]
     files = [f"{name.removesuffix('accelerator')}/rtl/{name}.v" for name in names]

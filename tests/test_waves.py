@@ -100,6 +100,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.rtl
+@pytest.mark.thorough
 def test_recorded_waves_have_what_is_shown(plain):
     assert plain.name == "dump.vcd"
     signals, values = _vcd(plain)

@@ -62,6 +62,7 @@ def test_wheel_has_every_file_of_its_packages(wheel):
     assert held == wanted
 
 
+@pytest.mark.thorough
 def test_installed_wheel_generates_elsewhere_with_amaranth_and_numpy_alone(wheel, tmp_path):
     env = tmp_path / "env"
     venv.create(env, with_pip=False, symlinks=True)
