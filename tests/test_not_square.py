@@ -119,7 +119,7 @@ def compare(config: Config, works: list[Work], *, stalls: bool = True,
                 name: getattr(wanted, name) for name in COUNTERS}, found.name
 
 
-# `make test` has tests/test_pair.py for that, with 4x8.
+# `make check` has tests/test_pair.py for that, with 4x8.
 @pytest.mark.rtl
 @pytest.mark.slow
 @pytest.mark.parametrize("config", SHAPES, ids=named)

@@ -504,7 +504,6 @@ def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> Non
 @pytest.mark.parametrize(("formats", "count"), [
     later("uniform", 6), ("uniform+two-scale", 15), later("uniform+log2", 9),
     later("uniform+table", 10)])
-@pytest.mark.thorough
 def test_verilog_without_some_formats_equals_golden(formats: str, count: int, fast: bool) -> None:
     config = dataclasses.replace(TINY, name=formats.replace("+", "-"), formats=formats)
     result = regress("requant", config, fast=fast)

@@ -38,7 +38,7 @@ def test_a_picture_through_the_projects_swin(picture: tuple[Work, torch.Tensor])
     assert read_logits(work.wanted, 10, OWN).tolist() == logits.tolist()
 
 
-# `make test` has tests/test_swin_verilog.py for smaller networks on the same model.
+# `make check` has tests/test_swin_verilog.py for smaller networks on the same model.
 @pytest.mark.rtl
 @pytest.mark.slow
 def test_the_verilog_is_the_golden_machine(picture: tuple[Work, torch.Tensor]) -> None:
