@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of parameters of which `make test` plays some, and `make regress` all."""
+"""Sets of parameters of which `make test` plays some, `make check` more, and `make regress` all."""
 
-__all__ = ["later", "thinned"]
+__all__ = ["later", "thinned", "thorough"]
 
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+
+def thorough(*values: Any) -> Any:
+    """Return a parameter set that `make check` runs, and `make test` does not."""
+    return pytest.param(*values, marks=pytest.mark.thorough)
 
 
 def later(*values: Any) -> Any:

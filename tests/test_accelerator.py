@@ -465,6 +465,7 @@ def damaged_programs_end(seed: int, count: int, **stalls: int) -> set[str]:
     return kinds
 
 
+@pytest.mark.thorough
 def test_damaged_programs_end() -> None:
     assert len(damaged_programs_end(1, 30, **UNPLEASANT)) >= 3
 

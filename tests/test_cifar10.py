@@ -319,6 +319,7 @@ def test_muon_steps_q_k_and_v_apart() -> None:
     assert torch.allclose(tall, -0.2 * orthogonal(1.95 * tall.grad), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_training_learns_and_goes_on_where_it_was_stopped(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tests import designs
 from vitforge.spec.config import Config, load
 
 
+@pytest.mark.thorough
 def test_a_design_is_made_once_for_a_configuration_and_a_prefix(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, generate = [], designs.fresh

@@ -15,7 +15,7 @@ from golden.machine.engines.drain import DrainModel
 from hw.drain.drain import Drain
 from tests.drain_script import Script, fill
 from tests.engine_bench import Cycle, Trace, simulate
-from tests.sample import later
+from tests.sample import later, thorough
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import PARAMETER
 from vitforge.spec.sizes import columns
@@ -153,17 +153,17 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     later(TINY, "table", 3, 0.3, 2),
     later(SMALL, "signed two-scale", 5, 0.5, 4),
     later(SMALL, "log2", 1000, 1.0, 2),
-    (WHOLE, "log2", 1, 0.1, 2),
+    thorough(WHOLE, "log2", 1, 0.1, 2),
     later(STREAM, "two-scale", 2, 0.5, 4),
     (WIDE_STREAM, "log2", 3, 0.5, 4),
-    (SINGLE, "two-scale", 20, 0.9, 0),
+    thorough(SINGLE, "two-scale", 20, 0.9, 0),
     later(THIRDS, "table", 7, 0.5, 1),
     later(DOUBLE, "two-scale", 5, 0.5, 4),
-    (FOURFOLD, "log2", 9, 0.7, 4),
+    thorough(FOURFOLD, "log2", 9, 0.7, 4),
     later(SHORT_WORDS, "signed two-scale", 3, 0.3, 4),
     (PACKED, "table", 7, 0.5, 4),
     later(PACKED_WIDE, "two-scale", 20, 0.9, 2),
-    (LUTS, "log2", 5, 0.5, 4),
+    thorough(LUTS, "log2", 5, 0.5, 4),
     later(WIDE_LUTS, "two-scale", 5, 0.5, 4),
 ], ids=lambda value: getattr(value, "name", str(value)))
 def test_every_cycle_of_random_passes(config: Config, kind: str, early: int, take: float,

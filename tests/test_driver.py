@@ -16,6 +16,7 @@ from golden.data.mnist import sample
 from golden.machine.execute import execute
 from golden.machine.program import read_logits
 from sim.testing.driver import DRIVER, FLAGS, Buffers, Counters, FaultReport, Machine, Plan, build
+from tests.sample import thorough
 from vitforge.spec.config import load
 from vitforge.spec.register_map import FAULTS, REGISTERS
 
@@ -272,7 +273,7 @@ def test_the_wait_hook_may_give_up(machine):
     assert len(waits) == 2, "no wait after the last poll"
 
 
-@pytest.mark.parametrize("name", ["tiny", "edge8", "edge16"])
+@pytest.mark.parametrize("name", ["tiny", "edge8", thorough("edge16")])
 def test_the_example_on_what_the_accelerator_writes(tmp_path, name):
     """Digits of every class, or of some: the class and the logits are the golden machine's."""
     config = load(name)

@@ -413,6 +413,7 @@ def test_toml_of_a_point_is_its_configuration(tmp_path):
     assert load(path) == dataclasses.replace(config, name="best")
 
 
+@pytest.mark.thorough
 def test_toml_of_the_best_repeats_it(tmp_path):
     """Its commands give the bytes and the cycles of the row: narrower weights are no field."""
     values = {k: v for k, v in load("tiny").to_dict().items() if k != "name"}
@@ -564,6 +565,7 @@ def test_no_scheduler_is_one_line(tmp_path, monkeypatch):
         list(executor("dask://127.0.0.1:1", 1, tmp_path).run(read(_space(tmp_path)).points()))
 
 
+@pytest.mark.thorough
 def test_library_gives_the_table_of_the_command(tmp_path, capsys):
     """The whole way, with real workers, on what needs no tool: the cycle models."""
     path, out = _space(tmp_path), tmp_path / "out"

@@ -140,6 +140,7 @@ def test_ready_space_of_codes_has_machines_that_can_be_built():
         limits.check(point.config())
 
 
+@pytest.mark.thorough
 def test_a_command_line_chooses_values_and_measurements(space, tmp_path, capsys):
     """In the place of the space's; what has no gates is not generated."""
     found = changed(read(space), {"method": ["minmax", "erq"], "cols": ["8"]}, ["cycles"])

@@ -25,6 +25,7 @@ from golden.onnx.export import model as exported
 from golden.onnx.graph import Graph
 from golden.ptq.formats import TensorFormat, simulate
 from golden.ptq.record import Record
+from tests.sample import thorough
 from tests.tangent import tangent_table
 
 
@@ -92,12 +93,12 @@ def test_weights_are_the_very_codes(item: TensorFormat, opset: int) -> None:
 #: Method, options, and the share of digits all of whose logits are the simulation's: the others
 #: have an activation on a half somewhere, or one that rounding of sums took over a threshold.
 SETTINGS = (
-    ("minmax", {"weights": 8, "activations": 8}, [], 0.9),
+    thorough("minmax", {"weights": 8, "activations": 8}, [], 0.9),
     ("minmax", {"weights": 4, "activations": 4, "stream": 6}, [], 0.95),
     ("fq-vit", {}, [], 0.9),
-    ("tsptq-vit", {"weights": 3}, [], 0.85),
+    thorough("tsptq-vit", {"weights": 3}, [], 0.85),
     ("repq-vit", {"weights": 4, "activations": 4}, ["symmetric=false"], 0.95),
-    ("dopq-vit", {"weights": 3, "activations": 4}, ["reconstruct=no"], 0.95),
+    thorough("dopq-vit", {"weights": 3, "activations": 4}, ["reconstruct=no"], 0.95),
     ("dopq-vit", {"weights": 4, "activations": 4}, ["reconstruct=no", "core=false", "top=0"], 0.95),
 )
 

@@ -24,7 +24,7 @@ from hw.array.systolic import SystolicArray
 from hw.operand.format import OperandFormat
 from hw.operand.path import OperandPath
 from tests.engine_bench import Cycle, Trace, simulate
-from tests.sample import later
+from tests.sample import later, thorough
 from vitforge.spec.config import Config, load
 from vitforge.spec.elements import Element
 from vitforge.spec.formats import ATTENTION, FORMATS, MIDDLE
@@ -66,8 +66,10 @@ WORDS = 250
 SLOW = ("8x8", "3x3", "channels", "log2-attention-alone", "uniform-alone", "log2-5",
         "pairs-of-tokens-18x18", "uniform-3-2", "two-scale-8-4", "two-scale-6-2", "table-4-4",
         "log-sqrt2-3-2", "table-4-3", "table-3-2")
+THOROUGH = ("uniform-8-3", "table-alone", "two-scale-8-3")
 by_name = pytest.mark.parametrize("config", [
-    later(config) if config.name in SLOW else config for config in CONFIGS],
+    later(config) if config.name in SLOW else thorough(config) if config.name in THOROUGH
+    else config for config in CONFIGS],
     ids=lambda config: config.name)
 
 

@@ -271,6 +271,7 @@ def test_an_accelerator_takes_single_products_pairs_and_quads():
 
 
 @pytest.mark.parametrize("unit", ["systolic", "accelerator"])
+@pytest.mark.thorough
 def test_modes_that_are_off_cost_nothing(unit):
     plain = load("tiny")
     other = dataclasses.replace(plain, multiplier="27x18", packed_weight_bits=8)

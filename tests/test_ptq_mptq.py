@@ -25,6 +25,7 @@ from golden.ptq.sites import sites
 from golden.ptq.statistics import collect
 from golden.ptq.tsptq import Tsptq, TsptqSettings
 from golden.ptq.widths import LayerWidths, layer_widths
+from tests.sample import thorough
 from vitforge.spec.config import Config
 
 
@@ -252,7 +253,7 @@ def brute(model: Vit, images: list[Tensor], formats: dict[str, TensorFormat]) ->
 
 
 @pytest.mark.parametrize("make, rounds, least, target",
-                         [(small, 2, 5, 6.0), (small_swin, 1, 6, 7.0)])
+                         [(small, 2, 5, 6.0), thorough(small_swin, 1, 6, 7.0)])
 def test_greedy_steps_are_the_cheapest(make, rounds, least, target):
     model = make()
     spec = model.spec

@@ -18,6 +18,7 @@ from golden.network import file as network_file
 from golden.network import inference
 from golden.ptq import METHODS
 from golden.ptq.record import Record
+from tests.sample import thorough
 
 KEPT = ["model.json", "model.safetensors", "notes.json", "record.json"]
 FILES = sorted([*KEPT, "attention.svg", "gelu.svg", "norm.svg", "report.md", "stream.svg"])
@@ -113,7 +114,7 @@ def test_without_pictures_to_measure(pictures, tmp_path, capsys):
     assert "Accuracy" not in (tmp_path / "out" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("lost", [None, "model.json", "notes.json"])
+@pytest.mark.parametrize("lost", [None, thorough("model.json"), thorough("notes.json")])
 def test_a_killed_run_goes_on(pictures, tmp_path, capsys, monkeypatch, lost):
     given = command(pictures, "--images", "3", "-o", str(tmp_path))
     count = quantize.right

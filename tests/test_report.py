@@ -93,6 +93,7 @@ def test_bytes_of_weights(quantized):
         assert weight_bytes(with_head(head)) == layers - 48 + 2 * bits
 
 
+@pytest.mark.thorough
 def test_pictures(model, quantized):
     _, record, _ = quantized
     seen = observed(model, images(2))

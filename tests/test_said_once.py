@@ -3,6 +3,7 @@
 
 import ast
 import re
+from functools import cache
 
 import pytest
 
@@ -26,6 +27,7 @@ def _ours(*rooms: str) -> list[str]:
     return [name for name in MODULES if name.split(".")[0] in rooms]
 
 
+@cache
 def _functions(module: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     return [node for node in ast.walk(tree)
