@@ -63,9 +63,14 @@ module memory #(
 
     reg [BITS-1:0] mem [0:WORDS-1];
     reg [8*256-1:0] file;
-    reg [31:0] latency, jitter, seed, order, error_low, error_high;
+    reg [31:0] latency, jitter, seed, order;
+    // A bench may write these in a simulation.
+    reg [31:0] error_low /* verilator public_flat_rw */;
+    reg [31:0] error_high /* verilator public_flat_rw */;
     reg [31:0] stall, stall_ar, stall_r, stall_aw, stall_w, stall_b;
-    reg [1:0] error, read_error, write_error;
+    reg [1:0] error;
+    reg [1:0] read_error /* verilator public_flat_rw */;
+    reg [1:0] write_error /* verilator public_flat_rw */;
     initial begin
         if ($value$plusargs("memory=%s", file)) $readmemh(file, mem);
         if (!$value$plusargs("latency=%d", latency)) latency = LATENCY;

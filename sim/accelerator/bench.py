@@ -88,9 +88,28 @@ def _beats(dut: Any) -> int:
     return int(dut.read_beats.value) + int(dut.write_beats.value)
 
 
+async def _reset(dut: Any, cycles: int) -> None:
+    dut.rst.value = 1
+    await Timer(cycles * PERIOD, "ns")
+    await RisingEdge(dut.clk)
+    dut.rst.value = 0
+
+
+def _fail(dut: Any, address: int, answer: int) -> None:
+    """Make the memory answer a beat with an error, and no other."""
+    memory = dut.ram
+    memory.error_low.value = address
+    memory.error_high.value = address + len(dut.peek_data) // 8
+    memory.read_error.value = memory.write_error.value = answer
+
+
 async def _start(dut: Any, host: Host, run: dict[str, Any]) -> None:
-    """Start, and return with the interrupt, or after `limit` cycles without one."""
+    """Start, and return with the interrupt, or after a reset or `limit` cycles without one."""
     await host.write("CONTROL", 1)
+    if run["reset"]:
+        await Timer(run["reset"] * PERIOD, "ns")
+        await _reset(dut, 1)
+        return
     limit = Timer(run["limit"] * PERIOD, "ns")
     if run["stop"]:
         await Timer(run["stop"] * PERIOD, "ns")
@@ -105,6 +124,8 @@ async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
         await host.write(f"{name.upper()}_BYTES", run[name][1])
     dut.write_low.value = run["output"][0]
     dut.write_high.value = min(sum(run["output"]), (1 << 32) - 1)
+    if run["error"]:
+        _fail(dut, *run["error"])
     await host.write("IRQ_ENABLE", 0b11)
     await _start(dut, host, run)
     for _ in range(run["repeat"]):
@@ -114,7 +135,7 @@ async def _run(dut: Any, host: Host, run: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"interrupt": int(dut.interrupt.value), "name": run["name"],
                               "pending": int(dut.pending.value)}
     beats = _beats(dut)
-    if not result["interrupt"]:
+    if not result["interrupt"] and not run["reset"]:
         await host.write("CONTROL", 2)
         await Timer(1000 * PERIOD, "ns")
     for name in ("STATUS", "FAULT", "FAULT_INSTRUCTION", "FAULT_ADDRESS", "IRQ_STATUS"):
@@ -148,10 +169,7 @@ async def runs(dut: Any) -> None:
             getattr(dut, name).value = 0
     Clock(dut.clk, PERIOD, unit="ns", impl="gpi").start()
     dut.peek_address.value = dut.write_low.value = dut.write_high.value = 0
-    dut.rst.value = 1
-    await Timer(4 * PERIOD, "ns")
-    await RisingEdge(dut.clk)
-    dut.rst.value = 0
+    await _reset(dut, 4)
     host = Host(dut)
     cocotb.start_soon(_tell(Path(os.environ["VITFORGE_PROGRESS"])))
     with Path(os.environ["VITFORGE_RESULT"]).open("a", encoding="utf-8") as file:

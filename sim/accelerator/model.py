@@ -39,6 +39,12 @@ class Job:
         Cycles after which the host asks it to stop; 0 never.
     repeat
         How often it is started again, at once after its interrupt; the last run is reported.
+    reset
+        Cycles after which accelerator and memory are reset, for two cycles; 0 never. What is in the
+        memory stays.
+    error
+        Address of a beat, and AXI4's answer to it; 0 is OKAY. It is the memory's window of errors
+        from here on; None leaves the window as it is.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Job:
     limit: int
     stop: int = 0
     repeat: int = 0
+    reset: int = 0
+    error: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
