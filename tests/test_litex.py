@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_what_the_terminal_says_is_read() -> None:
     assert (found.latency, found.average, found.interval) == (15, 15.9, 5.013)
     with pytest.raises(ValueError, match="has no end"):
         simulate.read(UART.rpartition("memory")[0])
+
+
+def test_two_runs_of_litex_write_the_same(tmp_path: Path) -> None:
+    """Sets have one order; else a build that was stopped would not find its netlist again."""
+    command = [sys.executable, "-c", "print({str(number) for number in range(50)})"]
+    texts = set()
+    for number in range(3):
+        build.run(command, tmp_path, tmp_path / f"{number}.log")
+        texts.add((tmp_path / f"{number}.log").read_text())
+    assert len(texts) == 1
 
 
 def test_what_is_missing_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch,

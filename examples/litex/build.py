@@ -87,9 +87,13 @@ def prepare(network: Network, images: Tensor, folder: Path, board: Board, freque
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which LiteX finds this Python's packages and programs."""
+    """Return an environment in which LiteX finds this Python's packages and programs.
+
+    LiteX writes sets into the comments of its Verilog: with one order of them, a second run has the
+    same text, and what was synthesised of it is found again.
+    """
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return {**os.environ, "PATH": path,
+    return {**os.environ, "PATH": path, "PYTHONHASHSEED": "0",
             "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
 
 
