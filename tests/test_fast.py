@@ -9,6 +9,7 @@ from torch import Tensor
 
 from golden.float.models import Preprocessing
 from golden.float.vit import Vit, VitSpec
+from golden.formats.formats import TwoScale
 from golden.network import fast, fast_units, inference
 from golden.network.calibrate import calibrate
 from golden.network.fast import Fast, UnprovableError, pixel_network
@@ -84,6 +85,23 @@ def test_flat_and_sharp_attention(kind, gain):
     except ValueError as error:   # beyond what softmax takes
         assert gain == 12.0 and "s must lie in" in str(error)
         return
+    assert torch.equal(Fast(whole)(images(3, 2)), inference.run(whole, images(3, 2)))
+
+
+@pytest.mark.parametrize("m", [1, 4, 5, 7])
+@pytest.mark.parametrize("kind", ["two-scale", "two-scale of 3 bits"])
+def test_any_distance_of_two_scales(kind, m):
+    """Beyond the index of the levels, 9 bits at most, the lower scale has nothing but zeros."""
+    config = dataclasses.replace(CONFIGS["two-scale"], attention_bits=3 if "3" in kind else 6)
+    whole = made(config)
+    two = [name for name, item in whole.formats.items()
+           if isinstance(item, TwoScale) and name.endswith("softmax")]
+    assert len(two) == len(whole.scales) == SPEC.depth
+    whole = dataclasses.replace(
+        whole, scales={name: dataclasses.replace(scale, m=m)
+                       for name, scale in whole.scales.items()},
+        formats=whole.formats | {name: dataclasses.replace(whole.formats[name], m=m)
+                                 for name in two})
     assert torch.equal(Fast(whole)(images(3, 2)), inference.run(whole, images(3, 2)))
 
 

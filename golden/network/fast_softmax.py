@@ -116,7 +116,8 @@ class FastSoftmax:
         index = torch.arange(self.low, size + 1)
         region = (index < 0).to(torch.int64) if levels.regions else torch.zeros_like(index)
         moved = index + region * (scale.m << FRACTION)
-        self.table = (entries[moved] << scale.m * region).float().to(device)
+        # The last entry is what lies beyond; a large m moves all of the low region there.
+        self.table = (entries[moved.clamp(max=size)] << scale.m * region).float().to(device)
 
     def __call__(self, codes: Tensor) -> Tensor:
         """Codes ``[..., keys, T]``, double precision, to operands in single precision."""
