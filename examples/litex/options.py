@@ -26,8 +26,8 @@ class Board:
         Of `memory_bits`, what LiteDRAM moves while the accelerator reads: as measured in the
         simulated system with the memory of the board (docs/soc.md).
     port_bits
-        Of LiteDRAM's port. The accelerator's bus is as wide at least: with LiteDRAM's converter
-        from a narrower one no image ends in simulation.
+        Of LiteDRAM's port. The accelerator's bus is as wide at least: from a narrower one
+        LiteDRAM before 2026.04 doesn't answer every write (docs/soc.md).
     text
         Chip and memory.
     multipliers, memories

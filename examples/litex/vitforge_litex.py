@@ -107,9 +107,12 @@ class ViTForge(LiteXModule):
         soc.irq.add(name)
         native = soc.sdram.crossbar.controller.data_width
         if native > self.m_axi.data_width:
-            # With LiteDRAM's converter to a wider port no image ends in simulation.
+            # `LiteDRAMAXI2NativeW` counts commands less beats, and behind the converter to a wider
+            # port a beat may leave before its command. Mended, it is slow (docs/soc.md).
             raise ValueError(f"LiteDRAM's port has {native} bits, and the accelerator's bus "
-                             f"{self.m_axi.data_width}: generate it with axi_bits = {native}")
+                             f"{self.m_axi.data_width}: generate it with axi_bits = {native}, "
+                             "because LiteDRAM before 2026.04 loses count of a narrower bus's "
+                             "writes and leaves one without an answer")
         port = soc.sdram.crossbar.get_port(mode="both", data_width=self.m_axi.data_width)
         self.to_memory = LiteDRAMAXI2Native(
             self.m_axi, port, w_buffer_depth=buffer_beats, r_buffer_depth=buffer_beats,
