@@ -249,6 +249,7 @@ def test_full_disk_is_no_failure_of_the_point(space, tmp_path, monkeypatch):
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_gates_by_hand(tmp_path):
     verilog = ("module top(input clk, input [7:0] a, b, input [3:0] at, output reg [7:0] q,\n"
                "           output reg [7:0] r, output [7:0] n, output [7:0] x);\n"

@@ -190,6 +190,7 @@ def test_accelerator_is_placed_by_its_floorplan(tmp_path, monkeypatch):
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_accelerator_without_a_floorplan_is_refused(tmp_path):
     """As it would be if a signal in the array had another name."""
     with pytest.raises(SynthesisError, match=r"no floorplan: design\.core\.array\.\S+ ends in no "
@@ -206,6 +207,7 @@ def test_accelerator_without_a_floorplan_is_refused(tmp_path):
     ("module other; endmodule\n", "top"),
     ("module top(; endmodule\n", "syntax error"),
 ])
+@pytest.mark.thorough
 def test_bad_design_is_an_error_of_one_line(tmp_path, verilog, words):
     with pytest.raises(SynthesisError) as error:
         netlist.synthesize(verilog, "top", cache=tmp_path)

@@ -34,6 +34,7 @@ def test_name_is_read_and_braces_in_words_are_not():
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_cells_are_those_that_are_there(tmp_path):
     library = read_liberty(CELLS)
     assert cell_area(NANDS, "top", library, cache=tmp_path) == CellArea(
@@ -92,6 +93,7 @@ def test_bad_arguments_are_one_line(tmp_path, capsys, arguments, words):
 
 
 @pytest.mark.synth
+@pytest.mark.thorough
 def test_command_makes_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(synth, "generate", lambda unit, config: NANDS.replace("top", unit))
     monkeypatch.chdir(tmp_path)
