@@ -41,7 +41,10 @@ def _shrunk(name: str, found: dict[str, Any]) -> dict[str, Any]:
         counts = {config: {design: _counted([Verdict(**item) for item in items])
                            for design, items in found[config].items()}
                   for config in CONFIGS if config in found}
-        return {"run": found["run"], "proved": counts}
+        bad = [f"{item['name'][2:]} of {design} of {config}: {item['status']}"
+               for config in counts for design, items in found[config].items()
+               for item in items if not good(Verdict(**item))]
+        return {"run": found["run"], "proved": counts, "bad": bad}
     if name == "coverage":
         return {key: {**item, "missing": _signals(item["unit"], item["missing"])}
                 for key, item in found.items()}
@@ -124,7 +127,8 @@ def _machine(data: Mapping[str, Any]) -> str:
               f"every run of any length, in {len(counts)} of {len(CONFIGS)} configurations; "
               f"{totals[2]} of {totals[3]} situations, which show that they are not proofs of "
               "nothing, come true."
-              + _unproved(counts))
+              + _unproved(counts)
+              + "".join(f" Open: {item}." for item in data["formal"].get("bad", [])))
     lines = [proofs if counts else "Proofs were not run.", ""]
     for item in data["corrupt"].values():
         kinds = ", ".join(f"{name} {count:,}" for name, count in item["kinds"].items())
@@ -221,8 +225,9 @@ as an operator's operands, often with constant bits, and not listed.
 ## The runs
 
 {_runs(data)}
-Seconds are of the clock, on a machine with other work; a `+` behind a commit says that files were
-changed since.
+Seconds are of the clock, on a machine with other work, and of the last run: what an earlier one
+had proved or judged, of the same Verilog, is not in them. A `+` behind a commit says that files
+were changed since.
 
 ## What others publish
 

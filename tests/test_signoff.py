@@ -2,6 +2,7 @@
 """The page of sign-off figures is what its files make, and the files are what the runs wrote."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -66,6 +67,7 @@ def test_figures_of_runs_come_to_the_page(tmp_path, output, capsys, monkeypatch)
             "50.00 % | "
             "47,056 | 17,460 |\n") in text
     assert "1 of 2 properties of 1 designs hold" in text and "1 of 1 situations" in text
+    assert re.search(r" Open: \w+ of requant of tiny: (undecided|disproved)\.", text)
     assert "Not run, and open: of `tiny` skid, " in text and "; of `edge8` all; " in text
     assert "2,000; golden machine and Verilog disagree of 1. What they came to: bytes 1,999" in text
     assert "| requant | `x[3] Q[3] inv (hw/requant/unit.py:9)` | undecided | open |\n" in text
