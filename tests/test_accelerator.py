@@ -35,6 +35,8 @@ DONE, FAULT, STOPPED = 2, 4, 8
 SLVERR, DECERR = 2, 3
 #: What is in memory where nothing is.
 FILL = b"\xA5"
+#: Of random networks.
+SEED = 7
 
 SPECS = {
     "one block": VitSpec(image_size=8, patch_size=4, in_channels=1, classes=6, dim=8, depth=1,
@@ -60,13 +62,16 @@ class Work:
     wanted: bytes
 
 
+def network(name: str, config: Config) -> Work:
+    return random_network(SPECS[name], config)
+
+
 @cache
-def network(name: str, config: Config, seed: int = 7) -> Work:
-    spec = SPECS[name]
-    generator = torch.Generator().manual_seed(seed)
+def random_network(spec: VitSpec, config: Config) -> Work:
+    generator = torch.Generator().manual_seed(SEED)
     images = torch.randint(256, (3, spec.in_channels, spec.image_size, spec.image_size),
                            generator=generator).to(torch.uint8)
-    compiled = compile_network(calibrate(Vit(spec).initialize(seed).eval(), images, config))
+    compiled = compile_network(calibrate(Vit(spec).initialize(SEED).eval(), images, config))
     image = input_buffer(images[2:], compiled)
     return Work(compiled.program, image,
                 output_of(compiled.program, image, config, compiled.output_bytes))

@@ -11,15 +11,14 @@ from test_accelerator import (
     DONE,
     FILL,
     SLVERR,
-    SPECS,
     UNPLEASANT,
     Memory,
     Work,
     faulty,
     good,
     image_load,
-    network,
     output_of,
+    random_network,
     raw_pass,
 )
 
@@ -58,8 +57,7 @@ played = pytest.mark.parametrize(("name", "step", "stalls"), [
 def work_of(name: str) -> Work:
     """Return the smallest network, or passes that write bursts."""
     if name == "network":
-        SPECS["smallest"] = SMALLEST
-        return network("smallest", TINY)
+        return random_network(SMALLEST, TINY)
     words = Instruction("LOAD", inline_load(0, 16, TINY), data=bytes(range(16 * TINY.rows)))
     program = assemble([image_load(TINY), words, raw_pass(TINY, tokens=5),
                         raw_pass(TINY, tokens=16, offset=128), Instruction("END", {})], TINY)
