@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets of parameters of which `make test` plays some, `make check` more, and `make regress` all."""
 
-__all__ = ["later", "thinned", "thorough"]
+__all__ = ["later", "leading", "thinned", "thorough"]
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,22 @@ def thorough(*values: Any) -> Any:
 def later(*values: Any) -> Any:
     """Return a parameter set that only `make regress` runs."""
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def leading(count: int, values: Iterable[Any]) -> list[Any]:
+    """Return the values, of which `make test` runs the first `count`, and `make check` all.
+
+    A tuple has a value for each argument. What is marked stays as it is, and is not counted.
+    """
+    found, left = [], count
+    for value in values:
+        if not getattr(value, "marks", ()):
+            parts = getattr(value, "values", value if isinstance(value, tuple) else (value,))
+            value = pytest.param(*parts, id=getattr(value, "id", None),
+                                 marks=() if left > 0 else pytest.mark.thorough)
+            left -= 1
+        found.append(value)
+    return found
 
 
 def thinned(*axes: Sequence[Any], of: int) -> list[Any]:

@@ -20,7 +20,7 @@ from golden.machine.execute import execute
 from golden.machine.program import Fault, Instruction, assemble, parse, pass_channels
 from golden.network.calibrate import calibrate
 from sim.accelerator.model import Case, Job, Outcome, Simulation, build
-from tests.sample import later
+from tests.sample import later, leading
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import INSTRUCTIONS, LINE, NORM_PARAMETER, OPERATIONS, PARAMETER
 from vitforge.spec.register_map import COUNTERS, FAULTS
@@ -168,7 +168,7 @@ def networks_are_exact(config: Config, stalls: dict[str, int], names: Sequence[s
         good(outcome, work)
 
 
-@pytest.mark.parametrize("stalls", [*SOME, *map(later, STALLS[:-1])], ids=str)
+@pytest.mark.parametrize("stalls", [*leading(3, SOME), *map(later, STALLS[:-1])], ids=str)
 def test_networks_are_exact_on_any_memory(stalls: dict[str, int]) -> None:
     networks_are_exact(load("tiny"), stalls, ["one block", "padded everywhere"])
 

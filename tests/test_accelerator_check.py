@@ -22,6 +22,7 @@ from sim.accelerator import check as accelerator_check
 from sim.accelerator.check import check
 from sim.accelerator.model import Case, Job, build, place
 from sim.run import SimulationError
+from tests.sample import leading
 from vitforge.spec.config import Config, load
 from vitforge.spec.register_map import COUNTERS
 
@@ -77,6 +78,7 @@ def counters_are_predicted(config: Config, latencies: tuple[int, ...]) -> None:
             assert (outcome.read_beats * width, outcome.write_beats * width) == (read, written)
 
 
+@pytest.mark.thorough
 def test_counters_are_predicted() -> None:
     counters_are_predicted(load("tiny"), (2, 60))
 
@@ -141,7 +143,7 @@ def test_one_block_of_larger_networks(dim: int, heads: int) -> None:
     check(network, images[:1])
 
 
-@pytest.mark.parametrize("change", ["bytes", "cycles", "waits"])
+@pytest.mark.parametrize("change", leading(1, ["bytes", "cycles", "waits"]))
 def test_a_difference_is_named(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     network = small(SPEC, load("tiny"))
     image = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)

@@ -54,6 +54,7 @@ def test_what_depends_on_words_that_nobody_wrote_is_not_certain() -> None:
     assert corrupt.wanted_of(program, TINY) == corrupt.Wanted(None, None)
 
 
+@pytest.mark.thorough
 def test_corrupted_programs_do_the_same() -> None:
     # A LOAD whose data end too early, and which would reach beyond its bank, is among them.
     wrong, seen = corrupt.differences(60, 16, TINY, brief=True, jitter=1)

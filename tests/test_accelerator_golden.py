@@ -29,7 +29,7 @@ from golden.network.inference import Call
 from golden.network.integers import Network
 from golden.units.encoding import Encoding, encode, thresholds
 from golden.units.softmax import LevelScale
-from tests.sample import later
+from tests.sample import later, thorough
 from vitforge.spec.config import Config, load
 from vitforge.spec.formats import FORMATS
 from vitforge.spec.instruction import LINE, PARAMETER
@@ -152,8 +152,8 @@ def test_weights_of_any_width_give_the_networks_logits(bits: int) -> None:
 
 
 ATTENTION = [later("log2", 3), ("log2", 4), later("log2", 5), ("uniform", 8), later("uniform", 4),
-             ("two-scale", 8), later("two-scale", 6), ("log-sqrt2", 4), later("log-sqrt2", 3),
-             ("table", 4), later("table", 3)]
+             ("two-scale", 8), later("two-scale", 6), thorough("log-sqrt2", 4),
+             later("log-sqrt2", 3), thorough("table", 4), later("table", 3)]
 
 
 @pytest.mark.parametrize(("kind", "bits"), ATTENTION)

@@ -49,6 +49,7 @@ def test_products_of_a_network():
     assert products(operations(models.lookup("deit_tiny_patch16_224").spec)) == 1_253_683_200
 
 
+@pytest.mark.thorough
 def test_a_swin_gets_the_memories_that_it_needs(tmp_path, capsys):
     assert networks.main(["cifar10_swin", "--arrays", "8x8", "-o", str(tmp_path / "out")]) == 0
     [row] = csv.DictReader((tmp_path / "out" / "networks.csv").read_text().splitlines())
@@ -270,6 +271,7 @@ def test_rows_say_how_sure_they_are(digits, tmp_path, capsys):
     assert re.search(r"\| \d+\.\d\d \(\d+\.\d to \d+\.\d\) \|", capsys.readouterr().out)
 
 
+@pytest.mark.thorough
 def test_a_reconstructed_row_takes_all_images(digits, tmp_path):
     out = tmp_path / "out"
     assert methods.main([*digits, "--methods", "fima-q", "--settings", "3/8", "--no-integers",
@@ -279,6 +281,7 @@ def test_a_reconstructed_row_takes_all_images(digits, tmp_path):
     assert len(found) == 2 and found[0]["code"] != found[1]["code"]
 
 
+@pytest.mark.thorough
 def test_integers_of_a_reconstructed_row_are_measured_without_training_again(digits, tmp_path,
                                                                              monkeypatch):
     out = tmp_path / "out"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sample import leading
 from vitforge import command
 from vitforge.command import SUBCOMMANDS, Subcommand, main, versions
 
@@ -29,7 +30,7 @@ def _run(script: str) -> "subprocess.CompletedProcess[str]":
                           check=False)
 
 
-@pytest.mark.parametrize("name", SUBCOMMANDS)
+@pytest.mark.parametrize("name", leading(6, SUBCOMMANDS))
 def test_help_has_an_example_with_the_name_that_was_typed(name: str) -> None:
     """And imports none of what takes a fifth of a second or more."""
     script = ("import sys\nfrom vitforge.command import main\n"

@@ -161,7 +161,7 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     later(DOUBLE, "two-scale", 5, 0.5, 4),
     thorough(FOURFOLD, "log2", 9, 0.7, 4),
     later(SHORT_WORDS, "signed two-scale", 3, 0.3, 4),
-    (PACKED, "table", 7, 0.5, 4),
+    thorough(PACKED, "table", 7, 0.5, 4),
     later(PACKED_WIDE, "two-scale", 20, 0.9, 2),
     thorough(LUTS, "log2", 5, 0.5, 4),
     later(WIDE_LUTS, "two-scale", 5, 0.5, 4),

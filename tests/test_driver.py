@@ -273,7 +273,7 @@ def test_the_wait_hook_may_give_up(machine):
     assert len(waits) == 2, "no wait after the last poll"
 
 
-@pytest.mark.parametrize("name", ["tiny", "edge8", thorough("edge16")])
+@pytest.mark.parametrize("name", ["tiny", *map(thorough, ("edge8", "edge16"))])
 def test_the_example_on_what_the_accelerator_writes(tmp_path, name):
     """Digits of every class, or of some: the class and the logits are the golden machine's."""
     config = load(name)

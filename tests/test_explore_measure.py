@@ -91,6 +91,7 @@ def test_energy_by_hand():
     assert sum(both.values()) == pytest.approx(2 * both["energy_uj"])
 
 
+@pytest.mark.thorough
 def test_network_is_counted_as_it_is_predicted():
     config = load("edge8")
     work = workload.workload("mnist", config, None)

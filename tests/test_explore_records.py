@@ -65,6 +65,7 @@ def test_a_record_is_made_once_and_priced_on_every_machine(space, tmp_path):
     assert pair["simulated_top1"] - 2 < pair["top1"] <= pair["float_top1"] == 100
 
 
+@pytest.mark.thorough
 def test_a_record_that_somebody_removed_is_made_again(space, tmp_path):
     cache, point = tmp_path / "cache", read(space).points()[0]
     first = measure(point, cache)
@@ -82,6 +83,7 @@ def test_a_machine_that_has_no_mode_for_a_record_is_refused(space, tmp_path):
     assert row["status"] == "refused" and "modes" in row["reason"], row
 
 
+@pytest.mark.thorough
 def test_a_machine_without_two_scale_codes_gives_gelu_uniform_ones(space, tmp_path):
     text = SPACE.replace('"minmax"', '"tsptq-vit"').replace('["cycles", "accuracy"]', '["cycles"]')
     space.write_text(text)

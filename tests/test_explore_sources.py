@@ -76,6 +76,7 @@ def _changed(tree, name, old, new):
 SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 
 
+@pytest.mark.thorough
 def test_prose_costs_nothing(tree):
     for name in ("hw/softmax/unit.py", "hw/accelerator.py", "golden/network/inference.py",
                  "explore/workload.py"):

@@ -44,6 +44,7 @@ def _statuses(check, folder):
     return {item.name[2:]: item.status for item in prove(check, folder)}
 
 
+@pytest.mark.thorough
 @ABC
 def test_a_buffer_that_is_ready_when_full_loses_a_word(tmp_path):
     class Ready(Skid):
@@ -58,6 +59,7 @@ def test_a_buffer_that_is_ready_when_full_loses_a_word(tmp_path):
     assert found["words_no_more_than_fit"] == found["words_in_order"] == "disproved"
 
 
+@pytest.mark.thorough
 @ABC
 def test_a_queue_that_offers_its_memory_too_early_changes_a_word(tmp_path):
     class Early(Queue):
@@ -90,6 +92,7 @@ class _Wire(wiring.Component):
         return m
 
 
+@pytest.mark.thorough
 @ABC
 def test_assumptions_count_and_a_proof_of_nothing_shows(tmp_path):
     def checked(*, trust, contradict=False):
@@ -111,6 +114,7 @@ def test_assumptions_count_and_a_proof_of_nothing_shows(tmp_path):
     assert {item.name: good(item) for item in still} == {"p_o_stays": True, "c_word": False}
 
 
+@pytest.mark.thorough
 @ABC
 def test_bounds_on_waiting(tmp_path):
     def waits(cycles):
@@ -135,6 +139,7 @@ def test_statements_have_names_of_their_own():
 # -- the command
 
 
+@pytest.mark.thorough
 @ABC
 def test_command_proves_once_and_says_what_it_found(tmp_path, capsys):
     arguments = ["skid-flowing", "--config", "tiny", "-o", str(tmp_path)]

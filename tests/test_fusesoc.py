@@ -56,6 +56,7 @@ def test_lint_passes_and_fails(core, tmp_path):
     assert done.returncode != 0 and "%Warning-UNDRIVEN" in done.stdout
 
 
+@pytest.mark.thorough
 def test_every_unit_has_a_lint_of_its_own(tmp_path):
     folder = tmp_path / "units"
     assert verilog(["--config", "tiny", "--unit", "all", "-o", str(folder)]) == 0

@@ -15,6 +15,7 @@ from golden.commands.options import PLANS
 from golden.float.models import MODELS
 from golden.ptq import METHODS
 from golden.training.train import TASKS
+from tests.sample import leading
 from vitforge.base.cli import EXTRAS
 
 #: Commands, with the arguments that a run needs.
@@ -73,7 +74,7 @@ def run(folder, command, *arguments, hidden=""):
                           capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", leading(8, COMMANDS))
 def test_help_has_an_example_and_needs_no_pytorch(tmp_path, command):
     done = run(tmp_path, command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -89,7 +90,8 @@ def test_a_wrong_option_is_one_line_at_once(tmp_path, command):
     assert done.stdout == "imported:\n"
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ALONE])
+@pytest.mark.parametrize("command", leading(
+    6, (name for name in COMMANDS if name not in ALONE)))
 def test_packages_that_are_missing_are_one_line(tmp_path, command):
     done = run(tmp_path, command, *COMMANDS[command], hidden=",".join(EXTRAS))
     assert done.returncode == 2

@@ -37,6 +37,7 @@ def test_a_new_folder_changes_it(more):
     assert before != after and ">cache</text>" in after and ">cache</text>" not in before
 
 
+@pytest.mark.thorough
 def test_a_new_arrow_changes_it(more):
     before = house.draw()
     more("vitforge.base.wrong", "from vitforge.spec import words\n")
@@ -44,6 +45,7 @@ def test_a_new_arrow_changes_it(more):
     assert len(arrows[1]) == len(arrows[0]) + 1
 
 
+@pytest.mark.thorough
 def test_folders_in_a_circle_are_no_picture(more):
     more("golden.units.wrong", "from golden.formats import ptf\n")
     with pytest.raises(ValueError, match=r"cycle.*(formats|units)"):

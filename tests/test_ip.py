@@ -75,6 +75,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.thorough
 def test_peakrdl_reads_the_same_map_from_ip_xact(folder):
     compiler = RDLCompiler()
     IPXACTImporter(compiler).import_file(str(folder / "component.xml"))

@@ -201,6 +201,7 @@ def test_a_board_gets_its_files_and_a_report(stages: Path, tmp_path: Path,
     assert "DCUA" not in report
 
 
+@pytest.mark.thorough
 def test_a_clock_that_is_not_reached_is_one_line(stages: Path, tmp_path: Path,
                                                  capsys: pytest.CaptureFixture[str]) -> None:
     _rate(stages, 47.26)
@@ -211,6 +212,7 @@ def test_a_clock_that_is_not_reached_is_one_line(stages: Path, tmp_path: Path,
     assert not (out / "ulx3s-85f.bit").exists()
 
 
+@pytest.mark.thorough
 def test_a_design_that_does_not_fit_is_one_line(stages: Path, tmp_path: Path,
                                                 monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:

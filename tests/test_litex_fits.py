@@ -129,6 +129,7 @@ def test_a_netlist_that_is_too_large_is_one_line() -> None:
             check_cells(BOARD, [kind] * int(text.split()[0]))
 
 
+@pytest.mark.thorough
 def test_the_command_refuses_before_litex(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("examples.litex.board.missing", lambda: None)

@@ -10,7 +10,7 @@ from golden.machine.engines.reader import ReaderModel, beats, bursts
 from hw.bus.reader import MemoryReader
 from sim.testing.axi_memory import DECERR, SLVERR, AxiMemory
 from tests.engine_bench import Beside, Script, Sink, Source, simulate, until_taken, wait
-from tests.sample import thinned
+from tests.sample import leading, thinned
 from vitforge.spec.config import Config
 from vitforge.spec.packing import OUTSTANDING, burst_limit
 
@@ -194,8 +194,9 @@ def test_long_latency_is_covered():
     assert cycles == list(range(cycles[0], cycles[0] + 1024))
 
 
-@pytest.mark.parametrize("take", [0, 0.5, 1])
-@pytest.mark.parametrize("after", [1, 3, 4, 20, 60])
+@pytest.mark.parametrize(("after", "take"), leading(6, [
+    (1, 0), (3, 0.5), (4, 1), (20, 0), (60, 0.5), (60, 1), (1, 0.5), (1, 1), (3, 0), (3, 1),
+    (4, 0), (4, 0.5), (20, 0.5), (20, 1), (60, 0)]))
 def test_stop_in_the_middle_comes_to_rest(after, take):
     bench = Bench(_config(64), take=take, latency=30, stall=0.3, seed=after)
 

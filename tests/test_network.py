@@ -26,7 +26,7 @@ from golden.units.layernorm import layernorm
 from golden.units.requant import requantize
 from golden.units.softmax import log_softmax
 from golden.units.systolic import matmul
-from tests.sample import later
+from tests.sample import later, thorough
 from vitforge.spec.config import Config, load
 
 IMAGES = 20
@@ -177,13 +177,13 @@ def test_an_image_is_classified_alike_in_any_company(whole: Network, sample: mni
 
 
 @pytest.mark.parametrize("changes", [
-    {"exponential": "iexp"}, {"weight_bits": 4}, *map(later, [
+    {"exponential": "iexp"}, thorough({"weight_bits": 4}), *map(later, [
         {"norm_bits": 9}, {"multiplier_bits": 10}, {"multiplier_bits": 1},
         {"attention": "uniform", "score_bits": 12}]),
-    {"multiplier_bits": 1, "attention": "uniform", "attention_bits": 8},
-    {"weight_bits": 6, "score_bits": 6, "attention_bits": 3},
+    thorough({"multiplier_bits": 1, "attention": "uniform", "attention_bits": 8}),
+    thorough({"weight_bits": 6, "score_bits": 6, "attention_bits": 3}),
     {"lanes": 7, "value_bits": 24, "norm_bits": 9},   # encoding shifts are at most 15
-    {"attention": "table", "exp_fraction_bits": 5},
+    thorough({"attention": "table", "exp_fraction_bits": 5}),
     {"attention": "two-scale", "attention_bits": 6, "operand_bits": 9},
 ], ids=str)
 def test_other_widths_classify_too(changes: dict[str, Any], model: Vit,

@@ -94,10 +94,10 @@ def test_weights_are_the_very_codes(item: TensorFormat, opset: int) -> None:
 #: have an activation on a half somewhere, or one that rounding of sums took over a threshold.
 SETTINGS = (
     thorough("minmax", {"weights": 8, "activations": 8}, [], 0.9),
-    ("minmax", {"weights": 4, "activations": 4, "stream": 6}, [], 0.95),
+    thorough("minmax", {"weights": 4, "activations": 4, "stream": 6}, [], 0.95),
     ("fq-vit", {}, [], 0.9),
     thorough("tsptq-vit", {"weights": 3}, [], 0.85),
-    ("repq-vit", {"weights": 4, "activations": 4}, ["symmetric=false"], 0.95),
+    thorough("repq-vit", {"weights": 4, "activations": 4}, ["symmetric=false"], 0.95),
     thorough("dopq-vit", {"weights": 3, "activations": 4}, ["reconstruct=no"], 0.95),
     ("dopq-vit", {"weights": 4, "activations": 4}, ["reconstruct=no", "core=false", "top=0"], 0.95),
 )

@@ -51,6 +51,7 @@ def data(tmp_path_factory):
     return path
 
 
+@pytest.mark.thorough
 def test_the_command_trains_and_writes_weights(data, tmp_path, capsys):
     output = tmp_path / "new" / "out.safetensors"
     arguments = ["--data", str(data), "--gain", "6", "--steps", "3", "-o", str(output)]

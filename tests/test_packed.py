@@ -306,6 +306,7 @@ def test_noise_beyond_a_mode_is_ignored():
         == [[[5 + 40, -10 - 48], [15 - 56, 20 + 56]]]
 
 
+@pytest.mark.thorough
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [
     later(SHAPES[0]), SHAPES[1], *map(later, SHAPES[2:] + ROWS + TABLES),

@@ -17,7 +17,7 @@ from golden.deploy.network import deploy, suited
 from golden.float import checkpoint, models
 from golden.network.fast import pixel_network
 from golden.ptq import METHODS
-from tests.sample import later
+from tests.sample import later, leading, thorough
 from vitforge.spec.config import load
 
 
@@ -71,7 +71,8 @@ def work():
 
 
 @pytest.mark.parametrize("name", [
-    name if name in ("mptq-vit", "dopq-vit") else later(name) for name in METHODS])
+    name if name == "mptq-vit" else thorough(name) if name == "dopq-vit" else later(name)
+    for name in METHODS])
 def test_batches_at_a_time_are_classified_as_one_after_the_other(work, name):
     model, split, made = work
     method, statistics, record = made(name)
@@ -87,7 +88,8 @@ def test_batches_at_a_time_are_classified_as_one_after_the_other(work, name):
 
 
 # LIS asks whether a score is masked, which a tensor without values can't tell.
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "fq-vit"])
+@pytest.mark.parametrize("name", leading(
+    3, (name for name in METHODS if name != "fq-vit")))
 def test_simulated_networks_stay_on_their_device(work, name):
     model, _, made = work
     method, _, record = made(name)

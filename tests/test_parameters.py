@@ -17,6 +17,7 @@ from golden.float.parameters import check_parameters
 from golden.mnist import main as digits
 from golden.network import calibrate
 from golden.quantize import main as quantize
+from tests.sample import leading
 from vitforge.spec.config import load
 
 
@@ -59,7 +60,7 @@ def pictures(tmp_path_factory):
     return folder / "calibration"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", leading(3, CASES))
 def test_both_commands_name_the_tensor(name, tmp_path, pictures, capsys):
     change, words = CASES[name]
     file, out = tmp_path / "net.safetensors", tmp_path / "out"

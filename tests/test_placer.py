@@ -9,6 +9,7 @@ import pytest
 from golden.machine.engines.placer import PlacerModel, scatter
 from hw.bus.placer import Placer
 from tests.engine_bench import Cycle, Trace, simulate
+from tests.sample import leading
 from vitforge.spec.config import Config
 from vitforge.spec.instruction import LOOPS
 
@@ -94,8 +95,8 @@ def run(config, commands, streams, *, gaps=(0.0,), seed=0):
 SHAPES = [(4, 2), (8, 4), (16, 4), (16, 16), (32, 8), (64, 4)]
 
 
-@pytest.mark.parametrize("axi", [64, 128, 512])
-@pytest.mark.parametrize(("rows", "lanes"), SHAPES)
+@pytest.mark.parametrize(("rows", "lanes", "axi"), leading(8, [
+    (*shape, axi) for axi in (64, 128, 512) for shape in SHAPES]))
 def test_every_byte_gets_to_its_place(rows, lanes, axi):
     config, rng = _config(rows, lanes, axi), random.Random(f"{rows} {lanes} {axi}")
     commands, streams = [], []

@@ -42,6 +42,7 @@ from golden.network.integers import Network
 from golden.units.encoding import thresholds
 from golden.units.softmax import LevelScale
 from golden.units.softmax_bound import row_bound
+from tests.sample import leading
 from vitforge.spec.config import Config, load
 from vitforge.spec.instruction import (
     INSTRUCTIONS,
@@ -551,11 +552,11 @@ def test_unknown_layers_and_widths_are_refused() -> None:
         random_network(TINY, load("edge8"), weight_bits={"head": 9})
 
 
-@pytest.mark.parametrize(("name", "passes", "words"), [
+@pytest.mark.parametrize(("name", "passes", "words"), leading(1, [
     ("deit_tiny_patch16_224", 159, (9456, 2364, 4160)),
     ("deit_small_patch16_224", 318, (18912, 4728, 4992)),
     ("deit_base_patch16_224", 636, (37824, 9456, 4992)),
-])
+]))
 def test_deit_fits_edge16(name: str, passes: int, words: tuple[int, int, int]) -> None:
     spec = lookup(name).spec
     assert isinstance(spec, VitSpec)

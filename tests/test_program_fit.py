@@ -38,6 +38,7 @@ def machine(network: Network, image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(read_logits(result.output, network.spec.classes, network.config))
 
 
+@pytest.mark.thorough
 def test_any_vit_goes_from_its_file_to_the_machine(
         odd: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # 145 tokens are more than edge8 takes; --fit makes room.

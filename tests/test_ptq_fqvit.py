@@ -19,6 +19,7 @@ from golden.ptq.integer_softmax import LogIntSoftmax
 from golden.ptq.sites import sites
 from golden.ptq.statistics import Statistics
 from tests.records import differences
+from tests.sample import leading
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_accuracy_on_digits(model, statistics, sample, softmax, attention):
     assert mnist.accuracy(simulated, sample.test) >= mnist.accuracy(model, sample.test) - 0.02
 
 
-@pytest.mark.parametrize("observer", ["ema", "percentile", "omse"])
+@pytest.mark.parametrize("observer", leading(1, ["ema", "percentile", "omse"]))
 def test_observers_on_digits(model, batches, sample, observer):
     method = FqVit(FqVitSettings(observer=observer))
     record = method.decide(method.observe(model, batches))

@@ -103,6 +103,7 @@ def test_the_official_layout_gives_the_record_again(decided: tuple[Vit, Record, 
     assert ((got - wanted_logits).abs().amax(1) < 1e-3).float().mean() > 0.8
 
 
+@pytest.mark.thorough
 def test_the_command_deploys_a_records_formats(decided: tuple[Vit, Record, Tensor],
                                                tmp_path: Path, write_digits, capsys) -> None:
     _, record, _ = decided

@@ -67,6 +67,7 @@ def test_damping_out_of_range_is_refused(damping):
         GptqSettings(damping=damping)
 
 
+@pytest.mark.thorough
 def test_digits_are_better_than_rounded_to_the_nearest():
     model, sample = checkpoint.load(WEIGHTS), mnist.sample()
     batches = [sample.calibration.images[:50].float()[:, None] / 255]

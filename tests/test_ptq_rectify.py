@@ -80,6 +80,7 @@ def test_a_stopped_training_goes_on(model, images):
     assert saved == list(kept)[2:] and not changes(whole, found)
 
 
+@pytest.mark.thorough
 def test_the_record_says_relu_and_the_simulation_has_it(model, made, tmp_path):
     _, record = made
     assert record.activation == "relu" and record.formats["blocks.0.mlp.act"].zero_point == 0

@@ -16,6 +16,7 @@ from golden.float import checkpoint
 from golden.ptq.minmax import MinMax
 from golden.ptq.record import Record
 from golden.ptq.resume import Ledger, key
+from tests.sample import leading, thorough
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("batches", [
-    0, 4, 12, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 6, 10))])
+    4, thorough(0), thorough(12),
+    *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 6, 10))])
 def test_a_killed_run_goes_on(pictures, tmp_path, monkeypatch, capsys, batches):
     plain = tmp_path / "plain.json"
     assert quantize.main(command(pictures, plain)) == 0
@@ -97,8 +99,8 @@ def test_a_killed_run_goes_on(pictures, tmp_path, monkeypatch, capsys, batches):
     assert not (tmp_path / "record.json.progress").exists()
 
 
-@pytest.mark.parametrize("change", ["option", "picture", "checkpoint", "record",
-                                    "progress"])
+@pytest.mark.parametrize("change", leading(2, [
+    "option", "picture", "checkpoint", "record", "progress"]))
 def test_nothing_is_taken_from_another_run(pictures, tmp_path, monkeypatch, capsys, change):
     out, progress = tmp_path / "record.json", tmp_path / "record.json.progress"
     weights = tmp_path / "weights.safetensors"

@@ -23,7 +23,7 @@ from golden.network.fast import Fast
 from golden.network.halves import LEAST, packed_stationary
 from golden.network.integers import Network
 from tests import random_passes
-from tests.sample import later, thinned
+from tests.sample import later, leading, thinned
 from tests.test_not_square import SPECS, Work, compare, named, of_passes, outcomes
 from tests.test_pair import of_network
 from vitforge.spec.config import Config, load
@@ -81,6 +81,7 @@ def works(config: Config) -> list[Work]:
             of_network(network(specs[0], config, 8))]
 
 
+@pytest.mark.thorough
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [later(SHAPES[0]), SHAPES[1], later(SHAPES[2])], ids=named)
 def test_networks_and_random_passes_are_exact(config: Config) -> None:
@@ -94,7 +95,7 @@ def test_many_random_passes_are_exact(config: Config) -> None:
     compare(config, [of_passes(config, seed, 80) for seed in range(100, 160)])
 
 
-@pytest.mark.parametrize("config", SHAPES, ids=named)
+@pytest.mark.parametrize("config", leading(1, SHAPES), ids=named)
 def test_random_passes_are_of_all_kinds(config: Config) -> None:
     seen, odd = set(), set()
     for seed in range(PASSES):

@@ -16,7 +16,7 @@ from golden.float import checkpoint
 from golden.ptq import METHODS
 from golden.ptq.record import Record
 from tests.records import differences
-from tests.sample import later
+from tests.sample import later, thorough
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def command(pictures: tuple[Path, Path], *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", [
-    name if name in ("fq-vit", "erq", "dopq-vit") else later(name) for name in METHODS])
+    name if name == "erq" else thorough(name) if name in ("fq-vit", "dopq-vit") else later(name)
+    for name in METHODS])
 def test_both_accuracies_and_the_record(pictures, tmp_path, capsys, method):
     out = tmp_path / "record.json"
     few_steps = ["--set", "steps=2", "--set", "probes=4"] if ABOUT[method].reconstructs else []
@@ -76,6 +77,7 @@ def test_the_seed_draws_the_calibration_images(pictures, tmp_path):
     assert found[0] == found[1] and differences(found[0], found[2])
 
 
+@pytest.mark.thorough
 def test_calibration_images_are_as_many_as_the_paper_has(pictures, tmp_path, write_digits):
     many = write_digits(tmp_path / "many", mnist.sample().calibration, 36)
     for method, images in (("minmax", "32"), ("fq-vit", "36"), ("repq-vit", "32")):

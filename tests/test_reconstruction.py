@@ -21,6 +21,7 @@ from golden.ptq.reconstruction_plan import PRESETS, Plan, ReconstructionSettings
 from golden.ptq.reconstruction_run import Kept, reconstructed
 from golden.ptq.straight import StraightActivation, StraightWeight, straight_uniform
 from golden.ptq.units import units
+from tests.sample import leading
 
 SPEC = VitSpec(image_size=8, patch_size=4, in_channels=2, classes=5, dim=16, depth=2, heads=2,
                mlp_hidden=32)
@@ -106,7 +107,7 @@ def test_units_are_the_network(model, images):
                    if name not in ("cls_token", "pos_embed"))
 
 
-@pytest.mark.parametrize("loss", ["mse", "perturbation", "fisher"])
+@pytest.mark.parametrize("loss", leading(1, ["mse", "perturbation", "fisher"]))
 def test_a_reconstructed_network_is_nearer(model, images, record, loss):
     before = error(model, apply(model, record), images)
     told = []
@@ -178,7 +179,7 @@ def test_units_of_another_run_and_broken_files_count_for_nothing(tmp_path):
     assert not (tmp_path / "units").exists()
 
 
-@pytest.mark.parametrize("loss", ["mse", "fisher"])
+@pytest.mark.parametrize("loss", leading(1, ["mse", "fisher"]))
 def test_a_rate_that_diverges_leaves_the_weights_of_the_beginning(model, images, record, loss):
     """And says so, unit by unit, when a stopped run goes on too."""
     wild = dataclasses.replace(PLAN, rate=0.9, scale_rate=0.9, steps=40, loss=loss, probes=8)

@@ -500,6 +500,7 @@ def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> Non
     assert (result.patterns, result.cycles, result.words) == (9, *COMPARED[config.name])
 
 
+@pytest.mark.thorough
 @pytest.mark.rtl
 @pytest.mark.parametrize(("formats", "count"), [
     later("uniform", 6), ("uniform+two-scale", 15), later("uniform+log2", 9),

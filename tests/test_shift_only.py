@@ -14,6 +14,7 @@ from golden.network import plan
 from golden.network.calibrate import calibrate
 from golden.network.shift_only import coarser
 from golden.ptq import METHODS
+from tests.sample import leading
 from vitforge.spec.config import load
 
 CONFIG = dataclasses.replace(load("tiny"), multiplier_bits=1)
@@ -28,8 +29,9 @@ def test_coarser_is_the_next_power_of_two_of_a_unit():
         assert bool((fraction == 0.5).all() & (found >= step).all() & (found < 2 * step).all())
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention": "uniform", "attention_bits": 8},
-                                     {"attention": "table", "weight_bits": 7}], ids=str)
+@pytest.mark.parametrize("changes", leading(1, [
+    {}, {"attention": "uniform", "attention_bits": 8},
+    {"attention": "table", "weight_bits": 7}]), ids=str)
 def test_all_ratios_are_shifts(changes, monkeypatch):
     ratios = []
 

@@ -25,6 +25,7 @@ from golden.network.regions import distances, groups, windowed
 from golden.network.topology import operations
 from golden.ptq import METHODS
 from golden.ptq.sites import INPUT, layers, sites
+from tests.sample import leading
 from vitforge.spec.config import ConfigError, load
 
 #: 16x16 tokens in shifted windows of 4, then 8x8, then one window of 4x4.
@@ -251,7 +252,7 @@ def test_a_configuration_with_shorter_rows_is_refused(model: Swin, changes: dict
 # Methods
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", leading(4, METHODS))
 def test_every_method_is_deployed(model: Swin, name: str):
     """At 8 bits, so the integers are near the method's own simulation."""
     method = METHODS[name]()

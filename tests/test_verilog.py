@@ -18,7 +18,7 @@ from gen.synthesis.yowasp import run
 from gen.verilog import WAIVERS, main, package
 from hw.units import DESIGNS, UNITS, words
 from sim.toolchain import find
-from tests.sample import later
+from tests.sample import later, thorough
 from vitforge.spec.config import load
 
 
@@ -98,6 +98,7 @@ def test_readme_has_the_ports_of_the_verilog(unit):
     assert len(told) == len(ports) > 1
 
 
+@pytest.mark.thorough
 def test_two_runs_give_the_same_bytes_and_need_amaranth_and_numpy_alone(tmp_path):
     # The other run is in this process, or was in another one of the tests.
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
@@ -161,7 +162,7 @@ def _unpack(folder, files):
 
 @pytest.mark.rtl
 @pytest.mark.parametrize(("unit", "config"), [
-    *((unit, "tiny") for unit in DESIGNS),
+    *(thorough(unit, "tiny") if unit == "accelerator" else (unit, "tiny") for unit in DESIGNS),
     *(later(unit, config) for unit in DESIGNS for config in ("edge8", "edge16"))])
 def test_verilog_is_lint_clean(tmp_path, unit, config):
     """As it is; and with the waivers of single messages in place of their rule's."""

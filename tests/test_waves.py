@@ -20,6 +20,7 @@ from sim.cases.image import all_cases
 from sim.run import WAIVERS, regress
 from sim.toolchain import find
 from sim.waves import annotated, state
+from tests.sample import leading
 from vitforge.spec.config import load
 
 #: A row of 6 channels has two elements of none on an array of 4 rows.
@@ -39,7 +40,7 @@ def _shown(text):
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", leading(1, UNITS))
 def test_annotated_units_give_no_warning(unit, tmp_path):
     design, tools = elaborate(unit, load("tiny")), find()
     (tmp_path / f"{unit}.v").write_text(annotated(design))
