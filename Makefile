@@ -5,8 +5,8 @@
 #   make demo      ten handwritten digits through the generated Verilog; ends with build/demo/report.html
 #   make soc       ten digits through a simulated LiteX system; needs gcc-riscv64-unknown-elf and
 #                  `.venv/bin/pip install '.[soc]'`
-#   make test      lint, types, tests and short regressions
-#   make check     these, and what continuous integration runs beside them
+#   make test      lint, tests and short regressions
+#   make check     these, types, and what continuous integration runs beside them
 #   make regress   the long regressions
 #   make docs      the site, build/site/index.html; needs no network, to build or to read
 #   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
@@ -18,7 +18,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test pytest thorough lint check docs formal signoff regress venv clean distclean tools
+.PHONY: demo soc test types thorough check docs formal signoff regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -42,19 +42,16 @@ demo: venv
 soc: venv
 	$(BIN)/python -m examples.litex
 
-# Lint and types beside the tests: a processor is idle at the end of either.
 test: venv
-	$(MAKE) --no-print-directory -j2 lint pytest
-
-pytest: venv
+	$(BIN)/ruff check .
 	$(PYTEST)
 
-lint: venv
-	$(BIN)/ruff check .
+types: venv
 	$(BIN)/mypy
 
+# Types beside the tests: a processor is idle at the end of either.
 check: test
-	$(MAKE) --no-print-directory thorough
+	$(MAKE) --no-print-directory -j2 types thorough
 
 thorough: venv
 	$(PYTEST) -m 'thorough and not slow'

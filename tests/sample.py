@@ -27,11 +27,11 @@ def leading(count: int, values: Iterable[Any]) -> list[Any]:
     """
     found, left = [], count
     for value in values:
-        if not getattr(value, "marks", ()):
-            parts = getattr(value, "values", value if isinstance(value, tuple) else (value,))
-            value = pytest.param(*parts, id=getattr(value, "id", None),
-                                 marks=() if left > 0 else pytest.mark.thorough)
+        if not hasattr(value, "marks"):
+            value = pytest.param(*(value if isinstance(value, tuple) else (value,)))
+        if not value.marks:
             left -= 1
+            value = value if left >= 0 else value._replace(marks=(pytest.mark.thorough,))
         found.append(value)
     return found
 

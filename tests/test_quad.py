@@ -344,6 +344,7 @@ def _with_fields(config: Config, changes: dict[str, int]) -> bytes:
     return head + assemble([item, Instruction("END", {})], config)[LINE:]
 
 
+@pytest.mark.thorough
 @pytest.mark.rtl
 @pytest.mark.parametrize("config", [later(SHAPES[0]), SHAPES[1], later(SHAPES[2])], ids=named)
 def test_passes_that_the_machine_lacks_are_refused(config: Config) -> None:

@@ -40,7 +40,8 @@ def _shown(text):
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("unit", leading(1, UNITS))
+@pytest.mark.parametrize("unit", leading(
+    1, ["layernorm", *(unit for unit in UNITS if unit != "layernorm")]))
 def test_annotated_units_give_no_warning(unit, tmp_path):
     design, tools = elaborate(unit, load("tiny")), find()
     (tmp_path / f"{unit}.v").write_text(annotated(design))
