@@ -352,6 +352,7 @@ def test_a_setting_that_the_datapath_refuses_keeps_its_simulation(digits, tmp_pa
     assert capsys.readouterr().out.count("| refused: no such codes |") == 4
 
 
+@pytest.mark.thorough
 def test_where_the_time_of_a_method_goes(digits, tmp_path, capsys):
     out = tmp_path / "out"
     assert quantization.main([*digits, "--setting", "8/8", "--limit", "12", "--batch", "5",

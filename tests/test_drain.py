@@ -155,7 +155,7 @@ def play(config: Config, kind: str, *, early: int, take: float, rows: int) -> Co
     later(SMALL, "log2", 1000, 1.0, 2),
     thorough(WHOLE, "log2", 1, 0.1, 2),
     later(STREAM, "two-scale", 2, 0.5, 4),
-    (WIDE_STREAM, "log2", 3, 0.5, 4),
+    thorough(WIDE_STREAM, "log2", 3, 0.5, 4),
     thorough(SINGLE, "two-scale", 20, 0.9, 0),
     later(THIRDS, "table", 7, 0.5, 1),
     later(DOUBLE, "two-scale", 5, 0.5, 4),

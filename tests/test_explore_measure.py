@@ -133,6 +133,7 @@ def test_no_axis_is_a_field_and_an_option():
     assert not set(OPTIONS) & set(FIELDS)
 
 
+@pytest.mark.thorough
 def test_narrow_codes_are_quick_where_multipliers_take_four():
     """Of a network without a method; a command of `gen.program` repeats it, or there is none."""
     config = dataclasses.replace(load("edge8"), modes="single+pair+quad", attention="uniform")

@@ -150,6 +150,7 @@ def test_smoothing_in_swin_spares_layers_without_bias_and_the_mean():
     assert not {"norm.weight", "head.fc.weight"} & changed.keys()
 
 
+@pytest.mark.thorough
 def test_uneven_channels_need_the_smoothing(model, batches, few):
     # One channel 40 times as large as it was, most others nearly the same.
     uneven = rescaled(model, 40)
@@ -368,6 +369,7 @@ def test_progress_is_told(statistics):
 
 # All together
 
+@pytest.mark.thorough
 def test_accuracy_of_every_part(model, batches, few, statistics):
     wanted = mnist.accuracy(model, few)
     for more in ({}, {"smooth": False}, {"bias": False}, {"optimal_m": False},

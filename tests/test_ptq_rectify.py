@@ -54,6 +54,7 @@ def made(model, images):
     return statistics, reconstructed(METHOD, model, record, images, silent)
 
 
+@pytest.mark.thorough
 def test_trained_mlps_make_up_for_relu(model, images):
     told = []
     trained = rectified(model, images, PLAN, advance=told.append)
@@ -95,6 +96,7 @@ def test_the_record_says_relu_and_the_simulation_has_it(model, made, tmp_path):
     assert mnist.accuracy(apply(model, plain), few) < mnist.accuracy(simulated, few) + 0.01
 
 
+@pytest.mark.thorough
 def test_the_datapath_runs_it(model, made):
     """Integers equal the golden machine's, and are as good as the simulation."""
     statistics, record = made

@@ -115,6 +115,7 @@ def test_formats(model, batches):
     assert {item.kind for item in record.formats.values()} == {"uniform"}
 
 
+@pytest.mark.thorough
 def test_accuracy(model, batches, few):
     right = {}
     for bits in (8, 4):

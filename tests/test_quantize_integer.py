@@ -89,6 +89,7 @@ def test_everything_is_written_and_counted(pictures, tmp_path, capsys):
     assert {note.tensor for note in notes} >= {"*.bias", "blocks.3.attn.softmax"}
 
 
+@pytest.mark.thorough
 def test_a_suited_configuration(pictures, tmp_path, capsys):
     assert quantize.main(command(pictures, "--suit", "--images", "3", "-o", str(tmp_path))) == 0
     config = network_file.load(tmp_path).config

@@ -32,6 +32,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_between_units_goes_on(pictures, tmp_path, monkeypatch):
     plain, out = tmp_path / "plain.json", tmp_path / "record.json"
     assert quantize.main(command(pictures, plain)) == 0
@@ -99,6 +100,7 @@ def test_a_record_is_whole_at_every_moment(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.thorough
 def test_a_finished_record_is_not_replaced_by_one_that_diverged(pictures, tmp_path, monkeypatch,
                                                                 capsys):
     out = tmp_path / "record.json"

@@ -121,6 +121,7 @@ def test_data_may_come_before_their_address(play):
         assert found[-1]["write_beats"] == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("order", "address_first", "data_first"), [
     # Cycles in which AW, the beat and the answer pass, if the other channel comes 10 cycles later.
     (0, (0, 10, 10 + LATENCY), (10, 0, 10 + LATENCY)),

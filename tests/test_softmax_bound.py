@@ -45,6 +45,7 @@ def rows(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return scores, keep
 
 
+@pytest.mark.thorough
 @settings(max_examples=150, deadline=None)
 @given(configs(), rows(), st.integers(1, (1 << 17) - 1) | st.integers(1, 4000))
 def test_no_row_adds_up_to_more(config: Config, row: tuple[Tensor, Tensor],

@@ -12,6 +12,7 @@ from vitforge.spec.config import Config, ConfigError, load
 from vitforge.spec.timing import Timing
 
 
+@pytest.mark.thorough
 def test_cores_keep_what_is_promised():
     chosen, different, built = random.Random(1), set(), 0
     while built < 60:
