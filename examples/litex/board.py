@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from examples.litex.options import BOARDS, CONFIG, Board, board_line
+from examples.litex.options import BOARDS, Board, board_line
 from vitforge.base.cli import parse_first, replace_folder, run_command
 from vitforge.base.progress import Bar, Bars, progress_bars
 
@@ -82,7 +82,7 @@ def _stage(cache: Path, key: Sequence[str], fill: Callable[[Path], object]) -> P
 
 def _network(args: argparse.Namespace) -> tuple[Network, Tensor]:
     if args.config is None and args.network == MNIST:
-        args.config = CONFIG
+        args.config = BOARDS[args.board].config
     words = [args.network, "-o", str(args.output)]
     options = command_line().parse_args([*words, "--config", args.config] if args.config
                                         else words)

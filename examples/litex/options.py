@@ -9,6 +9,9 @@ from pathlib import Path
 
 from vitforge.spec.option import add_config
 
+#: The configuration where nothing says another.
+CONFIG = "edge8"
+
 
 @dataclass(frozen=True)
 class Board:
@@ -30,6 +33,8 @@ class Board:
         LiteDRAM before 2026.04 doesn't answer every write (docs/soc.md).
     text
         Chip and memory.
+    config
+        For the digits, where none is given.
     multipliers, memories
         Of the chip: MULT18X18D and DP16KD.
     """
@@ -43,6 +48,7 @@ class Board:
     share: float
     port_bits: int
     text: str
+    config: str = CONFIG
     multipliers: int = 156
     memories: int = 208
 
@@ -51,14 +57,11 @@ BOARDS = {
     "ulx3s-85f": Board("85k", "CABGA381", 6, 50.0, 32 << 20, 16, 4 / 5.01, 16,
                        "LFE5U-85F, 32 MB of 16-bit SDRAM"),
     "ecpix5-85f": Board("um5g-85k", "CABGA554", 8, 50.0, 512 << 20, 64, 2 / 2.33, 128,
-                        "LFE5UM5G-85F, 512 MB of 16-bit DDR3"),
+                        "LFE5UM5G-85F, 512 MB of 16-bit DDR3",
+                        "tiny"),    # edge8 is not routed in hours (docs/soc.md)
 }
 
 _NETWORK = "mnist, or a folder that golden.quantize has written (default: mnist)"
-
-
-#: The configuration where nothing says another.
-CONFIG = "edge8"
 
 
 def simulate_line() -> argparse.ArgumentParser:
@@ -89,7 +92,8 @@ def board_line() -> argparse.ArgumentParser:
                "--network mnist -o build/ulx3s")
     parser.add_argument("board", metavar="BOARD", help=", ".join(BOARDS))
     parser.add_argument("--network", default="mnist", metavar="N", help=_NETWORK)
-    add_config(parser, None, none=f"the network's own, {CONFIG} for mnist")
+    add_config(parser, None, none="the network's own; for mnist " + ", ".join(
+        f"{board.config} on {name}" for name, board in BOARDS.items()))
     parser.add_argument("--frequency", type=float, metavar="MHZ",
                         help="clock of system and memory (default: 50)")
     parser.add_argument("--seed", type=int, default=1, metavar="N",
