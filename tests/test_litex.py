@@ -14,7 +14,7 @@ import torch
 from examples.litex import board, build, simulate
 from examples.litex.__main__ import main
 from examples.litex.needs import missing
-from examples.litex.options import BOARDS, Board
+from examples.litex.options import BOARDS, Board, board_line
 from gen.compiler.compile import compile_network
 from gen.compiler.model import quantized
 from gen.synthesis import yowasp
@@ -300,6 +300,16 @@ def test_the_bus_is_as_wide_as_the_port(name: str, bits: int, monkeypatch: pytes
     job = build.prepare(quantized("mnist", load("tiny")), build.digits()[:1], tmp_path,
                         BOARDS[name], 50.0)
     assert made == [job.config.axi_bits] == [job.compiled.config.axi_bits] == [bits]
+
+
+@pytest.mark.parametrize(("name", "more", "config"), [
+    ("ulx3s-85f", [], "edge8"), ("ecpix5-85f", [], "tiny"),
+    ("ecpix5-85f", ["--config", "edge8"], "edge8")])
+def test_the_digits_have_a_configuration_that_the_board_takes(name: str, more: list[str],
+                                                              config: str) -> None:
+    args = board_line().parse_args([name, *more, "-o", "unused"])
+    network, images = board._network(args)
+    assert (args.config, network.config.name, len(images)) == (config, config, 10)
 
 
 @SOC
