@@ -61,14 +61,23 @@ def ordered(check: Checker, name: str, into: Any, out: Any, *, held: int) -> Sig
     return inside
 
 
-def soon(check: Checker, name: str, waiting: Value, *, cycles: int) -> None:
-    """Prove that `waiting` is never true in more than `cycles` cycles in a row."""
+def soon(check: Checker, name: str, waiting: Value, *, cycles: int,
+         left: Value | None = None) -> None:
+    """Prove that `waiting` is never true in more than `cycles` cycles in a row.
+
+    `left` is what is still to be waited for: at most `cycles`, at least 1 while `waiting`, and
+    less in the next cycle. Then that is proved, of which the above follows: an induction finds it
+    where it does not find the sum of both by itself.
+    """
     count = Signal(range(cycles + 2), name=f"{name}_count")
     with check.m.If(~waiting):
         check.m.d.sync += count.eq(0)
     with check.m.Elif(count <= cycles):
         check.m.d.sync += count.eq(count + 1)
-    check.prove(name, (count < cycles) | ~waiting)
+    if left is None:
+        check.prove(name, (count < cycles) | ~waiting)
+    else:
+        check.prove(name, (count + left <= cycles) & (~waiting | (left != 0)))
 
 
 def fifo(design: Any, *, held: int) -> Checker:

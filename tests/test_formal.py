@@ -117,16 +117,20 @@ def test_assumptions_count_and_a_proof_of_nothing_shows(tmp_path):
 @pytest.mark.thorough
 @ABC
 def test_bounds_on_waiting(tmp_path):
-    def waits(cycles):
+    def waits(cycles, falls=None):
         design = FetchBuffer(1, 2)
         check = Checker(design)
         inside = Signal(3)
         check.m.d.sync += inside.eq(inside + (design.i.valid & design.i.ready)
                                     - (design.o.valid & design.o.ready))
-        soon(check, "offered", (inside != 0) & ~design.o.valid, cycles=cycles)
-        return _statuses(check, tmp_path / str(cycles))["offered"]
+        waiting = (inside != 0) & ~design.o.valid
+        left = {None: None, True: waiting, False: waiting | design.o.valid}[falls]
+        soon(check, "offered", waiting, cycles=cycles, left=left)
+        return _statuses(check, tmp_path / f"{cycles} {falls}")["offered"]
     # Its latency is two cycles: in the one between, a word is inside and not offered.
     assert (waits(0), waits(1)) == ("disproved", "proved")
+    # What is said to be left has to get less.
+    assert (waits(1, falls=True), waits(1, falls=False)) == ("proved", "disproved")
 
 
 def test_statements_have_names_of_their_own():

@@ -60,7 +60,7 @@ def reader(config: Config) -> Checker:
     check.prove("takes_all_after_stop", ~(design.stop & axi.rvalid) | axi.rready)
     willing = axi.arready & (axi.rvalid & axi.rlast | (outstanding == 0))
     soon(check, "is_idle_soon_after_stop", stopped & willing & ~design.idle,
-         cycles=OUTSTANDING + 4)
+         cycles=OUTSTANDING, left=outstanding + axi.arvalid + (axi.arvalid & (outstanding == 0)))
     check.reach("four_outstanding", outstanding == 4)
     check.reach("stopped_while_asking", stopped & axi.arvalid)
     return check
