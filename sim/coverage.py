@@ -42,6 +42,18 @@ WAIVED: Mapping[str, str] = {
         "a whole row of 64 has it, after which the sums are 0",
     r"^layernorm layernorm\.statistics (digit_0\[23\]|digit_17\[18\]):":
         "at most 64 times 17 bits, and at most 64 times 2**11",
+    r"^systolic systolic rest_\d+_1\[[23]\]:": "a shift has 4 bits: what is above 2 of them has 2",
+    r"^requant requant\.scale_\d above_groups\[[23]\]:": "no product is so wide",
+    r"^requant requant\.scale_\d chosen_0\[0\]:": "the bit below the product's first: 0",
+    r"^requant requant\.scale_\d double\[0\]:": "the sum of two ones has no bit 0",
+    r"^requant requant\.operate_\d total\[0\]:": "a bit twice: the sum has no bit 0",
+    r"^requant requant\.(scale_\d (low|high)_digit|encode_\d shifted)_b_1\[0\]:":
+        "2**(16 - f), and f is at most 15",
+    r"^requant requant\.scale_\d high_digit_product_[12]\[0\]:": "a product of an even number",
+    r"^requant requant\.scale_\d high_digit_product_[12]\[31\]:":
+        "15 bits, shifted by 16 at most",
+    r"^requant requant\.scale_\d low_digit_product_[12]\[16\]:":
+        "16 bits, shifted by 16 at most, from bit 16 on",
     r"^softmax softmax\.rows again:": "constant but with the polynomial, which reads rows twice",
 }
 _POINT = re.compile(r"^C '(.*)' (\d+)$", re.MULTILINE)

@@ -478,14 +478,14 @@ RTL = [
 
 #: Cycles and output words that are compared, five uses of a real image among them where the
 #: configuration can run the network.
-COMPARED = {"tiny": (56_357, 21_015),
-            "narrow": (38_089, 13_419),
-            "wide": (43_259, 14_670),
-            "edge-lanes16": (26_481, 7_758),
-            "smallest": (29_723, 9_315),
-            "shifts-alone": (76_894, 30_933),
-            "luts": (84_592, 34_659),
-            "widest": (34_648, 11_709)}
+COMPARED = {"tiny": (59_659, 21_699),
+            "narrow": (42_586, 14_643),
+            "wide": (46_026, 15_102),
+            "edge-lanes16": (28_758, 7_974),
+            "smallest": (32_644, 9_819),
+            "shifts-alone": (81_334, 32_157),
+            "luts": (89_032, 35_883),
+            "widest": (37_994, 12_393)}
 
 
 @pytest.mark.rtl
@@ -494,7 +494,7 @@ COMPARED = {"tiny": (56_357, 21_015),
     for config in RTL], ids=lambda config: config.name)
 def test_verilog_equals_golden_on_every_cycle(config: Config, fast: bool) -> None:
     result = regress("requant", config, fast=fast)
-    assert result.cases == 22 + result.image_cases
+    assert result.cases == 26 + result.image_cases
     pictures = config.name in ("tiny", "wide", "shifts-alone", "luts")
     assert result.image_cases == (5 if pictures else 0)
     assert (result.patterns, result.cycles, result.words) == (9, *COMPARED[config.name])

@@ -168,6 +168,18 @@ def _sharp(mantissa: Tensor, shift: Tensor, rng: torch.Generator, config: Config
     return Row(mantissa, shift, gamma, beta, zero_point=0)
 
 
+def _of_variance(power: int, channels: int, rng: torch.Generator, config: Config) -> list[Row]:
+    """Return a row whose variance, as it is computed, has its first bit there, if one is found."""
+    top, high = _limits(config)
+    wide = torch.randn(64, channels, generator=rng) * 2 ** ((power + 0.5) / 2) / channels
+    shift = next(s for s in range(high + 1) if s == high or wide.abs().max() < top << s)
+    mantissa = (wide / (1 << shift)).round().to(torch.int64).clamp(-top - 1, top)
+    x = mantissa << shift
+    variance = channels * (x * x).sum(-1) - x.sum(-1) ** 2
+    return [_sharp(row, torch.full((channels,), shift), rng, config)
+            for row in mantissa[variance >> power == 1][:1]]
+
+
 def magnitudes(config: Config, rng: torch.Generator) -> Iterator[Row]:
     """Rows with a variance of every power of two, of odd and even lengths, more of them short.
 
@@ -182,13 +194,7 @@ def magnitudes(config: Config, rng: torch.Generator) -> Iterator[Row]:
         drawn = min(2 * (longest / 2) ** float(torch.rand((), generator=rng)), 2 * spread)
         least = math.ceil(2 * spread / (top << high))
         channels = min(max(round(drawn), least) // 2 * 2 + odd, longest)
-        wide = torch.randn(64, channels, generator=rng) * spread / channels
-        shift = next(s for s in range(high + 1) if s == high or wide.abs().max() < top << s)
-        mantissa = (wide / (1 << shift)).round().to(torch.int64).clamp(-top - 1, top)
-        x = mantissa << shift
-        variance = channels * (x * x).sum(-1) - x.sum(-1) ** 2
-        for row in mantissa[variance >> power == 1][:1]:
-            yield _sharp(row, torch.full((channels,), shift), rng, config)
+        yield from _of_variance(power, channels, rng, config)
 
 
 def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[Row]]]:
@@ -228,7 +234,13 @@ def _corners(config: Config, rng: torch.Generator) -> Iterator[tuple[str, list[R
     ends.gamma = torch.ones(some, dtype=torch.int64) << FRACTION
     ends.beta = torch.where(torch.arange(some) % 2 == 0, 126, -127) << FRACTION
     yield "parameters", [_loud(rng, config), quiet, ends]
-    yield "magnitudes", [*magnitudes(config, rng)]
+    # Behind them the longest rows, where their length, which is shifted by a place for every two
+    # zeros before the variance, is so as far as it can be before that starts again.
+    width = NormFormat(config)
+    yield "magnitudes", [*magnitudes(config, rng), *(
+        row for power in range(width.variance_bits)
+        if (width.variance_bits - 1 - power) // 2 % width.coarse_step >= width.coarse_step - 2
+        for row in _of_variance(power, longest, rng, config))]
 
 
 def _holes(config: Config, rng: torch.Generator, bits: int) -> list[Row]:

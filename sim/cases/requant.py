@@ -332,3 +332,10 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
     code = Encoding(kind="table", bits=4, thresholds=tuple(edges.tolist()))
     yield make_case("table signed", [
         make.batch(make.integers(-make.top, make.top, some), code, exact=True)], config)
+    # All edges on one side of 0, and near its end: so each of the 15 has every bit that it can.
+    for low, high in ((-make.top, -1), (make.top - 4 * SEARCH, make.top), (1, 4 * SEARCH),
+                      (1, make.top)):
+        edges = make.integers(low, high, SEARCH).sort().values
+        code = Encoding(kind="table", bits=4, thresholds=tuple(edges.tolist()))
+        values = torch.cat([edges - 1, edges, make.integers(low, high, 4 * lanes)])
+        yield make_case(f"table from {low}", [make.batch(values, code, exact=True)], config)
