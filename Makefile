@@ -10,7 +10,8 @@
 #   make regress   the long regressions
 #   make docs      the site, build/site/index.html; needs no network, to build or to read
 #   make formal    proofs without bound; needs ABC, Debian's berkeley-abc
-#   make signoff   proofs, mutants, coverage and corrupted programs, then docs/signoff.md; hours
+#   make signoff   proofs, mutants, coverage, corrupted programs and a soak, then docs/signoff.md; hours
+#   make soak      random networks on random machines, SEEDS=100 of them; a minute each
 #   make clean     remove what was built; `make distclean` removes .venv as well
 #
 # PIP_FLAGS=... is passed to pip: PyTorch's index of CPU builds has much smaller ones, for instance.
@@ -18,10 +19,12 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo soc test types thorough check docs formal signoff regress venv clean distclean tools
+.PHONY: demo soc test types thorough check docs formal signoff soak regress venv clean distclean tools
 
 PYTHON ?= python3
 JOBS ?= 2
+SEEDS ?= 100
+FIRST ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -68,7 +71,12 @@ signoff: formal
 	$(BIN)/python -m formal.mutants
 	$(BIN)/python -m sim.coverage
 	$(BIN)/python -m sim.corrupt
+	$(BIN)/python -m sim.soak --seeds $(SEEDS) --first $(FIRST)
 	$(BIN)/python -m formal.signoff --runs build
+
+# The next seeds: FIRST=100.
+soak: venv
+	$(BIN)/python -m sim.soak --seeds $(SEEDS) --first $(FIRST)
 
 regress: venv
 	$(BIN)/python -m pytest -n $(JOBS) -q -m slow

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m formal.signoff``: the page of sign-off figures, from what the runs wrote themselves.
 
-Proofs (`formal`), mutants (`formal.mutants`), coverage (`sim.coverage`) and corrupted programs
-(`sim.corrupt`) write JSON. With ``--runs`` what counts of it is copied beside the page; the page is
-made of these copies alone, so that everybody can make it again. What was not run is called so.
+Proofs (`formal`), mutants (`formal.mutants`), coverage (`sim.coverage`), corrupted programs
+(`sim.corrupt`) and random networks (`sim.soak`) write JSON. With ``--runs`` what counts of it is
+copied beside the page; the page is made of these copies alone, so that everybody can make it again.
+What was not run is called so.
 """
 
 __all__ = ["KEPT", "PAGE", "main", "page"]
@@ -26,7 +27,7 @@ from vitforge.base.markdown import table
 ROOT = Path(__file__).parents[1]
 PAGE, KEPT = ROOT / "docs" / "signoff.md", ROOT / "docs" / "signoff"
 #: What is kept, and where the runs leave it.
-RUNS = ("formal", "mutants", "coverage", "corrupt")
+RUNS = ("formal", "mutants", "coverage", "corrupt", "soak")
 #: What other projects say of themselves, written by hand.
 OTHERS = "others.json"
 _NOT = "not run"
@@ -138,6 +139,13 @@ def _machine(data: Mapping[str, Any]) -> str:
         lines += [corrupted, ""]
     if not data["corrupt"]:
         lines += ["Corrupted programs were not run.", ""]
+    if soak := data["soak"]:
+        lines += [(f"Random networks: {soak['seeds']:,} on {soak['machines']:,} machines that were "
+                   f"drawn too, {soak['stalled']:,} of them on a memory that stalls; "
+                   f"{soak['cycles']:,} cycles; golden machine and Verilog disagree of "
+                   f"{len(soak['wrong'])}."), ""]
+    else:
+        lines += ["Random networks were not run.", ""]
     return "\n".join(lines)
 
 
@@ -183,6 +191,9 @@ def _runs(data: Mapping[str, Any]) -> str:
     rows += [row(f"corrupted programs on `{item['config']}`", item,
                  f"from {item['seed']}", f"Verilator {item['verilator']}")
              for item in data["corrupt"].values()]
+    if soak := data["soak"]:
+        rows.append(row("random networks", soak, f"from {soak['first']}",
+                        f"Verilator {soak['verilator']}"))
     return table(("run", "date", "commit", "seeds", "tools", "seconds"), rows)
 
 

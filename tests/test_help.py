@@ -30,6 +30,7 @@ COMMANDS = {
     "formal.signoff": ("-o", "F"),
     "sim.coverage": ("-o", "F"),
     "sim.corrupt": ("-o", "F"),
+    "sim.soak": ("-o", "F"),
     "gen.registers": ("-o", "F"),
     "sim accelerator": ("-o", "F"),
     "sim softmax": ("-o", "F"),

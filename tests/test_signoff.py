@@ -36,6 +36,8 @@ RUNS = {
     "corrupt": {"tiny": {"config": "tiny", "programs": 2000, "seed": 1, "different": ["x"],
                          "kinds": {"bytes": 1999, "bad field": 1}, "verilator": "5.048",
                          "run": RUN, "seconds": 5}},
+    "soak": {"seeds": 40, "first": 3, "wrong": [7], "machines": 11, "cycles": 123456,
+             "stalled": 25, "verilator": "5.048", "run": RUN, "seconds": 6},
 }
 
 
@@ -70,6 +72,9 @@ def test_figures_of_runs_come_to_the_page(tmp_path, output, capsys, monkeypatch)
     assert re.search(r" Open: \w+ of requant of tiny: (undecided|disproved)\.", text)
     assert "Not run, and open: of `tiny` skid, " in text and "; of `edge8` all; " in text
     assert "2,000; golden machine and Verilog disagree of 1. What they came to: bytes 1,999" in text
+    assert ("Random networks: 40 on 11 machines that were drawn too, 25 of them on a memory that "
+            "stalls; 123,456 cycles; golden machine and Verilog disagree of 1.") in text
+    assert "| random networks | 2026-11-30 | `abc` | from 3 | Verilator 5.048 | 6 |\n" in text
     assert "| requant | `x[3] Q[3] inv (hw/requant/unit.py:9)` | undecided | open |\n" in text
     assert "| requant | toggle | `requant` `sum` | 4 | no |\n" in text
     assert "| requant | toggle | `requant` `cells` | 4 | alike |\n" in text
@@ -81,7 +86,8 @@ def test_what_was_not_run_is_called_so(tmp_path, output, capsys):
     (tmp_path / "runs" / "coverage").mkdir(parents=True)
     (tmp_path / "runs" / "coverage" / "coverage.json").write_text(json.dumps(RUNS["coverage"]))
     assert signoff.main(["--runs", str(tmp_path / "runs"), "-o", str(output)]) == 0
-    assert capsys.readouterr().err.count("not run: ") == 3
+    assert capsys.readouterr().err.count("not run: ") == 4
     text = output.read_text()
     assert "| requant | tiny | not run | not run |  | 100.00 % |" in text
     assert "Proofs were not run." in text and "Corrupted programs were not run." in text
+    assert "Random networks were not run." in text

@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "formal": Subcommand("formal", "proofs without bound of what the Verilog promises"),
     "mutants": Subcommand("formal.mutants", "break units in many places, and see who notices"),
     "coverage": Subcommand("sim.coverage", "lines, branches and bits that benches touch"),
+    "soak": Subcommand("sim.soak", "random networks and machines, Verilog and golden model"),
     "corrupt": Subcommand("sim.corrupt", "corrupted programs on the Verilog and the golden model"),
     "explore": Subcommand("explore", "the best design for a budget"),
     "quantize": Subcommand("golden.quantize", "a float checkpoint as an integer network"),
