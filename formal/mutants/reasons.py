@@ -15,8 +15,12 @@ REASONS: Mapping[str, str] = {
         "the bits from 15 on",
     r"^requant scale_1\.high_digit_product_1\[27\] Q\[27\] cnot1":
         "inverted where bit 16 is 1: both are looked at to see an overflow, and either is enough",
-    r"^requant \$501 B\[6\] const0":
-        "bit 7 of the mask of a two-scale code, which has at most 7 bits beside its region",
+    r"^requant width_17\[0\] Q\[0\] cnot1":
+        "inverted where bit 3 is 1: 9 instead of 8, of which the mask of 8 bits is the same",
+    r"^requant \$504 A\[1\] cnot1":
+        "inverted where bit 5 of the mask of a log2 code is 1, which has at most 4 bits",
+    r"^requant scale_1\.coarse_late\[0\] Q\[0\] cnot1":
+        "2 and 3 are taken for each other, which group 2 alone tells apart: no product is so wide",
 }
 
 

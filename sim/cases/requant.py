@@ -140,9 +140,9 @@ class _Maker:
         """
         config, count = self.config, len(values)
         limit = 1 << config.acc_bits - 1
-        residual, factor = None, 0
-        if operation != "linear":
-            factor = self.one(1 << config.factor_bits - 1, (1 << config.factor_bits) - 1)
+        # A linear word has a factor too, which must not matter.
+        residual = None
+        factor = self.one(1 << config.factor_bits - 1, (1 << config.factor_bits) - 1)
         if operation == "residual":
             factor >>= self.one(0, config.factor_bits - 2)
             high = (1 << config.norm_bits - 1) - 1
@@ -231,17 +231,37 @@ def _extremes(make: _Maker) -> Iterator[Batch]:
                                     encoding=Encoding(bits=7, zero_point=1), encode_shift=8))
 
 
+def _far(make: _Maker) -> Iterator[Batch]:
+    """Large products, shifted until they fit, and values far beyond codes of a few bits."""
+    config = make.config
+    limit, full = 1 << config.acc_bits - 1, (1 << config.multiplier_bits) - 1
+    widest = config.acc_bits + config.multiplier_bits
+    shift = torch.arange(max(0, widest - config.value_bits - 1), min(63, widest) + 1).repeat(6)
+    count = len(shift)
+    yield Batch(make.integers(-limit, limit - 1, count), Requantization(
+        bias=make.integers(-limit, limit - 1, count), shift=shift,
+        multiplier=make.integers(full // 2 + 1, full, count), encoding=Encoding(zero_point=128),
+        encode_shift=(widest - shift - CODE_BITS).clamp(0, 15)))
+    # The largest ones, which become 1 and -1.
+    ends = torch.tensor([-limit, limit - 1])
+    yield Batch(ends, Requantization(bias=ends, multiplier=full, shift=min(63, widest),
+                                     encoding=Encoding(zero_point=128)))
+    for bits in range(2, CODE_BITS):
+        yield make.batch(make.integers(-make.top, make.top, 16),
+                         Encoding(bits=bits, zero_point=make.one(0, 255)), exact=True)
+
+
 def _lone_bits(make: _Maker) -> Iterator[Batch]:
     """Products of a single bit at every shift that leaves them too large, or nearly.
 
     So each of the bits that a saturation must see is the only one; then the same for the code.
     """
     config = make.config
-    widest = config.acc_bits + config.multiplier_bits - 3
+    widest = config.acc_bits + config.multiplier_bits - 2
     place, shift = torch.tensor([(place, shift) for place in range(widest + 1)
                                  for shift in range(place - config.value_bits + 3)]).T
-    total = place.clamp_max(config.acc_bits - 2)
-    bias = make.integers(0, 1 << config.acc_bits - 2, len(place))
+    total = place.clamp_max(config.acc_bits - 1)
+    bias = make.integers(1, 1 << config.acc_bits - 2, len(place))
     yield Batch((1 << total) - bias, Requantization(
         bias=bias, multiplier=1 << place - total, shift=shift,
         encoding=Encoding(zero_point=128), encode_shift=config.value_bits - 9))
@@ -278,7 +298,7 @@ def cases(config: Config, seed: int) -> Iterator[Case]:
 
     yield make_case("uniform", [*uniform(*("linear", "gelu", "residual") * 16),
                                 make.uniform(some, bits=8)], config)
-    yield make_case("extremes", [*_extremes(make), *_lone_bits(make)], config)
+    yield make_case("extremes", [*_extremes(make), *_far(make), *_lone_bits(make)], config)
     yield make_case("ties", [*_ties(make, some)], config)
     zero = torch.zeros(3 * lanes, dtype=torch.int64)
     yield make_case("zeros", [Batch(zero, Requantization(encoding=Encoding()), None)], config)
