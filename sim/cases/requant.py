@@ -242,8 +242,8 @@ def _far(make: _Maker) -> Iterator[Batch]:
         bias=make.integers(-limit, limit - 1, count), shift=shift,
         multiplier=make.integers(full // 2 + 1, full, count), encoding=Encoding(zero_point=128),
         encode_shift=(widest - shift - CODE_BITS).clamp(0, 15)))
-    # The largest ones, which become 1 and -1.
-    ends = torch.tensor([-limit, limit - 1])
+    # The largest ones, which become 1 and -1 in every lane.
+    ends = torch.tensor([-limit, limit - 1]).repeat_interleave(config.lanes)
     yield Batch(ends, Requantization(bias=ends, multiplier=full, shift=min(63, widest),
                                      encoding=Encoding(zero_point=128)))
     for bits in range(2, CODE_BITS):
