@@ -98,8 +98,8 @@ def _synthesize(sources: Path, verilog: Sequence[Path], cache: Path) -> Path:
     texts["soc.v"] = "".join(line for line in texts["soc.v"].splitlines(keepends=True)
                              if not line.startswith("//"))
     memories = {path.name: path.read_text(encoding="ascii") for path in sources.glob("*.init")}
-    script = "; ".join([f"read_verilog {' '.join(texts)}",
-                        "synth_ecp5 -top soc -json netlist.json"])
+    read, synthesis = f"read_verilog {' '.join(texts)}", "synth_ecp5 -top soc"
+    script = f"{read}; {synthesis} -json netlist.json"
 
     def fill(folder: Path) -> None:
         for name, text in texts.items():
@@ -110,10 +110,12 @@ def _synthesize(sources: Path, verilog: Sequence[Path], cache: Path) -> Path:
         try:
             run(YOSYS, ["-q", "-p", script], folder)
         except SynthesisError as error:
-            # Yosys 0.70 comes to grief on some designs behind ABC9; its older mapper takes them.
+            # Yosys 0.70 ends so behind ABC9, of some designs with wires that nothing uses.
             if "Assert" not in str(error):
                 raise
-            run(YOSYS, ["-q", "-p", script.replace("synth_ecp5", "synth_ecp5 -noabc9")], folder)
+            run(YOSYS, ["-q", "-p", "; ".join([
+                read, f"{synthesis} -run begin:map_luts", "opt_clean -purge",
+                f"{synthesis} -run map_luts: -json netlist.json"])], folder)
         design: Any = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
         cells = {name: cell["type"] for name, cell in design["modules"]["soc"]["cells"].items()}
         (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
