@@ -309,7 +309,7 @@ def test_a_mapper_that_fails_gets_no_unused_wires(tmp_path: Path,
 def test_without_unused_wires_the_netlist_is_the_same(tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {"soc.v": SMALL, "VexRiscv.v": CPU,
-                       "soc_rom.init": "00\n" * 256}.items():
+                       "soc_rom.init": "".join(f"{value:02x}\n" for value in range(256))}.items():
         (tmp_path / name).write_text(text)
     verilog = [tmp_path / "soc.v", tmp_path / "VexRiscv.v"]
     plain = board._synthesize(tmp_path, verilog, tmp_path / "cache")
