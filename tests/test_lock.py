@@ -16,7 +16,7 @@ LOCKED = [line.partition("==")[0] for line in
 
 def test_every_locked_version_takes_the_oldest_python():
     assert len(LOCKED) > 100
-    needs = {name: importlib.metadata.metadata(name)["Requires-Python"] or "" for name in LOCKED}
+    needs = {name: importlib.metadata.metadata(name).get("Requires-Python", "") for name in LOCKED}
     assert {name: wanted for name, wanted in needs.items()
             if not SpecifierSet(wanted).contains(PYTHON)} == {}
 
