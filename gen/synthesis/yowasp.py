@@ -71,15 +71,15 @@ def run(tool: str, arguments: Sequence[str], folder: Path) -> str:
     _compile(tool, folder)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     output = done.stdout + done.stderr
-    if logged and (log := folder / _LOG).exists():
-        if done.returncode:
-            output += log.read_text(encoding="utf-8", errors="replace")
-        log.unlink()
+    log = ""
+    if logged and (path := folder / _LOG).exists():
+        log = path.read_text(encoding="utf-8", errors="replace") if done.returncode else ""
+        path.unlink()
     if done.returncode < 0:
         # By somebody, or for want of memory: what it printed last says nothing about that.
         raise SynthesisError(f"{tool} was ended by signal {-done.returncode}")
     if done.returncode:
-        found = re.search(r"^ERROR: *(.*)", output, re.MULTILINE | re.IGNORECASE)
+        found = re.search(r"^ERROR: *(.*)", f"{output}\n{log}", re.MULTILINE | re.IGNORECASE)
         raise SynthesisError(f"{tool}: {found[1] if found else output.strip()[-200:]}")
     return output
 
